@@ -1,0 +1,402 @@
+"""Typed parameters: one model per section of ``params.yaml``, a docstring per field, unknown keys refused.
+
+`load_params` is the door: it reads a YAML file (or a mapping), validates it, and answers a mistyped key with the
+nearest known one. The resolved `Params` travels inside every checkpoint, shard set and tracked run.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from metro.errors import MetroError
+
+
+class Section(BaseModel):
+    """Common rules of all sections: immutable, no unknown keys, attribute docstrings become descriptions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class BodyConfig(Section):
+    """Which body (or hand) model everything is expressed in."""
+
+    kind: Literal["open", "smpl", "smplx", "mano", "open_hand"] = "open"
+    """`open` and `open_hand` ship with the project; the others are licensed files of your own."""
+    gender: Literal["neutral", "female", "male"] = "neutral"
+    """Variant of the model. METRO trains and evaluates on the neutral one."""
+    path: Path | None = None
+    """Licensed model file (.npz made by `metro body convert`, or .pkl). Not used by the open models."""
+
+
+class SamplingConfig(Section):
+    """Coarse levels of the mesh (METRO: 6890 → 1723 → 431; hand 778 → 195)."""
+
+    sizes: tuple[int, ...] = (1723, 431)
+    """Vertices of each coarser level, fine to coarse."""
+    legacy: Path | None = None
+    """A published `mesh_downsampling.npz` to take the levels from instead of building them."""
+
+
+class CropConfig(Section):
+    """How a person is stored in a shard: a square cut around the box, wide enough for the augmentation."""
+
+    box_px: int = Field(128, ge=32)
+    """Pixels that the person box spans in the stored image."""
+    margin: float = Field(1.5, ge=1.0)
+    """Side of the stored square over side of the box. 1.77 leaves no black corner at ±60° and scale 1.25."""
+    quality: int = Field(92, ge=50, le=100)
+    """JPEG quality."""
+
+
+class SyntheticConfig(Section):
+    """Rendered people. Annotations are exact; `supervision` of the dataset decides what is kept."""
+
+    count: int = Field(1000, ge=1)
+    """People to render."""
+    seed: int = 0
+    """Names the people: equal seeds give equal bytes, different seeds share no body, pose, look or background."""
+    heading_sd_deg: float = 60.0
+    """Spread of the heading around facing the camera."""
+    heading_uniform: float = Field(0.25, ge=0, le=1)
+    """Share of people whose heading is uniform over 360°."""
+    uniform_pose: float = Field(0.12, ge=0, le=1)
+    """Share of poses drawn uniformly within joint limits instead of around archetypes."""
+    occlusion: float = Field(0.2, ge=0, le=1)
+    """Probability that objects hide part of the person."""
+    truncation: float = Field(0.05, ge=0, le=1)
+    """Probability that the frame cuts the person."""
+
+
+class DatasetConfig(Section):
+    """One entry of `datasets`: a raw source that `prepare@NAME` turns into shards."""
+
+    source: str = "synthetic"
+    """Adapter that reads the raw data (`metro data sources` lists them)."""
+    root: Path | None = None
+    """Folder of the raw data, for sources that have one."""
+    split: Literal["train", "validation", "test"] = "train"
+    """What the records are for."""
+    supervision: Literal["mesh", "joints_3d", "joints_2d"] = "mesh"
+    """Strongest label kept: mesh (and all weaker ones), 3D joints (as Human3.6M), or 2D joints only (as COCO)."""
+    fit: bool = False
+    """Whether `fit@NAME` makes pseudo-meshes for it."""
+    shard_size: int = Field(2500, ge=1)
+    """Records per shard; a shard never exceeds 1 GiB."""
+    crop: CropConfig = CropConfig()
+    """Geometry of the stored images."""
+    synthetic: SyntheticConfig = SyntheticConfig()
+    """Settings of the `synthetic` source."""
+
+
+class FitConfig(Section):
+    """SMPLify: pseudo-meshes from 2D or 3D joints."""
+
+    batch_size: int = 256
+    """People solved at once."""
+    iterations: int = 60
+    """Levenberg–Marquardt iterations at most, per stage."""
+    sigma_2d: float = 0.02
+    """Standard deviation of a 2D joint, as a share of the box side."""
+    sigma_3d: float = 0.02
+    """Standard deviation of a 3D joint, metres."""
+    focal: float = 5000.0
+    """Focal length in pixels of a 224 px crop when a record has no intrinsics."""
+    max_error_3d: float = 0.05
+    """Quality gate for 3D fits: mean joint error, metres (official rule: 50 mm)."""
+    max_error_2d: float = 0.05
+    """Quality gate for 2D fits: mean reprojection error as a share of the box side."""
+    max_beta: float = 3.0
+    """Shapes with a larger |beta| are set to zero (official rule)."""
+
+
+class BlockConfig(Section):
+    """One encoder block of the progressive dimensionality reduction."""
+
+    width: int
+    """Hidden width inside the block."""
+    out: int
+    """Width it hands on; 3 in the last block."""
+    layers: int = 4
+    """Transformer layers."""
+    heads: int = 4
+    """Attention heads."""
+    ffn: int = 3072
+    """Width of the feed-forward layer (official body: 3072 in every block; hand: 4 × width)."""
+
+
+OFFICIAL_BODY_BLOCKS = (
+    BlockConfig(width=1024, out=512),
+    BlockConfig(width=256, out=128),
+    BlockConfig(width=128, out=3),
+)
+
+
+class ModelConfig(Section):
+    """The METRO network; body and hand differ only here."""
+
+    joint_set: Literal["J14", "HAND21"] = "J14"
+    """Joint queries and their order (see `metro.body.joints`)."""
+    image_size: int = 224
+    """Side of the input image, pixels."""
+    backbone: str = "hrnet_w64"
+    """`resnet18/34/50` (torchvision), `hrnet_w40/w64` or `timm/NAME` (timm)."""
+    backbone_weights: str = "none"
+    """`none`, `imagenet` (downloaded by torchvision or timm) or a path to a state dict."""
+    token_source: Literal["grid", "pooled"] = "grid"
+    """`grid`: learned mixture of the feature-map cells per token (official body); `pooled`: global mean (hand)."""
+    blocks: tuple[BlockConfig, ...] = OFFICIAL_BODY_BLOCKS
+    """Encoder blocks, wide to narrow."""
+    dropout: float = 0.1
+    """Dropout of hidden states."""
+    attention_dropout: float = 0.1
+    """Dropout of attention probabilities."""
+    camera_from: Literal["vertices", "all"] = "vertices"
+    """Tokens the camera head sees: vertices (official body) or all (hand)."""
+    camera_width: int = 250
+    """Hidden width of the camera head (hand: 150)."""
+    upsampling: Literal["learned", "fixed"] = "learned"
+    """`learned`: dense layers between mesh levels (official); `fixed`: the barycentric matrices, not trained."""
+    init: Literal["official", "template"] = "official"
+    """`official`: N(0, 0.02); `template`: the same, with the block skips passing xyz, so that step 0 predicts the
+    template mesh, and learned upsampling starting at the barycentric matrices."""
+    template: Literal["mean", "mean_pose"] = "mean_pose"
+    """`mean_pose`: zero pose (body rotated by 3.1416 about x, as official). `mean`: a canonical stored pose."""
+
+
+class MaskConfig(Section):
+    """Masked vertex modelling: the masked share is uniform in [0, ratio) per sample (official: body 0.3, hand 0)."""
+
+    joints: float = Field(0.3, ge=0, le=1)
+    """Largest share of joint queries masked."""
+    vertices: float = Field(0.3, ge=0, le=1)
+    """Largest share of vertex queries masked."""
+
+
+class LossConfig(Section):
+    """Loss terms and weights (official body: 1000 / 100 / 100)."""
+
+    joints_3d: float = 1000.0
+    """Weight of the 3D joint terms (token joints and joints regressed from the mesh)."""
+    vertices: float = 100.0
+    """Weight of the vertex terms."""
+    joints_2d: float = 100.0
+    """Weight of the reprojection terms (official code multiplies by the vertex weight; 100 in both)."""
+    level_weights: tuple[float, ...] = (0.33, 0.33, 0.33)
+    """Vertex weights of the mesh levels, coarse to full; 0 leaves a level out and saves its upsampling."""
+    joint_loss: Literal["mse", "l1"] = "mse"
+    """3D and 2D joint distance (the paper says L1, the official code uses MSE)."""
+
+
+class AugmentConfig(Section):
+    """Augmentation (official body: flip 0.5, colour 0.4, rotation sd 30 / max 60 / off 0.6, scale sd 0.25)."""
+
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    colour: float = 0.4
+    """Each RGB channel is multiplied by U[1 - colour, 1 + colour]."""
+    rotation_sd: float = 30.0
+    """Standard deviation of the in-plane rotation, degrees."""
+    rotation_max: float = 60.0
+    """Its clip."""
+    rotation_off: float = 0.6
+    """Probability that rotation is switched off for a sample."""
+    scale_sd: float = 0.25
+    """Standard deviation of the box scale around 1."""
+    scale_max: float = 0.25
+    """Its clip: [1 - scale_max, 1 + scale_max]."""
+    integer_2d: bool = False
+    """Truncate 2D targets to whole crop pixels plus one, as the official code does."""
+
+
+class TrainConfig(Section):
+    """Training."""
+
+    datasets: tuple[str, ...] = ()
+    """Names of the training sets; empty: every dataset whose split is `train`."""
+    validation: str | None = None
+    """Dataset validated on; none: no validation during training."""
+    validation_count: int = 256
+    """Records of it used during training."""
+    init: str = "none"
+    """Start weights: `none`, `open` (the shipped checkpoint) or a path (ours, or official .bin)."""
+    steps: int = Field(1000, ge=1)
+    """Optimizer steps."""
+    batch_size: int = Field(32, ge=1)
+    """Samples per optimizer step over all processes."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches a step is split into."""
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    """Official: Adam, no weight decay."""
+    lr: float = 1e-4
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """Decoupled (adamw) weight decay, on matrices only."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """`step`: ÷10 at half of the steps (official)."""
+    warmup_steps: int = 0
+    """Linear warm-up."""
+    clip: float | None = 1.0
+    """Gradient-norm clip; none: off (official)."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, which is then what is validated and exported."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Lightning Fabric precision."""
+    mask: MaskConfig = MaskConfig()
+    """Masked vertex modelling."""
+    loss: LossConfig = LossConfig()
+    """Loss terms."""
+    augment: AugmentConfig = AugmentConfig()
+    """Augmentation."""
+    seed: int = 88
+    """Seed of everything random in training (88 is the official one)."""
+    workers: int = 1
+    """Loader processes; batches do not depend on it."""
+    threads: int | None = None
+    """CPU threads of torch; none: torch's choice."""
+    log_every: int = 20
+    """Steps between log records."""
+    validate_every: int = 500
+    """Steps between validations."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Latest checkpoints kept beside the best."""
+    compile: bool = False
+    """`torch.compile` the network."""
+    channels_last: bool = True
+    """Channels-last memory format for the backbone."""
+
+
+class BenchmarkConfig(Section):
+    """One entry of `benchmarks`: a dataset and the protocol its numbers follow."""
+
+    dataset: str
+    """Name of the dataset (a key of `datasets`)."""
+    protocol: Literal["open", "h36m_p2", "3dpw", "freihand"] = "open"
+    """Definition of the metrics (`metro evaluate protocols` describes them)."""
+
+
+class EvaluateConfig(Section):
+    """Benchmark evaluation."""
+
+    batch_size: int = 64
+    """Images per forward pass."""
+    bootstrap: int = 1000
+    """Resamples of the confidence intervals."""
+    overlays: int = 4
+    """Best, median and worst cases drawn, of each."""
+
+
+class SweepConfig(Section):
+    """Masking-ratio sweep: short runs that differ in the ratio alone."""
+
+    ratios: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.15, 0.3, 0.5)
+    """Ratios for joints and vertices alike."""
+    steps: int = 100
+    """Optimizer steps of each run."""
+    benchmark: str | None = None
+    """Benchmark they are judged on; none: the first one."""
+
+
+class AttentionConfig(Section):
+    """Attention maps of the trained model."""
+
+    samples: int = 64
+    """Images averaged."""
+    examples: int = 4
+    """Images drawn."""
+
+
+class ExportConfig(Section):
+    """What the export stage writes beside the bundle."""
+
+    onnx: bool = True
+    """An ONNX file with a dynamic batch size."""
+    torch_export: bool = True
+    """A torch.export program."""
+
+
+class Params(Section):
+    """The whole of ``params.yaml``."""
+
+    preset: str = "open"
+    """Preset that the file was made from (`metro preset apply`)."""
+    body: BodyConfig = BodyConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    datasets: dict[str, DatasetConfig] = {}
+    fit: FitConfig = FitConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    benchmarks: dict[str, BenchmarkConfig] = {}
+    evaluate: EvaluateConfig = EvaluateConfig()
+    sweep: SweepConfig = SweepConfig()
+    attention: AttentionConfig = AttentionConfig()
+    export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Params:
+        known = set(self.datasets)
+        wanted = {"train.datasets": self.train.datasets, "train.validation": filter(None, [self.train.validation])}
+        wanted |= {f"benchmarks.{name}.dataset": [b.dataset] for name, b in self.benchmarks.items()}
+        for field, names in wanted.items():
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{field}: no dataset {name!r}{_nearest(name, known)}")
+        return self
+
+    def train_sets(self) -> tuple[str, ...]:
+        """Names of the training sets, in the order of `train.datasets` or of the file."""
+        return self.train.datasets or tuple(n for n, d in self.datasets.items() if d.split == "train")
+
+
+def load_params(source: Path | str | dict[str, Any] = "params.yaml") -> Params:
+    """Read and validate parameters.
+
+    Raises
+    ------
+    MetroError
+        The file is missing or not YAML, or a key or value is wrong. The message names the key and what is accepted.
+    """
+    if not isinstance(source, dict):
+        try:
+            source = yaml.safe_load(Path(source).read_text()) or {}
+        except FileNotFoundError:
+            raise MetroError(f"{source}: no such file (run from the project root, or `metro preset apply open`)") from None
+        except yaml.YAMLError as err:
+            raise MetroError(f"{source}: not valid YAML: {' '.join(str(err).split())}") from None
+    try:
+        return Params.model_validate(source)
+    except ValidationError as err:
+        raise MetroError("params: " + "; ".join(_explain(e) for e in err.errors())) from None
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        section = _section_at(error["loc"][:-1])
+        known = set(section.model_fields) if section else set()
+        return f"unknown key {where!r}{_nearest(str(error['loc'][-1]), known)}"
+    return f"{where or 'params'}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r:.80})"
+
+
+def _section_at(loc: tuple[Any, ...]) -> type[Section] | None:
+    """The section model that a path of keys leads to."""
+    kind: Any = Params
+    for key in loc:
+        if isinstance(kind, type) and issubclass(kind, Section):
+            kind = kind.model_fields[key].annotation if key in kind.model_fields else None
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        elif get_origin(kind) is tuple:
+            kind = get_args(kind)[0]
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    match = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(sorted(known)) or 'none'}"
