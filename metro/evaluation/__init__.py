@@ -1,0 +1,1 @@
+"""Evaluation: metrics, benchmark protocols, mean-pose baselines and attention analysis."""

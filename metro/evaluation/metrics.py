@@ -1,0 +1,189 @@
+"""Pose and mesh metrics: batched torch functions over metres, one value per sample.
+
+Averaging over samples is left to the caller, so that a result never depends on batch or process boundaries.
+
+Shapes: B samples, N points, J joints, V vertices, K thresholds. Points are float tensors (…, 3) in metres; sums,
+singular values and nearest points are computed in float64.
+
+Sources: METRO's evaluation (MPJPE, PA-MPJPE, MPVE: Lin et al. 2021 §4), the FreiHAND scorer (Zimmermann et al. 2019:
+similarity alignment that may reflect, AUC over 0–50 mm in 100 thresholds, F-score by strict nearest-point distance)
+and the 3DPW challenge scorer (PCK at 50 mm, AUC over 0–199 mm in whole millimetres).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_PAIR_BUDGET = 16_000_000
+"""Point pairs held at once by `f_score` (float64: 128 MB)."""
+
+
+class Similarity(NamedTuple):
+    """``aligned = scale · points @ rotationᵀ + translation``, per sample."""
+
+    scale: Tensor  # (B,)
+    rotation: Tensor  # (B, 3, 3)
+    translation: Tensor  # (B, 3)
+
+    def apply(self, points: Tensor) -> Tensor:
+        """Transform points (B, N, 3)."""
+        moved = self.scale[:, None, None] * points.to(self.rotation.dtype) @ self.rotation.transpose(1, 2)
+        return moved + self.translation[:, None]
+
+
+def procrustes(
+    source: Tensor, target: Tensor, *, reflection: bool = False, weights: Tensor | None = None
+) -> Similarity:
+    """Least-squares similarity that takes `source` (B, N, 3) onto `target` (B, N, 3) (Umeyama 1991), in float64.
+
+    Parameters
+    ----------
+    reflection
+        Allow an improper rotation (FreiHAND's scorer does). By default the determinant is kept at +1.
+    weights
+        (B, N) non-negative weights; points of weight 0 take no part.
+
+    Notes
+    -----
+    A source without extent gets scale 0: every point lands on the target's centroid, as in the published scorers.
+    """
+    source, target = source.double(), target.double()
+    w = torch.ones_like(source[..., 0]) if weights is None else weights.double()
+    w = (w / w.sum(1, keepdim=True).clamp_min(1e-300))[..., None]  # (B, N, 1)
+    centre_s, centre_t = (w * source).sum(1), (w * target).sum(1)  # (B, 3)
+    s, t = source - centre_s[:, None], target - centre_t[:, None]
+    u, d, vh = torch.linalg.svd(t.transpose(1, 2) @ (w * s))  # covariance target × source
+    sign = torch.ones_like(d)
+    if not reflection:
+        sign[:, 2] = torch.linalg.det(u) * torch.linalg.det(vh)
+    rotation = (u * sign[:, None]) @ vh
+    variance = (w * s.square()).sum((1, 2))
+    scale = torch.where(variance > 1e-20, (d * sign).sum(1) / variance.clamp_min(1e-20), 0.0)
+    return Similarity(scale, rotation, centre_t - scale[:, None] * (rotation @ centre_s[..., None])[..., 0])
+
+
+def joint_errors(pred: Tensor, target: Tensor, *, root: Sequence[int] | None = None) -> Tensor:
+    """Distance per point (B, N), each side first centred at its own mean of the points `root` (none: as given)."""
+    pred, target = pred.double(), target.double()
+    if root is not None:
+        pred = pred - pred[:, list(root)].mean(1, keepdim=True)
+        target = target - target[:, list(root)].mean(1, keepdim=True)
+    return (pred - target).norm(dim=-1)
+
+
+def aligned_errors(pred: Tensor, target: Tensor, *, reflection: bool = False, weights: Tensor | None = None) -> Tensor:
+    """Distance per point (B, N) after the best similarity alignment of `pred` to `target`."""
+    return (procrustes(pred, target, reflection=reflection, weights=weights).apply(pred) - target.double()).norm(dim=-1)
+
+
+def mpjpe(pred: Tensor, target: Tensor, *, root: Sequence[int] | None = None, weights: Tensor | None = None) -> Tensor:
+    """Mean per-joint position error (B,) in metres.
+
+    Parameters
+    ----------
+    pred, target
+        (B, J, 3), metres.
+    root
+        Joints whose mean each side is centred at (METRO: the two hips); none: positions are compared as they are.
+    weights
+        (B, J): joints that count; none: all. A sample without any gives nan.
+    """
+    return weighted_mean(joint_errors(pred, target, root=root), weights)
+
+
+def pa_mpjpe(pred: Tensor, target: Tensor, *, reflection: bool = False, weights: Tensor | None = None) -> Tensor:
+    """MPJPE (B,) in metres after similarity alignment per sample (rotation, scale, translation)."""
+    return weighted_mean(aligned_errors(pred, target, reflection=reflection, weights=weights), weights)
+
+
+def mpve(pred: Tensor, target: Tensor, *, pred_root: Tensor | None = None, target_root: Tensor | None = None) -> Tensor:
+    """Mean per-vertex error (B,) in metres of meshes (B, V, 3), each minus its own root (B, 3) where given."""
+    pred, target = pred.double(), target.double()
+    if pred_root is not None:
+        pred = pred - pred_root.double()[:, None]
+    if target_root is not None:
+        target = target - target_root.double()[:, None]
+    return (pred - target).norm(dim=-1).mean(1)
+
+
+def weighted_mean(errors: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean over the points of errors (B, N); nan where the weights (B, N) are all zero."""
+    if weights is None:
+        return errors.mean(1)
+    w = weights.to(errors.dtype)
+    return (errors * w).sum(1) / w.sum(1)
+
+
+def pck(errors: Tensor, threshold: float) -> Tensor:
+    """Share (B,) of the errors (B, N) that are at most `threshold` (metres)."""
+    return (errors <= threshold).double().mean(1)
+
+
+def auc(errors: Tensor, thresholds: Tensor) -> Tensor:
+    """Area (B,) under the PCK curve of errors (B, N) over ascending `thresholds` (K,), by trapezoid, in [0, 1].
+
+    The area is linear in the curve, so the mean over samples equals the area under the mean curve.
+    """
+    thresholds = thresholds.to(errors)
+    curve = (errors[..., None] <= thresholds).double().mean(1)  # (B, K)
+    return torch.trapezoid(curve, thresholds.double(), dim=-1) / (thresholds[-1] - thresholds[0])
+
+
+def pck_auc(pred: Tensor, target: Tensor, *, root: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    """PCK at 50 mm and AUC over 0–199 mm (B,), (B,) as the 3DPW challenge scores root-centred joints (B, J, 3)."""
+    errors = joint_errors(pred, target, root=root)
+    return pck(errors, 0.05), auc(errors, torch.arange(200, dtype=torch.float64) / 1000)
+
+
+def f_score(pred: Tensor, target: Tensor, threshold: float | Sequence[float]) -> Tensor:
+    """F-score of two point sets (B, N, 3), (B, M, 3): harmonic mean of the shares within reach of the other set.
+
+    Distances count when strictly below `threshold` (metres), as in FreiHAND's scorer. Returns (B,), or (B, K) when
+    K thresholds are given.
+    """
+    limits = torch.atleast_1d(torch.as_tensor(threshold, dtype=torch.float64, device=pred.device))
+    step = max(1, _PAIR_BUDGET // (pred.shape[1] * target.shape[1]))
+    scores = []
+    for p, t in zip(pred.double().split(step), target.double().split(step), strict=True):
+        pairs = torch.cdist(p, t, compute_mode="donot_use_mm_for_euclid_dist")  # (b, N, M)
+        precision = (pairs.amin(2)[..., None] < limits).double().mean(1)
+        recall = (pairs.amin(1)[..., None] < limits).double().mean(1)
+        scores.append(2 * precision * recall / (precision + recall).clamp_min(1e-300))
+    score = torch.cat(scores)
+    return score if isinstance(threshold, Sequence) else score[:, 0]
+
+
+def freihand_scores(
+    joints: Tensor, target_joints: Tensor, vertices: Tensor, target_vertices: Tensor
+) -> dict[str, Tensor]:
+    """Per-sample scores of the FreiHAND benchmark; their means over samples are what its scorer prints.
+
+    Parameters
+    ----------
+    joints, target_joints
+        (B, 21, 3), metres.
+    vertices, target_vertices
+        (B, 778, 3), metres. Joints and vertices are aligned separately, reflections allowed.
+
+    Returns
+    -------
+    dict
+        ``joints``, ``vertices``: mean error as given; ``joints_aligned``, ``vertices_aligned``: after alignment;
+        ``…_auc``: area over 0–50 mm; ``f5``, ``f15``, ``f5_aligned``, ``f15_aligned``: F-score at 5 and 15 mm.
+    """
+    limits = torch.linspace(0, 0.05, 100, dtype=torch.float64)
+    scores = {}
+    for name, pred, target in (("joints", joints, target_joints), ("vertices", vertices, target_vertices)):
+        aligned = procrustes(pred, target, reflection=True).apply(pred)
+        for suffix, points in (("", pred), ("_aligned", aligned)):
+            errors = joint_errors(points, target)
+            scores[name + suffix] = errors.mean(1)
+            scores[f"{name}{suffix}_auc"] = auc(errors, limits)
+            if name == "vertices":
+                f = f_score(points, target, (0.005, 0.015))
+                scores["f5" + suffix], scores["f15" + suffix] = f[:, 0], f[:, 1]
+    return scores
