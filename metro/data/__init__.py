@@ -1,0 +1,1 @@
+"""Raw datasets and synthetic people → HDF5 shards → training batches."""
