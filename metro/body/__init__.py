@@ -1,0 +1,1 @@
+"""Body and hand models: joint sets, model files, skinning."""

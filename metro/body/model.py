@@ -1,0 +1,154 @@
+"""Linear blend skinning of SMPL-like models: batched, differentiable, on any device.
+
+Shape suffixes: B batch, J joint, V vertex, S shape direction, P pose direction, K regressed joint.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from metro.body.bundle import BodyData
+from metro.body.rotation import rot_from_aa
+from metro.errors import MetroError
+
+
+class BodyOutput(NamedTuple):
+    """Result of `BodyModel.forward`, metres, model frame (y up, +z front, left = +x)."""
+
+    vertices: torch.Tensor
+    """(B, V, 3)."""
+    joints: torch.Tensor
+    """(B, J, 3): the kinematic joints."""
+
+
+class BodyModel(nn.Module):
+    """SMPL's function of pose and shape (Loper et al. 2015, §3), equal to the reference layer of `smplx`.
+
+    Nothing is trained and nothing goes into a state dict: the arrays are non-persistent buffers.
+
+    Parameters
+    ----------
+    data
+        Model arrays, see `metro.body.bundle.load_body`.
+    dtype
+        Precision of the buffers and of the result.
+    """
+
+    directions_DC: torch.Tensor  # (S + P, 3 V), coordinate-major: all x, then y, then z
+    template_C: torch.Tensor
+    weights_JV: torch.Tensor
+    joint_template_J3: torch.Tensor
+    joint_directions_SC: torch.Tensor
+    faces: torch.Tensor
+
+    def __init__(self, data: BodyData, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.kind = data.kind
+        self.parents = data.parents
+        self.num_vertices = data.num_vertices
+        self.num_joints = data.num_joints
+        self.num_betas = data.num_betas
+        self._levels = _depth_levels(data.parents)
+
+        def keep(name: str, array: np.ndarray, kind: torch.dtype = dtype) -> None:
+            self.register_buffer(name, torch.as_tensor(np.ascontiguousarray(array)).to(kind), persistent=False)
+
+        directions_V3D = np.concatenate([data.shapedirs, data.posedirs], axis=2)
+        keep("directions_DC", directions_V3D.transpose(2, 1, 0).reshape(directions_V3D.shape[2], -1))
+        keep("template_C", data.v_template.T.reshape(-1))
+        keep("weights_JV", data.weights.T)
+        # Rest joints are linear in the betas: regress template and directions once, in double precision.
+        regressor = data.J_regressor.astype(np.float64)
+        keep("joint_template_J3", regressor @ data.v_template)
+        keep("joint_directions_SC", np.einsum("jv,vcs->sjc", regressor, data.shapedirs).reshape(data.num_betas, -1))
+        keep("faces", data.faces, torch.int64)
+        self._regressors = sorted(data.regressors)
+        for name, rows in data.regressors.items():
+            keep(f"regressor_{name}", rows.toarray())
+
+    def forward(
+        self,
+        pose_aa: torch.Tensor | None = None,
+        betas: torch.Tensor | None = None,
+        transl: torch.Tensor | None = None,
+        pose_rot: torch.Tensor | None = None,
+    ) -> BodyOutput:
+        """Vertices and joints.
+
+        Parameters
+        ----------
+        pose_aa
+            (B, 3 J) or (B, J, 3) axis-angle per joint relative to its parent, the root first. Zero if left out.
+        betas
+            (B, S') shape coefficients, S' <= S (missing ones are zero); B may be 1. The mean shape if left out.
+        transl
+            (B, 3) added to everything, metres.
+        pose_rot
+            (B, J, 3, 3) rotation matrices instead of `pose_aa`.
+        """
+        if (pose_aa is None) == (pose_rot is None):
+            raise ValueError("give exactly one of pose_aa and pose_rot")
+        if pose_rot is None:
+            assert pose_aa is not None
+            pose_rot = rot_from_aa(pose_aa.reshape(len(pose_aa), self.num_joints, 3))
+        batch = len(pose_rot)
+        if betas is None:
+            betas = pose_rot.new_zeros(1, 0)
+        betas = nn.functional.pad(betas, (0, self.num_betas - betas.shape[1])).expand(batch, -1)
+
+        eye = torch.eye(3, dtype=pose_rot.dtype, device=pose_rot.device)
+        coefficients_BD = torch.cat((betas, (pose_rot[:, 1:] - eye).reshape(batch, -1)), 1)
+        rest_B3V = torch.addmm(self.template_C, coefficients_BD, self.directions_DC).reshape(batch, 3, -1)
+        rest_joints_BJ3 = self.joint_template_J3 + (betas @ self.joint_directions_SC).reshape(batch, -1, 3)
+
+        global_rot, joints = self._chain(pose_rot, rest_joints_BJ3)
+        # Each bone moves rest points by G x + (p - G j): rotation and offset as one (B, 3, 4, J).
+        offset = joints - (global_rot @ rest_joints_BJ3.unsqueeze(-1)).squeeze(-1)
+        bones_B34J = torch.cat((global_rot, offset.unsqueeze(-1)), -1).permute(0, 2, 3, 1)
+        blended_B34V = (bones_B34J.reshape(batch * 12, -1) @ self.weights_JV).reshape(batch, 3, 4, -1)
+        verts_B3V = blended_B34V[:, :, 3]
+        for axis in range(3):
+            verts_B3V = torch.addcmul(verts_B3V, blended_B34V[:, :, axis], rest_B3V[:, axis : axis + 1])
+        vertices = verts_B3V.transpose(1, 2).contiguous()
+        if transl is not None:
+            vertices, joints = vertices + transl.unsqueeze(1), joints + transl.unsqueeze(1)
+        return BodyOutput(vertices, joints)
+
+    def _chain(self, rot_BJ33: torch.Tensor, rest_BJ3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Forward kinematics, all joints of one depth at a time: global rotations and joint positions."""
+        bone_BJ3 = rest_BJ3[:, 1:] - rest_BJ3[:, self.parents[1:]]
+        rot, joint = rot_BJ33[:, :1], rest_BJ3[:, :1]
+        order = [0]
+        for joints in self._levels[1:]:
+            above = [order.index(self.parents[j]) for j in joints]
+            parent_rot = rot[:, above]
+            moved = (parent_rot @ bone_BJ3[:, [j - 1 for j in joints]].unsqueeze(-1)).squeeze(-1)
+            rot = torch.cat((rot, parent_rot @ rot_BJ33[:, joints]), 1)
+            joint = torch.cat((joint, joint[:, above] + moved), 1)
+            order += joints
+        back = [order.index(j) for j in range(self.num_joints)]
+        return rot[:, back], joint[:, back]
+
+    def regress(self, name: str, vertices: torch.Tensor) -> torch.Tensor:
+        """Joints (B, K, 3) of vertices (B, V, 3) by the regressor `name` (`h36m17`, `j24`, `coco17`, `hand21`).
+
+        Raises
+        ------
+        MetroError
+            The model has no such regressor.
+        """
+        if name not in self._regressors:
+            raise MetroError(f"the {self.kind} body has no regressor {name!r}; it has {', '.join(self._regressors)}")
+        return getattr(self, f"regressor_{name}") @ vertices
+
+
+def _depth_levels(parents: tuple[int, ...]) -> list[list[int]]:
+    """Joints grouped by their distance from the root."""
+    depth = [0] * len(parents)
+    for joint, parent in enumerate(parents[1:], 1):
+        depth[joint] = depth[parent] + 1
+    return [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
