@@ -1,0 +1,5 @@
+"""Coarse levels of a mesh and the operators between them; topology checks; closest points."""
+
+from metro.mesh.sampling import Level, build_sampling, compose_indices, load_sampling, save_sampling
+
+__all__ = ["Level", "build_sampling", "compose_indices", "load_sampling", "save_sampling"]

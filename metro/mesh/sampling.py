@@ -1,0 +1,168 @@
+"""Coarse levels of a mesh: which vertices they keep, and how to come back up.
+
+METRO predicts 431 vertices and lifts them to 1723 and 6890 (hand: 195 and 778). Going down is a selection of vertices;
+going up, `Level.up` is a fixed sparse matrix, the start or the substitute of METRO's learned layers.
+
+Legend: Vf vertices of the finer level, Vc of the coarser one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from metro.errors import MetroError
+from metro.mesh.closest import closest_points
+from metro.mesh.decimate import decimate
+from metro.mesh.topology import Floats, Ints, vertex_normals
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One coarser level of a mesh, in terms of the level above it."""
+
+    indices: npt.NDArray[np.int64]
+    """Vertices of the finer level that are kept, (Vc,), strictly ascending."""
+    up: sp.csr_matrix
+    """Up-sampling (Vf, Vc): `finer ≈ up @ coarser`. Rows are barycentric (not negative, sum 1), so the result follows any
+    translation; rows of kept vertices are exact copies."""
+    faces: npt.NDArray[np.int32]
+    """Faces of this level, over its own vertices, (F, 3)."""
+
+
+def build_sampling(vertices_V3: Floats, faces_F3: Ints, sizes: Sequence[int] = (1723, 431)) -> list[Level]:
+    """Build the coarse levels of a mesh, each from the one above.
+
+    The vertices are those that COMA's procedure selects (see `metro.mesh.decimate`). Up-sampling differs from COMA's on
+    purpose: a vertex is put at the closest point of the coarser mesh, on a face that looks its way, with barycentric
+    weights. COMA solves an unconstrained least-squares problem per vertex, which leaves weights between -2.5 and 3.5
+    and rows that do not sum to 1, hence an operator that depends on where the mesh stands.
+
+    Parameters
+    ----------
+    vertices_V3, faces_F3
+        The full mesh in its template pose, metres.
+    sizes
+        Vertices of each level, fine to coarse. METRO's are a quarter each, rounded up.
+
+    Returns
+    -------
+    list of Level
+        Fine to coarse.
+
+    Raises
+    ------
+    MetroError
+        The sizes do not descend, or the topology does not allow so few vertices.
+    """
+    if any(b >= a for a, b in zip((len(vertices_V3), *sizes), sizes, strict=False)):
+        raise MetroError(f"sampling.sizes: {tuple(sizes)} must descend from below {len(vertices_V3)} vertices")
+    levels = []
+    finer_V3, finer_faces = np.asarray(vertices_V3, np.float64), np.asarray(faces_F3)
+    for size in sizes:
+        indices, faces = decimate(finer_V3, finer_faces, size)
+        coarser_V3 = finer_V3[indices]
+        levels.append(Level(indices, _up(finer_V3, finer_faces, indices, faces), faces))
+        finer_V3, finer_faces = coarser_V3, faces
+    return levels
+
+
+def _up(finer_V3: Floats, finer_faces: Ints, indices: Ints, faces: Ints) -> sp.csr_matrix:
+    """Barycentric up-sampling matrix of one level."""
+    count = len(finer_V3)
+    normals = vertex_normals(finer_V3, finer_faces)
+    found = closest_points(finer_V3, finer_V3[indices], faces, normals)
+    rows, columns, weights = (
+        np.repeat(np.arange(count), 3),
+        faces[found.face].reshape(-1),
+        found.barycentric.reshape(-1),
+    )
+    moved = np.ones(count, bool)
+    moved[indices] = False
+    keep = moved[rows] & (weights > 0)
+    rows = np.concatenate([rows[keep], indices])
+    columns = np.concatenate([columns[keep], np.arange(len(indices))])
+    weights = np.concatenate([weights[keep], np.ones(len(indices))])
+    return sp.csr_matrix((weights, (rows, columns)), shape=(count, len(indices)))
+
+
+def compose_indices(levels: Sequence[Level]) -> list[npt.NDArray[np.int64]]:
+    """Indices of each level's vertices in the full mesh, fine to coarse."""
+    composed: list[npt.NDArray[np.int64]] = []
+    for level in levels:
+        composed.append(composed[-1][level.indices] if composed else level.indices)
+    return composed
+
+
+def save_sampling(path: Path | str, levels: Sequence[Level], meta: dict[str, Any] | None = None) -> None:
+    """Write levels to an .npz of plain arrays: equal levels give equal bytes, and no half-written file is left.
+
+    `meta` is anything JSON can hold (body kind, digest, settings); `load_meta` returns it.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for k, level in enumerate(levels):
+        up = level.up.tocsr().sorted_indices()
+        arrays |= {f"level{k}_indices": level.indices.astype(np.int64), f"level{k}_faces": level.faces.astype(np.int32)}
+        arrays |= {f"level{k}_up_data": up.data, f"level{k}_up_indices": up.indices.astype(np.int32)}
+        arrays |= {f"level{k}_up_indptr": up.indptr.astype(np.int32)}
+    header = {"format": FORMAT, "levels": len(levels), "meta": meta or {}}
+    arrays["header"] = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(partial, path)
+
+
+def load_sampling(path: Path | str) -> list[Level]:
+    """Read levels written by `save_sampling`.
+
+    Raises
+    ------
+    MetroError
+        The file is missing, not a sampling file, of another format, or inconsistent.
+    """
+    return _read(path)[0]
+
+
+def load_meta(path: Path | str) -> dict[str, Any]:
+    """The `meta` that `save_sampling` was given. Raises as `load_sampling`."""
+    return _read(path)[1]
+
+
+def _read(path: Path | str) -> tuple[list[Level], dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        header = json.loads(arrays["header"].tobytes())
+        if header["format"] != FORMAT:
+            raise MetroError(f"{path}: sampling format {header['format']}, this version reads {FORMAT}; build it again")
+        levels = [_level(arrays, k) for k in range(header["levels"])]
+    except FileNotFoundError:
+        raise MetroError(f"{path}: no such file; the `sampling` stage makes it") from None
+    except (KeyError, ValueError, TypeError, OSError, EOFError) as err:
+        raise MetroError(f"{path}: not a readable sampling file ({err}); build it again") from None
+    for finer, coarser in zip(levels, levels[1:], strict=False):
+        if coarser.up.shape[0] != len(finer.indices):
+            raise MetroError(f"{path}: its levels do not fit together; build it again")
+    return levels, header["meta"]
+
+
+def _level(arrays: dict[str, npt.NDArray[Any]], k: int) -> Level:
+    indices, faces = arrays[f"level{k}_indices"], arrays[f"level{k}_faces"]
+    data, columns, starts = (arrays[f"level{k}_up_{part}"] for part in ("data", "indices", "indptr"))
+    up = sp.csr_matrix((data, columns, starts), shape=(len(starts) - 1, len(indices)))
+    if (np.diff(indices) <= 0).any() or indices[0] < 0 or indices[-1] >= up.shape[0] or faces.max() >= len(indices):
+        raise ValueError(f"level {k} holds indices out of order or out of range")
+    return Level(indices, up, faces)
