@@ -164,8 +164,9 @@ class ModelConfig(Section):
     init: Literal["official", "template"] = "official"
     """`official`: N(0, 0.02); `template`: the same, with the block skips passing xyz, so that step 0 predicts the
     template mesh, and learned upsampling starting at the barycentric matrices."""
-    template: Literal["mean", "mean_pose"] = "mean_pose"
-    """`mean_pose`: zero pose (body rotated by 3.1416 about x, as official). `mean`: a canonical stored pose."""
+    template: Literal["mean_pose", "relaxed"] = "mean_pose"
+    """Pose of the template. `mean_pose`: zero pose for bodies, the model's mean pose for hands (official).
+    `relaxed`: the arms of a body lowered, nearer to how people stand."""
 
 
 class MaskConfig(Section):

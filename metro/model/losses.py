@@ -1,0 +1,159 @@
+"""Losses of METRO (section 3.4 of the paper, as the official code computes them) and the targets they compare with.
+
+Every mean is a weighted sum over a fixed-size array divided by a count, so that no shape depends on the data: samples
+without a label get weight 0, and a term that nothing is selected for is a zero that can still be differentiated.
+
+Shape suffixes: B sample, J joint, V vertex of the level at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metro.body.joints import JOINT_SETS, index_map
+from metro.body.model import BodyModel
+from metro.config import LossConfig, ModelConfig
+from metro.errors import MetroError
+from metro.mesh.sampling import Level, compose_indices
+from metro.model.metro import MESH_JOINTS, ROOT_JOINTS, MetroOutput
+
+
+@dataclass(frozen=True)
+class Target:
+    """Ground truth of a batch: camera axes, metres; joints in the order of the joint tokens."""
+
+    joints_3d: Tensor
+    """(B, J, 3); any origin, since the loss centres both sides at their own root."""
+    confidence_3d: Tensor
+    """(B, J)."""
+    has_3d: Tensor
+    """(B,) bool."""
+    joints_2d: Tensor
+    """(B, J, 2) in the crop, whose sides are -1 and 1."""
+    confidence_2d: Tensor
+    """(B, J); what has no 2D label has confidence 0."""
+    vertices: tuple[Tensor, ...]
+    """Mesh levels, coarse to full, each (B, V, 3), relative to the mesh's own pelvis (wrist)."""
+    has_mesh: Tensor
+    """(B,) bool."""
+    root: tuple[int, ...]
+    """Joints whose mean is the root of the 3D joint terms: both hips, or the wrist."""
+
+
+def make_target(batch: Mapping[str, Tensor], body: BodyModel, levels: Sequence[Level], config: ModelConfig) -> Target:
+    """Ground truth for a loader batch, on the device of the batch.
+
+    Body joints come from the annotation. For hands the official code takes them from the mesh, which is done here for
+    samples that have one.
+
+    Parameters
+    ----------
+    batch
+        `joints_2d` (B, J', 3), `joints_3d` (B, J', 4), `pose_aa`, `betas`, `has_3d`, `has_mesh` of the loader;
+        J' is J24 for bodies and HAND21 for hands. Values without confidence or flag may be anything, NaN included.
+    body
+        Body model on the same device.
+    levels
+        Mesh levels, fine to coarse.
+    config
+        Names the joint set.
+    """
+    has_mesh, has_3d = batch["has_mesh"], batch["has_3d"]
+    # A sample without a mesh may hold NaN, and 0 · NaN is NaN: give it the zero pose before anything is computed.
+    pose_aa = torch.where(has_mesh[:, None], batch["pose_aa"], 0.0)
+    betas = torch.where(has_mesh[:, None], batch["betas"], 0.0)
+    with torch.no_grad():
+        full_BV3 = body(pose_aa, betas).vertices
+        mesh_joints_BK3 = body.regress(MESH_JOINTS[config.joint_set], full_BV3)
+        full_BV3 = full_BV3 - mesh_joints_BK3[:, :1]  # row 0 is the pelvis or wrist
+    coarser = [full_BV3[:, torch.from_numpy(index).to(full_BV3.device)] for index in compose_indices(levels)]
+
+    labels = "HAND21" if config.joint_set == "HAND21" else "J24"
+    order = index_map(labels, config.joint_set)
+    joints_3d_BJ4, joints_2d_BJ3 = batch["joints_3d"][:, order], batch["joints_2d"][:, order]
+    confidence_3d, confidence_2d = joints_3d_BJ4[..., 3].nan_to_num(), joints_2d_BJ3[..., 2].nan_to_num()
+    joints_3d = torch.where(confidence_3d[..., None] > 0, joints_3d_BJ4[..., :3], 0.0)
+    joints_2d = torch.where(confidence_2d[..., None] > 0, joints_2d_BJ3[..., :2], 0.0)
+    if config.joint_set == "HAND21":
+        joints_3d = torch.where(has_mesh[:, None, None], mesh_joints_BK3, joints_3d)
+        confidence_3d = torch.where(has_mesh[:, None], 1.0, confidence_3d)
+        has_3d = has_3d | has_mesh
+    names = JOINT_SETS[config.joint_set]
+    return Target(
+        joints_3d=joints_3d,
+        confidence_3d=confidence_3d,
+        has_3d=has_3d,
+        joints_2d=joints_2d,
+        confidence_2d=confidence_2d,
+        vertices=(*reversed(coarser), full_BV3),
+        has_mesh=has_mesh,
+        root=tuple(names.index(name) for name in ROOT_JOINTS[config.joint_set]),
+    )
+
+
+def project(points_BN3: Tensor, camera_B3: Tensor) -> Tensor:
+    """Weak-perspective projection s (xy + t) into the crop, (B, N, 2)."""
+    return camera_B3[:, None, :1] * (points_BN3[..., :2] + camera_B3[:, None, 1:])
+
+
+def metro_loss(output: MetroOutput, target: Target, config: LossConfig) -> dict[str, Tensor]:
+    """Loss terms, unweighted, and their weighted sum `total`.
+
+    `joints_3d` and `mesh_joints_3d` (token joints and joints regressed from the mesh): squared distance per coordinate
+    after centring each side at its own root, times confidence, mean over the samples that have 3D joints, joints without
+    confidence included. `vertices`: L1 over the samples that have a mesh, summed over levels with `level_weights`; the
+    prediction is not centred, so it has to be root-relative itself. `joints_2d`, `mesh_joints_2d`: squared distance per
+    coordinate times confidence, mean over the whole batch.
+
+    Raises
+    ------
+    MetroError
+        A level has a weight but was not predicted, or the model has no mesh regressor.
+    """
+    if output.mesh_joints is None:
+        raise MetroError("loss: this model predicts no mesh joints; build it with a joint regressor (`build_model`)")
+    wanted = [level for level, weight in enumerate(config.level_weights) if weight]
+    if wanted and wanted[-1] >= min(len(output.vertices), len(target.vertices)):
+        raise MetroError(
+            f"loss.level_weights: level {wanted[-1]} (coarse is 0) has a weight, but {len(output.vertices)} of "
+            f"{len(target.vertices)} levels were predicted"
+        )
+    terms = {}
+    for name, joints_BJ3 in (("joints", output.joints), ("mesh_joints", output.mesh_joints)):
+        residual_3d = _centred(joints_BJ3, target.root) - _centred(target.joints_3d, target.root)
+        weight_3d = target.confidence_3d * target.has_3d[:, None]
+        terms[f"{name}_3d"] = _mean(_distance(residual_3d, config), weight_3d, target.has_3d)
+        residual_2d = project(joints_BJ3, output.camera) - target.joints_2d
+        terms[f"{name}_2d"] = _mean(
+            _distance(residual_2d, config), target.confidence_2d, torch.ones_like(target.has_3d)
+        )
+    vertices = output.vertices[0].new_zeros(())
+    for level in wanted:
+        distance = (output.vertices[level] - target.vertices[level]).abs()
+        everywhere = target.has_mesh[:, None].expand(distance.shape[:2])
+        vertices = vertices + config.level_weights[level] * _mean(distance, everywhere, target.has_mesh)
+    terms["vertices"] = vertices
+    terms["total"] = (
+        config.joints_3d * (terms["joints_3d"] + terms["mesh_joints_3d"])
+        + config.vertices * terms["vertices"]
+        + config.joints_2d * (terms["joints_2d"] + terms["mesh_joints_2d"])
+    )
+    return terms
+
+
+def _centred(joints_BJ3: Tensor, root: tuple[int, ...]) -> Tensor:
+    return joints_BJ3 - joints_BJ3[:, list(root)].mean(1, keepdim=True)
+
+
+def _distance(residual: Tensor, config: LossConfig) -> Tensor:
+    return residual.abs() if config.joint_loss == "l1" else residual.square()
+
+
+def _mean(distance_BNC: Tensor, weight_BN: Tensor, selected_B: Tensor) -> Tensor:
+    """Weighted sum over the number of entries of the selected samples, or zero when there are none."""
+    entries = selected_B.sum().clamp(min=1) * distance_BNC[0].numel()
+    return (distance_BNC.sum(-1) * weight_BN).sum() / entries

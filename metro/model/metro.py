@@ -1,0 +1,349 @@
+"""METRO: one image to 3D joints and mesh vertices, by a transformer over joint and vertex queries.
+
+Lin, Wang, Liu, "End-to-End Human Pose and Mesh Reconstruction with Transformers", CVPR 2021. Body and hand are two
+configurations of this file. Every query is a token: the template position of a joint or coarse vertex (3 numbers)
+joined with an image feature (C numbers). Three encoder blocks narrow the tokens down to 3 numbers, their position;
+the mesh is then upsampled level by level, and a weak-perspective camera is read from the positions.
+
+Frame: camera axes (x right, y down, z forward), metres, relative to the root (pelvis or wrist).
+
+Shape suffixes: B image, T token (J joints, then V coarse vertices), P cell of the feature map, C its channels,
+D hidden width, O width a block hands on, N head, E head width, V vertex of the level at hand, 3 xyz.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from torch import Tensor, nn
+
+from metro.body.bundle import BodyData
+from metro.body.joints import JOINT_SETS, index_map
+from metro.body.model import BodyModel
+from metro.config import BlockConfig, ModelConfig
+from metro.errors import MetroError
+from metro.mesh.sampling import Level, compose_indices
+from metro.model.backbones import build_backbone
+
+MASK_VALUE = 0.01  # every number of a masked token, template position included
+TEMPLATE_TURN = 3.1416  # official literal, not pi: y up (body model) to y down (camera)
+LOWERED_ARMS = {"L_Shoulder": -1.1, "R_Shoulder": 1.1}  # radians about the body's z, of the `relaxed` template
+CAMERA_SCALE = 0.8  # of `template` init: a standing person about fills the crop
+MESH_JOINTS = {"J14": "h36m17", "HAND21": "hand21"}  # regressor that reads the joints off the mesh
+ROOT_JOINTS = {"J14": ("R_Hip", "L_Hip"), "HAND21": ("Wrist",)}  # whose mean is the root in losses and metrics
+
+
+class MetroOutput(NamedTuple):
+    """What the network predicts (camera axes, metres, root-relative).
+
+    `attention[i][l]` is (B, N, T, T), the attention of layer l of block i, and None unless asked for.
+    """
+
+    camera: Tensor
+    """(B, 3): s, tx, ty. A point projects to s (xy + t) in the crop, whose sides are -1 and 1."""
+    joints: Tensor
+    """(B, J, 3): joint tokens."""
+    vertices: tuple[Tensor, ...]
+    """Mesh levels, coarse to full, each (B, V, 3)."""
+    mesh_joints: Tensor | None
+    """(B, J, 3): the same joints regressed from the full mesh, which is what METRO is judged by."""
+    attention: tuple[tuple[Tensor, ...], ...] | None
+
+
+class EncoderLayer(nn.Module):
+    """BERT layer: attention, then feed-forward, each followed by residual and LayerNorm (post-LN)."""
+
+    def __init__(self, config: BlockConfig, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.attention_dropout = attention_dropout
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.attention_out = nn.Linear(config.width, config.width)
+        self.attention_norm = nn.LayerNorm(config.width, eps=1e-12)
+        self.expand = nn.Linear(config.width, config.ffn)
+        self.contract = nn.Linear(config.ffn, config.width)
+        self.ffn_norm = nn.LayerNorm(config.width, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor, need_attention: bool) -> tuple[Tensor, Tensor | None]:
+        q_BNTE, k_BNTE, v_BNTE = self.qkv(x_BTD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        dropout = self.attention_dropout if self.training else 0.0
+        if need_attention:
+            weights_BNTT = ((q_BNTE * q_BNTE.shape[-1] ** -0.5) @ k_BNTE.mT).softmax(-1)
+            mixed_BNTE = F.dropout(weights_BNTT, dropout) @ v_BNTE
+        else:
+            weights_BNTT = None
+            mixed_BNTE = F.scaled_dot_product_attention(q_BNTE, k_BNTE, v_BNTE, dropout_p=dropout)
+        mixed_BTD = mixed_BNTE.transpose(1, 2).flatten(2)
+        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention_out(mixed_BTD)))
+        ffn_BTD = self.contract(F.gelu(self.expand(x_BTD)))
+        return self.ffn_norm(x_BTD + self.dropout(ffn_BTD)), weights_BNTT
+
+
+class EncoderBlock(nn.Module):
+    """Embed, add learned positions, encode, project; a linear skip goes around all of it.
+
+    The caller applies `embed` and `skip` to the block's input, since the first block has a cheaper way to do so.
+    """
+
+    def __init__(self, width_in: int, tokens: int, config: BlockConfig, model: ModelConfig) -> None:
+        super().__init__()
+        self.embed = nn.Linear(width_in, config.width)
+        self.position = nn.Embedding(tokens, config.width)
+        self.dropout = nn.Dropout(model.dropout)
+        self.layers = nn.ModuleList(
+            EncoderLayer(config, model.dropout, model.attention_dropout) for _ in range(config.layers)
+        )
+        self.head = nn.Linear(config.width, config.out)
+        self.skip = nn.Linear(width_in, config.out)
+
+    def forward(self, embedded_BTD: Tensor, skipped_BTO: Tensor, need_attention: bool) -> tuple[Tensor, list[Tensor]]:
+        x_BTD = self.dropout(embedded_BTD + self.position.weight)
+        attention = []
+        for layer in self.layers:
+            x_BTD, weights_BNTT = layer(x_BTD, need_attention)
+            if weights_BNTT is not None:
+                attention.append(weights_BNTT)
+        return self.head(x_BTD) + skipped_BTO, attention
+
+
+class Camera(nn.Module):
+    """Weak-perspective camera, an affine function of the token positions."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.flatten = nn.Linear(3, 1)
+        self.hidden = nn.Linear(tokens, width)
+        self.out = nn.Linear(width, 3)
+
+    def forward(self, points_BT3: Tensor) -> Tensor:
+        return self.out(self.hidden(self.flatten(points_BT3).squeeze(-1)))
+
+
+class LearnedUpsampling(nn.Linear):
+    """Dense layer over the vertex axis, shared by x, y and z."""
+
+    def __init__(self, up: sparse.csr_matrix) -> None:
+        super().__init__(up.shape[1], up.shape[0])
+
+    def forward(self, coarse_BV3: Tensor) -> Tensor:
+        return super().forward(coarse_BV3.mT).mT
+
+
+class FixedUpsampling(nn.Module):
+    """Barycentric matrix with K entries a row, as a weighted gather; nothing to train, nothing to store."""
+
+    index_VK: Tensor
+    weight_VK: Tensor
+
+    def __init__(self, up: sparse.csr_matrix) -> None:
+        super().__init__()
+        up = sparse.csr_matrix(up)
+        counts = np.diff(up.indptr)
+        slot = np.arange(up.nnz) - np.repeat(up.indptr[:-1], counts)
+        row = np.repeat(np.arange(up.shape[0]), counts)
+        index_VK = np.zeros((up.shape[0], counts.max(initial=1)), dtype=np.int64)
+        weight_VK = np.zeros(index_VK.shape, dtype=np.float32)
+        index_VK[row, slot], weight_VK[row, slot] = up.indices, up.data
+        self.register_buffer("index_VK", torch.from_numpy(index_VK), persistent=False)
+        self.register_buffer("weight_VK", torch.from_numpy(weight_VK), persistent=False)
+
+    def forward(self, coarse_BV3: Tensor) -> Tensor:
+        corners_BVK3 = coarse_BV3[:, self.index_VK]
+        return (corners_BVK3 * self.weight_VK[..., None]).sum(2)
+
+
+class Metro(nn.Module):
+    """The network.
+
+    Parameters
+    ----------
+    config
+        Sizes and choices.
+    template_T3
+        Query positions: joints, then coarse vertices, root-relative (see `template_tokens`).
+    levels
+        Mesh levels, fine to coarse. Learned upsampling takes only their sizes.
+    regressor
+        (J, V) matrix that reads the joints off the full mesh; None: `mesh_joints` is not predicted.
+
+    Raises
+    ------
+    MetroError
+        Template, joint set and mesh levels disagree, or the blocks do not end in 3.
+    """
+
+    template_T3: Tensor
+    regressor_JV: Tensor | None
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        template_T3: Tensor | np.ndarray,
+        levels: Sequence[Level],
+        regressor: sparse.spmatrix | np.ndarray | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.num_joints = len(JOINT_SETS[config.joint_set])
+        tokens = self.num_joints + levels[-1].up.shape[1]
+        if tuple(template_T3.shape) != (tokens, 3):
+            raise MetroError(
+                f"model: the template has shape {tuple(template_T3.shape)}, but {config.joint_set} and the coarsest mesh "
+                f"level need ({tokens}, 3); use the template and `sampling.sizes` that the model was made with"
+            )
+        if config.blocks[-1].out != 3:
+            raise MetroError(f"model.blocks: the last block must have out: 3 (xyz), not {config.blocks[-1].out}")
+        self.register_buffer("template_T3", torch.as_tensor(template_T3, dtype=torch.float32), persistent=False)
+
+        self.backbone, channels, (height, width) = build_backbone(
+            config.backbone, config.backbone_weights, config.image_size
+        )
+        self.mix = nn.Linear(height * width, tokens) if config.token_source == "grid" else None
+        widths_in = [3 + channels, *(block.out for block in config.blocks[:-1])]
+        self.blocks = nn.ModuleList(
+            EncoderBlock(width_in, tokens, block, config)
+            for width_in, block in zip(widths_in, config.blocks, strict=True)
+        )
+        seen = tokens if config.camera_from == "all" else tokens - self.num_joints
+        self.camera = Camera(seen, config.camera_width)
+        upsampling = LearnedUpsampling if config.upsampling == "learned" else FixedUpsampling
+        self.upsampling = nn.ModuleList(upsampling(level.up) for level in reversed(levels))
+        if regressor is not None and config.upsampling == "fixed":
+            for level in levels:  # the joints are linear in the coarse mesh, so training can stop there
+                regressor = regressor @ level.up
+        dense = regressor.toarray() if sparse.issparse(regressor) else regressor
+        self.register_buffer(
+            "regressor_JV", None if dense is None else torch.as_tensor(dense, dtype=torch.float32), persistent=False
+        )
+        self._init_weights(levels)
+
+    def forward(
+        self,
+        images_B3HW: Tensor,
+        mask_BT: Tensor | None = None,
+        need_attention: bool = False,
+        full: bool = True,
+    ) -> MetroOutput:
+        """Predict from normalised images.
+
+        Parameters
+        ----------
+        images_B3HW
+            RGB crops, ImageNet mean and standard deviation removed.
+        mask_BT
+            Masked vertex modelling (section 3.3 of the paper): True hides a query, position and image feature alike.
+        need_attention
+            Also return attention maps, by the explicit formula instead of the fused kernel.
+        full
+            False stops at the coarsest mesh when upsampling is fixed (`mesh_joints` need no finer one).
+        """
+        features_BPC = self.backbone(images_B3HW).flatten(2).mT
+        if self.mix is None:
+            features_BPC = features_BPC.mean(1, keepdim=True)
+        attention: list[tuple[Tensor, ...]] = []
+        x_BTD = None
+        for block in self.blocks:
+            if x_BTD is None:
+                embedded_BTD = self._project_queries(block.embed, features_BPC, mask_BT)
+                skipped_BTO = self._project_queries(block.skip, features_BPC, mask_BT)
+            else:
+                embedded_BTD, skipped_BTO = block.embed(x_BTD), block.skip(x_BTD)
+            x_BTD, maps = block(embedded_BTD, skipped_BTO, need_attention)
+            attention.append(tuple(maps))
+        points_BT3 = x_BTD
+
+        joints_BJ3, vertices_BV3 = points_BT3[:, : self.num_joints], points_BT3[:, self.num_joints :]
+        camera_B3 = self.camera(points_BT3 if self.config.camera_from == "all" else vertices_BV3)
+        meshes = [vertices_BV3]
+        fixed = self.config.upsampling == "fixed"
+        for up in self.upsampling if full or not fixed else ():
+            meshes.append(up(meshes[-1]))
+        mesh_joints_BJ3 = None
+        if self.regressor_JV is not None:
+            mesh_joints_BJ3 = self.regressor_JV @ (meshes[0] if fixed else meshes[-1])
+        return MetroOutput(
+            camera_B3, joints_BJ3, tuple(meshes), mesh_joints_BJ3, tuple(attention) if need_attention else None
+        )
+
+    def _project_queries(self, linear: nn.Linear, features_BPC: Tensor, mask_BT: Tensor | None) -> Tensor:
+        """Apply a linear layer to the query tokens without building them.
+
+        Token k is [xyz_k, sum_p a_kp f_p + b_k], so the layer gives W_xyz xyz_k + sum_p a_kp (W_img f_p) + b_k W_img 1
+        + c: projecting the few cells first and mixing afterwards, in the narrower width, is the same sum and several
+        times cheaper. Hands repeat one pooled feature, which is the case a = 1, b = 0 of a single cell.
+        """
+        xyz_D3, image_DC = linear.weight.split([3, features_BPC.shape[-1]], dim=1)
+        tokens_BTD = F.linear(features_BPC, image_DC)  # still P cells
+        fixed_TD = F.linear(self.template_T3, xyz_D3, linear.bias)
+        if self.mix is not None:
+            tokens_BTD = self.mix.weight @ tokens_BTD
+            fixed_TD = fixed_TD + self.mix.bias[:, None] * image_DC.sum(1)
+        tokens_BTD = tokens_BTD + fixed_TD
+        if mask_BT is None:
+            return tokens_BTD
+        masked_D = MASK_VALUE * linear.weight.sum(1) + linear.bias
+        return torch.where(mask_BT[..., None], masked_D, tokens_BTD)
+
+    @torch.no_grad()
+    def _init_weights(self, levels: Sequence[Level]) -> None:
+        """N(0, 0.02) in the blocks, PyTorch's defaults elsewhere (official); `template` then edits the paths of xyz."""
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.normal_(0, 0.02)
+            if isinstance(module, nn.Linear):
+                module.bias.zero_()
+        if self.config.init == "official":
+            return
+        for block in self.blocks:
+            block.skip.weight[:3] = torch.eye(3, block.skip.in_features)
+            block.head.weight[:3] *= 0.02
+        self.camera.out.weight *= 0.1
+        self.camera.out.bias.copy_(torch.tensor([CAMERA_SCALE, 0.0, 0.0]))
+        if self.config.upsampling == "learned":
+            for up, level in zip(self.upsampling, reversed(levels), strict=True):
+                up.weight.copy_(torch.from_numpy(level.up.toarray()))
+                up.bias.zero_()
+
+
+def template_tokens(config: ModelConfig, body: BodyData, levels: Sequence[Level]) -> Tensor:
+    """Query positions (T, 3): joints, then coarse vertices of the template pose, metres, root at the origin.
+
+    Official bodies stand in zero pose, turned by 3.1416 about x into camera axes; hands take the model's mean pose.
+    """
+    model = BodyModel(body)
+    pose_aa = torch.zeros(1, 3 * model.num_joints)
+    if body.hands_mean is not None:
+        pose_aa[0, 3:] = torch.as_tensor(body.hands_mean)
+    else:
+        pose_aa[0, 0] = TEMPLATE_TURN
+        if config.template == "relaxed":
+            for name, turn in LOWERED_ARMS.items():
+                pose_aa[0, 3 * body.joint_names.index(name) + 2] = turn
+    vertices_V3 = model(pose_aa, torch.zeros(1, model.num_betas)).vertices[0]
+    joints_K3 = model.regress(MESH_JOINTS[config.joint_set], vertices_V3[None])[0]  # row 0 is the root: pelvis or wrist
+    coarse = torch.from_numpy(compose_indices(levels)[-1]).long()
+    tokens_T3 = torch.cat([joints_K3[mesh_joint_rows(config.joint_set)], vertices_V3[coarse]])
+    return tokens_T3 - joints_K3[0]
+
+
+def mesh_joint_rows(joint_set: str) -> list[int]:
+    """Rows of the mesh regressor, in the order of the joint tokens."""
+    return index_map("H36M17", "J14") if joint_set == "J14" else list(range(len(JOINT_SETS[joint_set])))
+
+
+def build_model(config: ModelConfig, body: BodyData, levels: Sequence[Level]) -> Metro:
+    """Network for a body model and its mesh levels, freshly initialised.
+
+    Raises
+    ------
+    MetroError
+        The sizes disagree or backbone weights cannot be had.
+    """
+    regressor = body.regressors[MESH_JOINTS[config.joint_set]][mesh_joint_rows(config.joint_set)]
+    return Metro(config, template_tokens(config, body, levels), levels, regressor)
