@@ -29,7 +29,7 @@ class FeatureMap(nn.Module):
         self.net = timm.create_model(name, pretrained=pretrained, num_classes=0)
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
-        return self.net.forward_features(images_B3HW)
+        return self.net.forward_features(images_B3HW)  # type: ignore[operator]
 
 
 class LastMap(nn.Module):
@@ -40,7 +40,7 @@ class LastMap(nn.Module):
         import timm
 
         with torch.device("meta"):
-            strides = timm.create_model(name, features_only=True).feature_info.reduction()
+            strides = list(timm.create_model(name, features_only=True).feature_info.reduction())  # type: ignore
         if stride is not None and stride not in strides:
             raise MetroError(f"model.backbone: {name} has maps of stride {strides}, none of {stride}")
         index = len(strides) - 1 if stride is None else strides.index(stride)
@@ -112,7 +112,7 @@ def _load(backbone: nn.Module, path: Path, name: str) -> None:
     """Load a classifier's state dict; its classifier is left out, anything else must fit exactly."""
     from metro.model.official import load_tensors
 
-    net = backbone if isinstance(backbone, nn.Sequential) else backbone.net
+    net = backbone.get_submodule("" if isinstance(backbone, nn.Sequential) else "net")
     heads = ("fc.", "classifier.", "head.")
     state = {key: value for key, value in load_tensors(path).items() if not key.startswith(heads)}
     try:

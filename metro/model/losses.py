@@ -103,11 +103,11 @@ def project(points_BN3: Tensor, camera_B3: Tensor) -> Tensor:
 def metro_loss(output: MetroOutput, target: Target, config: LossConfig) -> dict[str, Tensor]:
     """Loss terms, unweighted, and their weighted sum `total`.
 
-    `joints_3d` and `mesh_joints_3d` (token joints and joints regressed from the mesh): squared distance per coordinate
-    after centring each side at its own root, times confidence, mean over the samples that have 3D joints, joints without
-    confidence included. `vertices`: L1 over the samples that have a mesh, summed over levels with `level_weights`; the
-    prediction is not centred, so it has to be root-relative itself. `joints_2d`, `mesh_joints_2d`: squared distance per
-    coordinate times confidence, mean over the whole batch.
+    `joints_3d`, `mesh_joints_3d` (token joints; joints regressed from the mesh): squared distance per coordinate after
+    centring each side at its own root, times confidence; mean over the samples that have 3D joints, where joints
+    without confidence count. `vertices`: L1 over the samples that have a mesh, summed over levels with
+    `level_weights`; the prediction is not centred, so it must be root-relative itself. `joints_2d`, `mesh_joints_2d`:
+    squared distance per coordinate times confidence, mean over the whole batch.
 
     Raises
     ------

@@ -14,7 +14,7 @@ D hidden width, O width a block hands on, N head, E head width, V vertex of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class EncoderBlock(nn.Module):
     def __init__(self, width_in: int, tokens: int, config: BlockConfig, model: ModelConfig) -> None:
         super().__init__()
         self.embed = nn.Linear(width_in, config.width)
-        self.position = nn.Embedding(tokens, config.width)
+        self.position_TD = nn.Parameter(torch.empty(tokens, config.width))
         self.dropout = nn.Dropout(model.dropout)
         self.layers = nn.ModuleList(
             EncoderLayer(config, model.dropout, model.attention_dropout) for _ in range(config.layers)
@@ -102,14 +102,16 @@ class EncoderBlock(nn.Module):
         self.head = nn.Linear(config.width, config.out)
         self.skip = nn.Linear(width_in, config.out)
 
-    def forward(self, embedded_BTD: Tensor, skipped_BTO: Tensor, need_attention: bool) -> tuple[Tensor, list[Tensor]]:
-        x_BTD = self.dropout(embedded_BTD + self.position.weight)
+    def forward(
+        self, embedded_BTD: Tensor, skipped_BTO: Tensor, need_attention: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        x_BTD = self.dropout(embedded_BTD + self.position_TD)
         attention = []
         for layer in self.layers:
             x_BTD, weights_BNTT = layer(x_BTD, need_attention)
             if weights_BNTT is not None:
                 attention.append(weights_BNTT)
-        return self.head(x_BTD) + skipped_BTO, attention
+        return self.head(x_BTD) + skipped_BTO, tuple(attention)
 
 
 class Camera(nn.Module):
@@ -180,13 +182,14 @@ class Metro(nn.Module):
 
     template_T3: Tensor
     regressor_JV: Tensor | None
+    blocks: Sequence[EncoderBlock]
 
     def __init__(
         self,
         config: ModelConfig,
         template_T3: Tensor | np.ndarray,
         levels: Sequence[Level],
-        regressor: sparse.spmatrix | np.ndarray | None = None,
+        regressor: sparse.csr_matrix | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -194,8 +197,8 @@ class Metro(nn.Module):
         tokens = self.num_joints + levels[-1].up.shape[1]
         if tuple(template_T3.shape) != (tokens, 3):
             raise MetroError(
-                f"model: the template has shape {tuple(template_T3.shape)}, but {config.joint_set} and the coarsest mesh "
-                f"level need ({tokens}, 3); use the template and `sampling.sizes` that the model was made with"
+                f"model: the template has shape {tuple(template_T3.shape)}, but {config.joint_set} and the coarsest "
+                f"mesh level need ({tokens}, 3); use the template and `sampling.sizes` that the model was made with"
             )
         if config.blocks[-1].out != 3:
             raise MetroError(f"model.blocks: the last block must have out: 3 (xyz), not {config.blocks[-1].out}")
@@ -206,10 +209,8 @@ class Metro(nn.Module):
         )
         self.mix = nn.Linear(height * width, tokens) if config.token_source == "grid" else None
         widths_in = [3 + channels, *(block.out for block in config.blocks[:-1])]
-        self.blocks = nn.ModuleList(
-            EncoderBlock(width_in, tokens, block, config)
-            for width_in, block in zip(widths_in, config.blocks, strict=True)
-        )
+        blocks = [EncoderBlock(n, tokens, block, config) for n, block in zip(widths_in, config.blocks, strict=True)]
+        self.blocks = cast("Sequence[EncoderBlock]", nn.ModuleList(blocks))
         seen = tokens if config.camera_from == "all" else tokens - self.num_joints
         self.camera = Camera(seen, config.camera_width)
         upsampling = LearnedUpsampling if config.upsampling == "learned" else FixedUpsampling
@@ -217,10 +218,8 @@ class Metro(nn.Module):
         if regressor is not None and config.upsampling == "fixed":
             for level in levels:  # the joints are linear in the coarse mesh, so training can stop there
                 regressor = regressor @ level.up
-        dense = regressor.toarray() if sparse.issparse(regressor) else regressor
-        self.register_buffer(
-            "regressor_JV", None if dense is None else torch.as_tensor(dense, dtype=torch.float32), persistent=False
-        )
+        dense = None if regressor is None else torch.from_numpy(regressor.toarray()).float()
+        self.register_buffer("regressor_JV", dense, persistent=False)
         self._init_weights(levels)
 
     def forward(
@@ -246,17 +245,15 @@ class Metro(nn.Module):
         features_BPC = self.backbone(images_B3HW).flatten(2).mT
         if self.mix is None:
             features_BPC = features_BPC.mean(1, keepdim=True)
-        attention: list[tuple[Tensor, ...]] = []
-        x_BTD = None
-        for block in self.blocks:
-            if x_BTD is None:
-                embedded_BTD = self._project_queries(block.embed, features_BPC, mask_BT)
-                skipped_BTO = self._project_queries(block.skip, features_BPC, mask_BT)
-            else:
-                embedded_BTD, skipped_BTO = block.embed(x_BTD), block.skip(x_BTD)
-            x_BTD, maps = block(embedded_BTD, skipped_BTO, need_attention)
-            attention.append(tuple(maps))
-        points_BT3 = x_BTD
+        first, *rest = self.blocks
+        embedded_BTD = self._project_queries(first.embed, features_BPC, mask_BT)
+        skipped_BTO = self._project_queries(first.skip, features_BPC, mask_BT)
+        x_BTO, maps = first(embedded_BTD, skipped_BTO, need_attention)
+        attention = [maps]
+        for block in rest:
+            x_BTO, maps = block(block.embed(x_BTO), block.skip(x_BTO), need_attention)
+            attention.append(maps)
+        points_BT3 = x_BTO
 
         joints_BJ3, vertices_BV3 = points_BT3[:, : self.num_joints], points_BT3[:, self.num_joints :]
         camera_B3 = self.camera(points_BT3 if self.config.camera_from == "all" else vertices_BV3)
@@ -293,11 +290,12 @@ class Metro(nn.Module):
     @torch.no_grad()
     def _init_weights(self, levels: Sequence[Level]) -> None:
         """N(0, 0.02) in the blocks, PyTorch's defaults elsewhere (official); `template` then edits the paths of xyz."""
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                module.weight.normal_(0, 0.02)
-            if isinstance(module, nn.Linear):
-                module.bias.zero_()
+        for block in self.blocks:
+            block.position_TD.normal_(0, 0.02)
+            for module in block.modules():
+                if isinstance(module, nn.Linear):
+                    module.weight.normal_(0, 0.02)
+                    module.bias.zero_()
         if self.config.init == "official":
             return
         for block in self.blocks:
@@ -305,8 +303,8 @@ class Metro(nn.Module):
             block.head.weight[:3] *= 0.02
         self.camera.out.weight *= 0.1
         self.camera.out.bias.copy_(torch.tensor([CAMERA_SCALE, 0.0, 0.0]))
-        if self.config.upsampling == "learned":
-            for up, level in zip(self.upsampling, reversed(levels), strict=True):
+        for up, level in zip(self.upsampling, reversed(levels), strict=True):
+            if isinstance(up, LearnedUpsampling):
                 up.weight.copy_(torch.from_numpy(level.up.toarray()))
                 up.bias.zero_()
 
