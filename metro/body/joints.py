@@ -162,7 +162,7 @@ _SKELETONS: dict[str, list[tuple[str, str]]] = {
         *_chain("Pelvis", "Spine", "Thorax", "Neck", "Jaw", "Head", "Top_of_Head"),
         *[("Pelvis", "R_Hip"), ("Pelvis", "L_Hip"), ("Jaw", "Nose"), *_FACE],
     ],
-    "COCO17": [*_LIMBS, *_GIRDLE, *_FACE],
+    "COCO17": [*_LIMBS, *_GIRDLE, *_FACE, ("L_Ear", "L_Shoulder"), ("R_Ear", "R_Shoulder")],
     "MPII16": _trunk("Pelvis", "Thorax", "Neck", "Top_of_Head", shoulders="Thorax"),
     "MUCO21": [
         *_trunk("Pelvis", "Spine", "Neck", "Jaw", "Head"),

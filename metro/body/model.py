@@ -110,9 +110,11 @@ class BodyModel(nn.Module):
         offset = joints - (global_rot @ rest_joints_BJ3.unsqueeze(-1)).squeeze(-1)
         bones_B34J = torch.cat((global_rot, offset.unsqueeze(-1)), -1).permute(0, 2, 3, 1)
         blended_B34V = (bones_B34J.reshape(batch * 12, -1) @ self.weights_JV).reshape(batch, 3, 4, -1)
-        verts_B3V = blended_B34V[:, :, 3]
-        for axis in range(3):
-            verts_B3V = torch.addcmul(verts_B3V, blended_B34V[:, :, axis], rest_B3V[:, axis : axis + 1])
+        along_x, along_y, along_z, offset = blended_B34V.unbind(
+            2
+        )  # unbind: its gradient is one stack, not four zero-fills
+        x, y, z = rest_B3V.unsqueeze(1).unbind(2)
+        verts_B3V = offset.addcmul(along_x, x).addcmul(along_y, y).addcmul(along_z, z)
         vertices = verts_B3V.transpose(1, 2).contiguous()
         if transl is not None:
             vertices, joints = vertices + transl.unsqueeze(1), joints + transl.unsqueeze(1)
