@@ -194,6 +194,7 @@ class Metro(nn.Module):
         super().__init__()
         self.config = config
         self.num_joints = len(JOINT_SETS[config.joint_set])
+        self.num_vertices = levels[0].up.shape[0]  # of the full mesh
         tokens = self.num_joints + levels[-1].up.shape[1]
         if tuple(template_T3.shape) != (tokens, 3):
             raise MetroError(
