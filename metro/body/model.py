@@ -5,6 +5,7 @@ Shape suffixes: B batch, J joint, V vertex, S shape direction, P pose direction,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,9 @@ class BodyModel(nn.Module):
     joint_template_J3: torch.Tensor
     joint_directions_SC: torch.Tensor
     faces: torch.Tensor
+    by_depth: torch.Tensor
+    by_index: torch.Tensor
+    parent_by_depth: torch.Tensor
 
     def __init__(self, data: BodyData, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -52,7 +56,6 @@ class BodyModel(nn.Module):
         self.num_vertices = data.num_vertices
         self.num_joints = data.num_joints
         self.num_betas = data.num_betas
-        self._levels = _depth_levels(data.parents)
 
         def keep(name: str, array: np.ndarray, kind: torch.dtype = dtype) -> None:
             self.register_buffer(name, torch.as_tensor(np.ascontiguousarray(array)).to(kind), persistent=False)
@@ -66,6 +69,14 @@ class BodyModel(nn.Module):
         keep("joint_template_J3", regressor @ data.v_template)
         keep("joint_directions_SC", np.einsum("jv,vcs->sjc", regressor, data.shapedirs).reshape(data.num_betas, -1))
         keep("faces", data.faces, torch.int64)
+        # The kinematic chain runs over joints sorted by depth: that order, its inverse, and the parents in it.
+        depth = _depths(data.parents)
+        by_depth = np.argsort(depth, kind="stable")
+        by_index = np.argsort(by_depth)
+        keep("by_depth", by_depth, torch.int64)
+        keep("by_index", by_index, torch.int64)
+        keep("parent_by_depth", by_index[np.maximum(data.parents, 0)][by_depth], torch.int64)
+        self._starts = [int(n) for n in np.searchsorted(depth[by_depth], np.arange(depth.max() + 2))]
         self._regressors = sorted(data.regressors)
         for name, rows in data.regressors.items():
             keep(f"regressor_{name}", rows.toarray())
@@ -82,13 +93,18 @@ class BodyModel(nn.Module):
         Parameters
         ----------
         pose_aa
-            (B, 3 J) or (B, J, 3) axis-angle per joint relative to its parent, the root first. Zero if left out.
+            (B, 3 J) or (B, J, 3) axis-angle per joint relative to its parent, the root first.
         betas
             (B, S') shape coefficients, S' <= S (missing ones are zero); B may be 1. The mean shape if left out.
         transl
             (B, 3) added to everything, metres.
         pose_rot
             (B, J, 3, 3) rotation matrices instead of `pose_aa`.
+
+        Raises
+        ------
+        ValueError
+            Not exactly one of `pose_aa` and `pose_rot` is given, or more betas than the model has.
         """
         if (pose_aa is None) == (pose_rot is None):
             raise ValueError("give exactly one of pose_aa and pose_rot")
@@ -98,6 +114,8 @@ class BodyModel(nn.Module):
         batch = len(pose_rot)
         if betas is None:
             betas = pose_rot.new_zeros(1, 0)
+        if betas.shape[1] > self.num_betas:
+            raise ValueError(f"{betas.shape[1]} betas given, the {self.kind} model has {self.num_betas}")
         betas = nn.functional.pad(betas, (0, self.num_betas - betas.shape[1])).expand(batch, -1)
 
         eye = torch.eye(3, dtype=pose_rot.dtype, device=pose_rot.device)
@@ -110,11 +128,10 @@ class BodyModel(nn.Module):
         offset = joints - (global_rot @ rest_joints_BJ3.unsqueeze(-1)).squeeze(-1)
         bones_B34J = torch.cat((global_rot, offset.unsqueeze(-1)), -1).permute(0, 2, 3, 1)
         blended_B34V = (bones_B34J.reshape(batch * 12, -1) @ self.weights_JV).reshape(batch, 3, 4, -1)
-        along_x, along_y, along_z, offset = blended_B34V.unbind(
-            2
-        )  # unbind: its gradient is one stack, not four zero-fills
+        # unbind, because its gradient is one stack where that of slices is a zero-fill each
+        along_x, along_y, along_z, shift = blended_B34V.unbind(2)
         x, y, z = rest_B3V.unsqueeze(1).unbind(2)
-        verts_B3V = offset.addcmul(along_x, x).addcmul(along_y, y).addcmul(along_z, z)
+        verts_B3V = shift.addcmul(along_x, x).addcmul(along_y, y).addcmul(along_z, z)
         vertices = verts_B3V.transpose(1, 2).contiguous()
         if transl is not None:
             vertices, joints = vertices + transl.unsqueeze(1), joints + transl.unsqueeze(1)
@@ -122,18 +139,21 @@ class BodyModel(nn.Module):
 
     def _chain(self, rot_BJ33: torch.Tensor, rest_BJ3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Forward kinematics, all joints of one depth at a time: global rotations and joint positions."""
-        bone_BJ3 = rest_BJ3[:, 1:] - rest_BJ3[:, self.parents[1:]]
-        rot, joint = rot_BJ33[:, :1], rest_BJ3[:, :1]
-        order = [0]
-        for joints in self._levels[1:]:
-            above = [order.index(self.parents[j]) for j in joints]
-            parent_rot = rot[:, above]
-            moved = (parent_rot @ bone_BJ3[:, [j - 1 for j in joints]].unsqueeze(-1)).squeeze(-1)
-            rot = torch.cat((rot, parent_rot @ rot_BJ33[:, joints]), 1)
-            joint = torch.cat((joint, joint[:, above] + moved), 1)
-            order += joints
-        back = [order.index(j) for j in range(self.num_joints)]
-        return rot[:, back], joint[:, back]
+        rot_BJ33, rest_BJ3 = rot_BJ33.index_select(1, self.by_depth), rest_BJ3.index_select(1, self.by_depth)
+        bone_BJ3 = rest_BJ3 - rest_BJ3.index_select(1, self.parent_by_depth)
+        rots, joints = [rot_BJ33[:, :1]], [rest_BJ3[:, :1]]
+        for begin, end, parents in self._levels():
+            parent_rot = rots[-1].index_select(1, parents)
+            moved = (parent_rot @ bone_BJ3[:, begin:end].unsqueeze(-1)).squeeze(-1)
+            joints.append(joints[-1].index_select(1, parents) + moved)
+            rots.append(parent_rot @ rot_BJ33[:, begin:end])
+        return torch.cat(rots, 1).index_select(1, self.by_index), torch.cat(joints, 1).index_select(1, self.by_index)
+
+    def _levels(self) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Per depth below the root: range of its joints in depth order, their parents within the depth above."""
+        for level in range(1, len(self._starts) - 1):
+            above, begin, end = self._starts[level - 1 : level + 2]
+            yield begin, end, self.parent_by_depth[begin:end] - above
 
     def regress(self, name: str, vertices: torch.Tensor) -> torch.Tensor:
         """Joints (B, K, 3) of vertices (B, V, 3) by the regressor `name` (`h36m17`, `j24`, `coco17`, `hand21`).
@@ -148,9 +168,9 @@ class BodyModel(nn.Module):
         return getattr(self, f"regressor_{name}") @ vertices
 
 
-def _depth_levels(parents: tuple[int, ...]) -> list[list[int]]:
-    """Joints grouped by their distance from the root."""
-    depth = [0] * len(parents)
+def _depths(parents: tuple[int, ...]) -> np.ndarray:
+    """Distance of each joint from the root."""
+    depth = np.zeros(len(parents), int)
     for joint, parent in enumerate(parents[1:], 1):
         depth[joint] = depth[parent] + 1
-    return [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
+    return depth
