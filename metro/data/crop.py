@@ -1,0 +1,173 @@
+"""Square crops: affine maps between frame, stored crop and network input, and the one resampling at preparation time.
+
+Pixel coordinates are OpenCV's (integers are pixel centres), so a crop of S pixels has its centre at (S - 1) / 2. An
+affine is (2, 3) and maps (x, y, 1). B batch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from metro.errors import MetroError
+
+_JPEG_MAGIC = b"\xff\xd8"
+_REDUCED = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+def crop_affine(
+    center_B2: np.ndarray,
+    side_B: np.ndarray,
+    size: int,
+    rotation_deg_B: np.ndarray | float = 0.0,
+    flip_B: np.ndarray | bool = False,
+) -> np.ndarray:
+    """Affines from frame pixels to the pixels of a square crop.
+
+    Parameters
+    ----------
+    center_B2
+        Centres of the squares, frame pixels.
+    side_B
+        Their sides, frame pixels (200 × the scale of HMR and METRO).
+    size
+        Side of the crop, crop pixels.
+    rotation_deg_B
+        Counter-clockwise turn of the picture about the crop's centre, as `cv2.getRotationMatrix2D`.
+    flip_B
+        Whether the crop is mirrored left-right after everything else.
+
+    Returns
+    -------
+    np.ndarray
+        (B, 2, 3) float64.
+    """
+    center_B2 = np.asarray(center_B2, np.float64)
+    angle_B = np.broadcast_to(np.deg2rad(rotation_deg_B), len(center_B2))
+    zoom_B = size / np.asarray(side_B, np.float64)
+    cos_B, sin_B = zoom_B * np.cos(angle_B), zoom_B * np.sin(angle_B)
+    affine_B23 = np.empty((len(center_B2), 2, 3))
+    affine_B23[:, 0, 0] = affine_B23[:, 1, 1] = cos_B
+    affine_B23[:, 0, 1] = sin_B
+    affine_B23[:, 1, 0] = -sin_B
+    affine_B23[:, :, 2] = (size - 1) / 2 - np.einsum("bij,bj->bi", affine_B23[:, :, :2], center_B2)
+    mirrored_B3 = -affine_B23[:, 0] + [0, 0, size - 1]
+    affine_B23[:, 0] = np.where(np.broadcast_to(flip_B, len(center_B2))[:, None], mirrored_B3, affine_B23[:, 0])
+    return affine_B23
+
+
+def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The affine (..., 2, 3) that applies `first`, then `second`."""
+    linear = second[..., :2] @ first[..., :2]
+    shift = second[..., :2] @ first[..., 2:] + second[..., 2:]
+    return np.concatenate((linear, shift), -1)
+
+
+def invert(affine: np.ndarray) -> np.ndarray:
+    """Inverse of affines (..., 2, 3)."""
+    linear = np.linalg.inv(affine[..., :2])
+    return np.concatenate((linear, -linear @ affine[..., 2:]), -1)
+
+
+def apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Map points (..., N, 2) by affines (..., 2, 3)."""
+    return points @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]
+
+
+def cut(
+    image: np.ndarray | bytes | Path, center: np.ndarray, scale: float, box_px: int, margin: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the square that a shard stores: the person's square enlarged by `margin`, black outside the frame.
+
+    Strong shrinking averages pixels first (JPEG files are decoded at a reduced size, then whole blocks are averaged),
+    so that the crop has no aliasing; the rest is one bilinear `warpAffine`.
+
+    Parameters
+    ----------
+    image
+        The frame: (H, W, 3) uint8 RGB, or an encoded image.
+    center, scale
+        The person's square: centre in frame pixels, side / 200 px.
+    box_px
+        Pixels that the person's square spans in the crop.
+    margin
+        Side of the crop over side of the person's square.
+
+    Returns
+    -------
+    tuple
+        The crop, (S, S, 3) uint8 RGB with S = round(box_px · margin), and the affine (2, 3) from frame to crop pixels.
+
+    Raises
+    ------
+    MetroError
+        The image cannot be read.
+    """
+    size = round(box_px * margin)
+    side = 200 * scale * size / box_px
+    affine_23 = crop_affine(np.asarray(center)[None], np.array([side]), size)[0]
+    frame, reduced = _frame(image, side / size)
+    # Coordinates of a reduced picture: pixel edges scale, centres sit half a pixel inside.
+    frame_23 = compose(affine_23, _scaling(reduced))
+    block = max(1, round(side / size / reduced))
+    if block > 1:
+        frame, origin = _block_means(frame, frame_23, size, block)
+        frame_23 = compose(frame_23, compose(np.array([[1, 0, origin[0]], [0, 1, origin[1]]]), _scaling(block)))
+    crop = cv2.warpAffine(np.ascontiguousarray(frame), frame_23, (size, size), flags=cv2.INTER_LINEAR)
+    return crop, affine_23
+
+
+def decode(encoded: np.ndarray | bytes, reduce: int = 1) -> np.ndarray | None:
+    """Decode an image to (H, W, 3) uint8 RGB at 1 / `reduce` (1, 2, 4, 8) of its size; `None` if it is corrupt.
+
+    Orientation tags are ignored, because annotations refer to the stored pixels.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), _REDUCED[reduce] | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    if image is None or reduce == 1:
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _scaling(factor: int) -> np.ndarray:
+    return np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]], np.float64)
+
+
+def _frame(image: np.ndarray | bytes | Path, shrink: float) -> tuple[np.ndarray, int]:
+    """The decoded frame, and by how much it was reduced while decoding."""
+    if isinstance(image, np.ndarray):
+        return image, 1
+    where = "encoded image"
+    if isinstance(image, Path):
+        where = str(image)
+        try:
+            image = image.read_bytes()
+        except OSError as err:
+            raise MetroError(f"{where}: {err.strerror}") from None
+    reduce = max(r for r in _REDUCED if r <= max(shrink, 1)) if image.startswith(_JPEG_MAGIC) else 1
+    frame = decode(image, reduce) if image else None
+    if frame is None:
+        raise MetroError(f"{where}: not a readable image")
+    return frame, reduce
+
+
+def _block_means(frame: np.ndarray, affine_23: np.ndarray, size: int, block: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Means over block × block pixels of the part of the frame that the crop sees, and where that part starts."""
+    corners = apply(invert(affine_23), np.array([[-0.5, -0.5], [size - 0.5, size - 0.5]]))
+    height, width = frame.shape[:2]
+    x0, y0 = np.clip(np.floor(corners[0]).astype(int) - block, 0, [width - 1, height - 1])
+    x1, y1 = np.clip(np.ceil(corners[1]).astype(int) + block, [x0 + 1, y0 + 1], [width, height])
+    part = frame[y0:y1, x0:x1]
+    right, bottom = -part.shape[1] % block, -part.shape[0] % block
+    part = cv2.copyMakeBorder(np.ascontiguousarray(part), 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    means = cv2.resize(part, (part.shape[1] // block, part.shape[0] // block), interpolation=cv2.INTER_AREA)
+    return means, (int(x0), int(y0))

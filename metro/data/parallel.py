@@ -1,0 +1,123 @@
+"""One task per shard through Dask: processes of this machine, or an existing cluster."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from metro.errors import MetroError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def map_shards(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    *,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    label: str = "shards",
+) -> list[Result]:
+    """Call `function` on every job, in parallel, and return the results in order.
+
+    Parameters
+    ----------
+    function, jobs
+        Both are pickled. A job that raises `MetroError` does not stop the others.
+    scheduler
+        Address of a running Dask scheduler whose workers see the same file system; none: processes of this machine.
+    workers
+        Processes of this machine, each with one thread; none: one per available core. One runs in this process.
+    progress
+        Whether to show a progress bar.
+    label
+        What the bar is called.
+
+    Raises
+    ------
+    MetroError
+        The first that a job raised, after all jobs have ended; a worker process died; the scheduler is not reachable.
+    """
+    calls: list[Callable[[], Any]] = [functools.partial(_attempt, function, job) for job in jobs]
+    workers = min(workers or len(os.sched_getaffinity(0)), len(calls))
+    with tqdm(total=len(calls), desc=label, unit="shard", disable=not progress) as bar:
+        if scheduler is not None:
+            results = _on_cluster(calls, scheduler, bar)
+        elif workers > 1:
+            results = _on_processes(calls, workers, bar)
+        else:
+            results = []
+            for call in calls:
+                results.append(call())
+                bar.update()
+    for result in results:
+        if isinstance(result, MetroError):
+            raise result
+    return results
+
+
+def _attempt(function: Callable[[Job], Result], job: Job) -> Result | MetroError:
+    """Hand a user-facing error back as a value: Dask would bury its one line in a remote traceback."""
+    try:
+        return function(job)
+    except MetroError as err:
+        return err
+
+
+def _on_processes(calls: list[Callable[[], Any]], workers: int, bar: tqdm) -> list[Any]:
+    from concurrent.futures.process import BrokenProcessPool
+
+    import dask
+    from dask.callbacks import Callback
+
+    tasks = [dask.delayed(call, pure=False)() for call in calls]
+    names = {task.key for task in tasks}
+    on_done = Callback(posttask=lambda key, *_: bar.update(key in names))
+    try:
+        with _single_threaded_children(), on_done:
+            return list(dask.compute(*tasks, scheduler="processes", num_workers=workers, chunksize=1))
+    except BrokenProcessPool:
+        raise MetroError(
+            f"{bar.desc}: a worker process died, usually for lack of memory; try fewer workers or smaller shards"
+        ) from None
+
+
+def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, bar: tqdm) -> list[Any]:
+    from distributed import Client, KilledWorker, as_completed
+
+    try:
+        client = Client(scheduler, timeout="20s")
+    except (OSError, TimeoutError, ValueError) as err:
+        raise MetroError(f"no Dask scheduler answers at {scheduler}: {' '.join(str(err).split())}") from None
+    with client:
+        futures = [client.submit(call, pure=False) for call in calls]
+        try:
+            for _ in as_completed(futures):
+                bar.update()
+            return list(client.gather(futures))
+        except KilledWorker as err:
+            raise MetroError(f"{bar.desc}: workers of the cluster keep dying: {' '.join(str(err).split())}") from None
+
+
+@contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """One thread for the numeric libraries of every process started meanwhile: the processes share the cores."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,719 @@
+"""HDF5 shards: written once, atomically, the same bytes each time; read by memory map.
+
+A shard holds, for N records:
+
+    images/bytes     (L,) uint8: all JPEG files, one after the other, in one contiguous piece
+    images/offsets   (N + 1,) int64: where each begins; the last is L
+    labels/NAME      one array per label, first axis N (see `LABELS`)
+    attributes       schema, source, licence, metro (version), params (JSON), recipe (digest of what made it),
+                     digest (of the arrays), image_size, skipped (JSON), colour_sum, colour_square_sum
+
+A dataset is a folder of shards with a `manifest.json`. Pseudo-meshes lie in sidecar files (`fit-00000.h5` for
+`shard-00000.h5`) in a folder of their own; shards are never edited.
+
+Shapes: N records, J joints (24 body, 21 hand), P pose parameters (72 body, 48 hand).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import mmap
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+
+import metro
+from metro.config import BodyConfig, CropConfig, DatasetConfig
+from metro.data import crop, sources
+from metro.data.parallel import map_shards
+from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Record
+from metro.errors import MetroError
+
+SCHEMA = 1
+"""Version of the layout. A shard of another version is refused."""
+
+MAX_BYTES = 1 << 30
+"""Largest size of a shard."""
+
+MAX_SKIPPED = 0.01
+"""Largest share of unreadable records that `prepare` accepts."""
+
+LABELS = (
+    *("keys", "box", "center", "scale", "affine", "intrinsics", "gender"),
+    *("joints_2d", "joints_3d", "pose_aa", "betas", "transl"),
+    *("has_2d", "has_3d", "has_mesh", "mesh_origin", "fit_error"),
+)
+"""Label arrays: `keys` bytes; `box` (N, 4) and `center` (N, 2) px of the frame; `scale` (N,) square side / 200 px;
+`affine` (N, 2, 3) frame px → stored px; `intrinsics` (N, 3, 3), nan if unknown; `gender`, `mesh_origin` (N,) positions
+in `GENDERS`, `MESH_ORIGINS`; `joints_2d` (N, J, 3) frame px + confidence; `joints_3d` (N, J, 4) camera frame, metres +
+confidence; `pose_aa` (N, P); `betas` (N, 10); `transl` (N, 3) metres, nan if unknown; `fit_error` (N,) metres, nan if
+there is none. Absent 2D, 3D and mesh labels are zeros, and their `has_*` is false."""
+
+FIT_LABELS = ("keys", "pose_aa", "betas", "transl", "fit_error", "accepted")
+"""Arrays of a fit sidecar."""
+
+_MAY_BE_NAN = frozenset({"intrinsics", "transl", "fit_error"})
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_SHOWN = 20  # problems listed by name; the rest is counted
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+class ShardWriter:
+    """Collects records and writes them as one shard, all or nothing.
+
+    A context manager: the file appears, under its final name and synced to disk, when the block ends without an
+    exception; otherwise nothing is left. Holds the encoded images of the shard in memory.
+
+    Parameters
+    ----------
+    path
+        The shard.
+    config
+        Geometry and JPEG quality of the stored crops.
+    supervision
+        Strongest label kept: `mesh`, `joints_3d` (drops pose and shape) or `joints_2d` (drops 3D joints as well).
+    hand
+        Whether records have 21 hand joints and 48 pose parameters instead of 24 and 72.
+    attributes
+        Strings added to the file's attributes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: CropConfig,
+        supervision: str = "mesh",
+        hand: bool = False,
+        attributes: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._config = config
+        self._supervision = supervision
+        self._joints, self._pose = (21, 48) if hand else (24, 72)
+        self._attributes = dict(attributes or {})
+        self._blob = bytearray()
+        self._offsets = [0]
+        self._rows: list[dict[str, Any]] = []
+        self._skipped: list[str] = []
+        self._colour = np.zeros((2, 3))
+
+    def add(self, record: Record | BadRecord) -> None:
+        """Check, crop and encode one record; a bad one is counted and left out."""
+        try:
+            if isinstance(record, BadRecord):
+                raise MetroError(f"{record.name}: {record.problem}")
+            record.check(self._joints, self._pose)
+            center, scale = record.crop_square()
+            image, affine = self._cut(record, center, scale)
+        except MetroError as err:
+            self._skipped.append(str(err))
+            return
+        options = [cv2.IMWRITE_JPEG_QUALITY, self._config.quality]
+        _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+        self._blob += encoded.tobytes()
+        if len(self._blob) > MAX_BYTES:
+            raise MetroError(f"{self.path}: more than 1 GiB; lower the dataset's shard_size")
+        self._offsets.append(len(self._blob))
+        pixels = image.reshape(-1, 3) / 255.0
+        self._colour += [pixels.mean(0), (pixels**2).mean(0)]
+        self._rows.append(self._labels(record, center, scale, affine))
+
+    def _cut(self, record: Record, center: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            return crop.cut(record.image, center, scale, self._config.box_px, self._config.margin)
+        except MetroError as err:
+            raise MetroError(f"{record.name}: {err}") from None
+
+    def _labels(self, record: Record, center: np.ndarray, scale: float, affine: np.ndarray) -> dict[str, Any]:
+        keep_3d = record.has_3d and self._supervision != "joints_2d"
+        keep_mesh = record.has_mesh and self._supervision == "mesh"
+        corner, side = center - 100 * scale, 200 * scale
+        return {
+            "keys": record.name.encode(),
+            "box": [*corner, side, side] if record.box is None else record.box,
+            "center": center,
+            "scale": scale,
+            "affine": affine,
+            "intrinsics": np.full((3, 3), np.nan) if record.intrinsics is None else record.intrinsics,
+            "gender": GENDERS.index(record.gender),
+            "joints_2d": record.keypoints_2d if record.has_2d else np.zeros((self._joints, 3)),
+            "joints_3d": record.joints_3d if keep_3d else np.zeros((self._joints, 4)),
+            "pose_aa": record.pose_aa if keep_mesh else np.zeros(self._pose),
+            "betas": record.betas if keep_mesh else np.zeros(10),
+            "transl": record.transl if keep_mesh and record.transl is not None else np.full(3, np.nan),
+            "has_2d": record.has_2d,
+            "has_3d": keep_3d,
+            "has_mesh": keep_mesh,
+            "mesh_origin": MESH_ORIGINS.index(record.mesh_origin) if keep_mesh else 0,
+            "fit_error": record.fit_error if keep_mesh and record.fit_error is not None else np.nan,
+        }
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self._write()
+
+    def _write(self) -> None:
+        arrays = {f"labels/{name}": self._column(name) for name in LABELS}
+        arrays["images/bytes"] = np.frombuffer(self._blob, np.uint8)
+        arrays["images/offsets"] = np.array(self._offsets, np.int64)
+        attributes = {
+            **self._attributes,
+            "schema": SCHEMA,
+            "image_size": round(self._config.box_px * self._config.margin),
+            "skipped": json.dumps(self._skipped),
+            "colour_sum": self._colour[0],
+            "colour_square_sum": self._colour[1],
+        }
+        _write_h5(self.path, arrays, attributes)
+
+    def _column(self, name: str) -> np.ndarray:
+        shapes = {"joints_2d": (self._joints, 3), "joints_3d": (self._joints, 4), "pose_aa": (self._pose,)}
+        shapes |= {"box": (4,), "center": (2,), "affine": (2, 3), "intrinsics": (3, 3), "betas": (10,), "transl": (3,)}
+        values = [row[name] for row in self._rows]
+        if name == "keys":
+            return np.array(values, dtype=f"S{max(map(len, values), default=1)}")
+        kind = np.bool_ if name.startswith("has_") else np.uint8 if name in ("gender", "mesh_origin") else np.float32
+        return np.array(values, dtype=kind).reshape(-1, *shapes.get(name, ()))
+
+
+def write_fits(folder: Path, shard_name: str, arrays: Mapping[str, np.ndarray]) -> Path:
+    """Write the pseudo-meshes of one shard as a sidecar file.
+
+    Parameters
+    ----------
+    folder
+        Where sidecars go.
+    shard_name
+        File name of the shard (`shard-00000.h5`); the sidecar is named after it (`fit-00000.h5`).
+    arrays
+        `keys` (as in the shard), `pose_aa` (N, P), `betas` (N, 10), `transl` (N, 3), `fit_error` (N,) metres and
+        `accepted` (N,) bool. More arrays may be added.
+
+    Raises
+    ------
+    MetroError
+        An array is missing or has another length, or the disk is full.
+    """
+    count = len(arrays["keys"])
+    problems = [name for name in FIT_LABELS if name not in arrays or len(arrays[name]) != count]
+    if problems:
+        raise MetroError(f"fits of {shard_name}: {', '.join(problems)} missing or not of length {count}")
+    path = _fit_path(Path(folder), shard_name)
+    _write_h5(path, {f"labels/{name}": np.asarray(value) for name, value in arrays.items()}, {"schema": SCHEMA})
+    return path
+
+
+def _fit_path(folder: Path, shard_name: str) -> Path:
+    return folder / shard_name.replace("shard-", "fit-")
+
+
+def _write_h5(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
+    """Write an HDF5 file atomically. Names are sorted and nothing depends on time, so equal data give equal bytes.
+
+    The file is put together in memory and written by Python: a full disk is then an ordinary error, which HDF5 itself
+    may only meet while closing.
+    """
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        for name in sorted(arrays):
+            file.create_dataset(name, data=arrays[name], track_times=False)
+        for name, value in sorted({**attributes, "digest": _digest(arrays)}.items()):
+            file.attrs[name] = value
+        file.flush()
+        image = file.id.get_file_image()
+    if len(image) > MAX_BYTES:
+        raise MetroError(f"{path}: {len(image) / 2**30:.2f} GiB, more than 1 GiB; lower the dataset's shard_size")
+    with atomic_file(path) as temporary, temporary.open("wb") as out:
+        out.write(image)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that becomes `path` when the block ends well; otherwise nothing is left.
+
+    Raises
+    ------
+    MetroError
+        The disk is full, or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself
+        finally:
+            os.close(folder)
+    except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free = shutil.disk_usage(path.parent).free / 2**20
+            raise MetroError(
+                f"{path}: {err.strerror}; nothing was written ({free:.0f} MiB free). Make room and run again: "
+                "finished shards are kept"
+            ) from None
+        raise MetroError(f"{path}: cannot be written: {err.strerror or err}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------------------------------------------- preparing
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One shard to be written."""
+
+    task: sources.ShardTask
+    path: Path
+    config: DatasetConfig
+    hand: bool
+    attributes: dict[str, str]
+
+
+def prepare(
+    name: str,
+    config: DatasetConfig,
+    body: BodyConfig,
+    out: Path,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Turn a raw dataset into shards and a manifest.
+
+    A shard that exists already, is intact and was made from the same parameters is kept, so an interrupted run goes
+    on where it stopped. Unreadable records are left out, counted and named in the manifest.
+
+    Parameters
+    ----------
+    name
+        What the dataset is called in the params.
+    config, body
+        The dataset's section and the body section.
+    out
+        Folder of the shards, `shard-00000.h5` … and `manifest.json`.
+    scheduler, workers, progress
+        See `metro.data.parallel.map_shards`.
+
+    Returns
+    -------
+    dict
+        The manifest: counts, digests and statistics.
+
+    Raises
+    ------
+    MetroError
+        The source is unknown or its raw data missing, the disk is full, or more than 1 % of the records is unreadable.
+    """
+    tasks = sources.shard_tasks(config, body)
+    if not tasks:
+        raise MetroError(f"{name}: source {config.source!r} has no records for split {config.split!r}")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "manifest.json").unlink(missing_ok=True)
+    # Paths name a place on this machine, not the data: they stay out, so that shards are equal everywhere.
+    params = config.model_dump(mode="json", exclude={"root"}) | {"body": body.model_dump(mode="json", exclude={"path"})}
+    jobs = []
+    for number, task in enumerate(tasks):
+        recipe = json.dumps([SCHEMA, metro.__version__, params, number, len(tasks)], sort_keys=True)
+        attributes = {
+            "source": config.source,
+            "licence": sources.licence(config.source),
+            "metro": metro.__version__,
+            "params": json.dumps(params, sort_keys=True),
+            "recipe": hashlib.sha256(recipe.encode()).hexdigest(),
+        }
+        hand = body.kind in ("mano", "open_hand")
+        jobs.append(_Job(task, out / f"shard-{number:05d}.h5", config, hand, attributes))
+    wanted = {job.path.name for job in jobs}
+    for stale in [p for pattern in ("shard-*.h5", ".shard-*.tmp") for p in out.glob(pattern) if p.name not in wanted]:
+        stale.unlink()
+    entries = map_shards(
+        _prepare_shard, jobs, scheduler=scheduler, workers=workers, progress=progress, label=f"prepare {name}"
+    )
+    return _write_manifest(name, config, params, out, entries)
+
+
+def _prepare_shard(job: _Job) -> dict[str, Any]:
+    """Write one shard, unless it is there; its manifest entry."""
+    if not _is_finished(job):
+        with ShardWriter(job.path, job.config.crop, job.config.supervision, job.hand, job.attributes) as writer:
+            for record in job.task():
+                writer.add(record)
+    with open_h5(job.path) as file:
+        skipped = json.loads(file.attrs["skipped"])
+        count = len(file["labels/keys"])
+    digest = hashlib.sha256(job.path.read_bytes()).hexdigest()
+    size = job.path.stat().st_size
+    return {"file": job.path.name, "count": count, "bytes": size, "sha256": digest, "skipped": skipped}
+
+
+def _is_finished(job: _Job) -> bool:
+    try:
+        with open_h5(job.path) as file:
+            if file.attrs.get("recipe") != job.attributes["recipe"]:
+                return False
+            return file.attrs["digest"] == _digest(_arrays(file))
+    except (MetroError, OSError, KeyError):
+        return False  # missing or damaged: made again
+
+
+def _arrays(file: h5py.File) -> dict[str, np.ndarray]:
+    return {f"{group}/{name}": file[group][name][...] for group in file for name in file[group]}
+
+
+def _write_manifest(
+    name: str, config: DatasetConfig, params: dict[str, Any], out: Path, entries: list[dict[str, Any]]
+) -> dict[str, Any]:
+    skipped = [problem for entry in entries for problem in entry.pop("skipped")]
+    count = sum(entry["count"] for entry in entries)
+    if len(skipped) > MAX_SKIPPED * (count + len(skipped)) or not count:
+        raise MetroError(
+            f"{name}: {len(skipped)} of {count + len(skipped)} records are unreadable, more than {MAX_SKIPPED:.0%}; "
+            f"the first: {skipped[0] if skipped else 'the source has none'}"
+        )
+    manifest = {
+        "schema": SCHEMA,
+        "name": name,
+        "source": config.source,
+        "licence": sources.licence(config.source),
+        "count": count,
+        "skipped": len(skipped),
+        "skipped_first": skipped[:_SHOWN],
+        "params": params,
+        "shards": entries,
+        "statistics": statistics(ShardDataset([out / entry["file"] for entry in entries])),
+    }
+    with atomic_file(out / "manifest.json") as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+@contextmanager
+def open_h5(path: Path) -> Iterator[h5py.File]:
+    """Open a shard or sidecar for reading and check its version.
+
+    Raises
+    ------
+    MetroError
+        It is missing, truncated, not a shard, or of another layout version.
+    """
+    remedy = "delete it and run prepare again"
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except FileNotFoundError:
+        raise MetroError(f"{path}: no such shard") from None
+    except OSError as err:
+        what = "truncated" if "truncated" in str(err) else "damaged or not a shard"
+        raise MetroError(f"{path}: {what}; {remedy}") from None
+    with file:
+        version = file.attrs.get("schema")
+        if version is None:
+            raise MetroError(f"{path}: not a shard (no schema version); {remedy}")
+        if version != SCHEMA:
+            raise MetroError(f"{path}: shard layout version {version}, this metro reads {SCHEMA}; {remedy}")
+        try:
+            yield file
+        except (KeyError, RuntimeError, OSError) as err:
+            raise MetroError(f"{path}: damaged ({' '.join(str(err).split())}); {remedy}") from None
+
+
+@dataclass(frozen=True)
+class _Blob:
+    """Where the images of one shard lie."""
+
+    path: Path
+    start: int  # byte in the file where images/bytes begins
+    offsets: np.ndarray  # (N + 1,)
+
+
+class ShardDataset:
+    """Records of one or more shards: labels in memory, images by memory map, opened when first used.
+
+    Works as a map-style dataset and may be pickled or inherited by forked worker processes.
+
+    Parameters
+    ----------
+    source
+        Folder written by `prepare`, or a list of shards.
+    fits
+        Folder of fit sidecars. Accepted fits are laid over the records: they get `has_mesh`.
+
+    Attributes
+    ----------
+    labels
+        Arrays over all records, see `LABELS`.
+    image_size
+        Side of the stored images, pixels.
+    paths
+        The shards.
+
+    Raises
+    ------
+    MetroError
+        The folder is not a finished dataset, or a shard or sidecar is damaged, of another version, or does not fit
+        the others.
+    """
+
+    def __init__(self, source: Path | str | Sequence[Path], fits: Path | str | None = None) -> None:
+        if isinstance(source, str | Path):
+            self.name = Path(source).name
+            self.paths = [Path(source) / entry["file"] for entry in read_manifest(Path(source))["shards"]]
+        else:
+            self.paths = [Path(path) for path in source]
+            self.name = self.paths[0].parent.name if self.paths else ""
+        if not self.paths:
+            raise MetroError("a dataset needs at least one shard")
+        columns, blobs, sizes = [], [], set()
+        self.colour_sums = np.zeros((2, 3))
+        for path in self.paths:
+            with open_h5(path) as file:
+                columns.append({name: file["labels"][name][...] for name in LABELS})
+                blobs.append(_blob(path, file))
+                sizes.add(int(file.attrs["image_size"]))
+                self.colour_sums += [file.attrs["colour_sum"], file.attrs["colour_square_sum"]]
+            if fits is not None:
+                _overlay(columns[-1], _fit_path(Path(fits), path.name))
+        shapes = {(c["joints_2d"].shape[1:], c["pose_aa"].shape[1:]) for c in columns}
+        if len(sizes) > 1 or len(shapes) > 1:
+            raise MetroError(f"{self.paths[0].parent}: shards of different kinds in one dataset")
+        self.image_size = sizes.pop()
+        self.labels: dict[str, np.ndarray] = {name: np.concatenate([c[name] for c in columns]) for name in LABELS}
+        self._blobs = blobs
+        self._firsts = np.cumsum([0] + [len(blob.offsets) - 1 for blob in blobs])
+        self._maps: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.labels["keys"])
+
+    @property
+    def joint_set(self) -> str:
+        """`J24` or `HAND21`."""
+        return "J24" if self.labels["joints_2d"].shape[1] == 24 else "HAND21"
+
+    def encoded(self, index: int) -> np.ndarray:
+        """JPEG file of a record, as a view (L,) uint8 of the mapped shard."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        if shard not in self._maps:
+            self._maps[shard] = _map(self._blobs[shard])
+        offsets = self._blobs[shard].offsets
+        row = index - self._firsts[shard]
+        return self._maps[shard][offsets[row] : offsets[row + 1]]
+
+    def image(self, index: int, reduce: int = 1) -> np.ndarray:
+        """The stored image (S, S, 3) uint8 RGB; with `reduce` 2, 4 or 8 decoded at that fraction of its size.
+
+        Raises
+        ------
+        MetroError
+            The JPEG data is corrupt.
+        """
+        image = crop.decode(self.encoded(index), reduce)
+        if image is None:
+            shard = int(np.searchsorted(self._firsts, index, side="right")) - 1
+            key = self.labels["keys"][index].decode()
+            raise MetroError(f"{self.paths[shard]}: image of {key} is corrupt; `metro data verify` checks the dataset")
+        return image
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self.image(index), **{name: values[index] for name, values in self.labels.items()}}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": {}}
+
+
+def _blob(path: Path, file: h5py.File) -> _Blob:
+    offsets = file["images/offsets"][...]
+    data = file["images/bytes"]
+    if offsets[0] != 0 or (np.diff(offsets) <= 0).any() or offsets[-1] != len(data):
+        raise MetroError(f"{path}: damaged (image offsets are out of order); delete it and run prepare again")
+    if len(offsets) != len(file["labels/keys"]) + 1:
+        raise MetroError(f"{path}: damaged (images and labels differ in number); delete it and run prepare again")
+    return _Blob(path, data.id.get_offset() or 0, offsets)
+
+
+def _map(blob: _Blob) -> np.ndarray:
+    try:
+        with blob.path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as err:
+        raise MetroError(f"{blob.path}: cannot be read: {err}") from None
+    end = blob.start + int(blob.offsets[-1])
+    if end > len(mapped):
+        raise MetroError(f"{blob.path}: truncated; delete it and run prepare again")
+    return np.frombuffer(mapped, np.uint8, count=int(blob.offsets[-1]), offset=blob.start)
+
+
+def _overlay(labels: dict[str, np.ndarray], path: Path) -> None:
+    """Lay accepted fits over the labels of their shard."""
+    with open_h5(path) as file:
+        fits = {name: file["labels"][name][...] for name in FIT_LABELS}
+    if not np.array_equal(fits["keys"], labels["keys"]):
+        raise MetroError(f"{path}: fits of other records than the shard has; run the fit stage again")
+    accepted = fits["accepted"].astype(bool)
+    for name in ("pose_aa", "betas", "transl", "fit_error"):
+        labels[name][accepted] = fits[name][accepted]
+    labels["has_mesh"][accepted] = True
+    labels["mesh_origin"][accepted] = MESH_ORIGINS.index("fit")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a dataset folder.
+
+    Raises
+    ------
+    MetroError
+        It is missing (the folder is not a finished dataset), is not JSON, or is of another version.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest["schema"]
+    except FileNotFoundError:
+        raise MetroError(f"{folder}: not a finished dataset (no manifest.json); run its prepare stage") from None
+    except (ValueError, KeyError, TypeError) as err:
+        raise MetroError(f"{path}: damaged ({err}); run the prepare stage again") from None
+    if version != SCHEMA:
+        raise MetroError(f"{path}: layout version {version}, this metro reads {SCHEMA}; run the prepare stage again")
+    return manifest
+
+
+def statistics(dataset: ShardDataset) -> dict[str, Any]:
+    """Facts about a dataset for its manifest: colours, joint visibility, boxes, kinds of labels.
+
+    `colour_mean` and `colour_sd` are per RGB channel in [0, 1] over the stored crops, `joint_visibility` is the share
+    of records in which each 2D joint has confidence, `box_px` gives percentiles of the square's side in frame pixels.
+    """
+    labels = dataset.labels
+    count = len(dataset)
+    mean, square = dataset.colour_sums / count
+    side = 200 * labels["scale"].astype(np.float64)
+    visible = (labels["joints_2d"][..., 2] > 0).mean(0)
+    return {
+        "count": count,
+        "image_size": dataset.image_size,
+        **{name: int(labels[name].sum()) for name in ("has_2d", "has_3d", "has_mesh")},
+        "colour_mean": [round(float(x), 6) for x in mean],
+        "colour_sd": [round(float(x), 6) for x in np.sqrt(square - mean**2)],
+        "joint_visibility": [round(float(x), 6) for x in visible],
+        "box_px": {f"p{q}": round(float(np.percentile(side, q)), 3) for q in (0, 5, 50, 95, 100)},
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- verifying
+
+
+def verify(folder: Path, fits: Path | None = None, samples: int = 16) -> list[str]:
+    """Check a dataset: manifest, digests, layout, labels, JPEG boundaries, and a sample of decoded images.
+
+    Parameters
+    ----------
+    folder
+        Dataset written by `prepare`.
+    fits
+        Folder of its fit sidecars, checked as well.
+    samples
+        Images decoded per shard.
+
+    Returns
+    -------
+    list of str
+        One line per problem; empty if all is well.
+
+    Raises
+    ------
+    MetroError
+        The folder has no readable manifest.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    problems: list[str] = []
+    keys: list[np.ndarray] = []
+    for entry in manifest["shards"]:
+        path = folder / entry["file"]
+        try:
+            problems += _verify_bytes(path, entry) or _verify_shard(path, entry["count"], keys, samples)
+            if fits is not None:
+                problems += _verify_fits(path, Path(fits))
+        except MetroError as err:
+            problems.append(str(err))
+    listed = {entry["file"] for entry in manifest["shards"]}
+    strays = [path for path in sorted(folder.glob("shard-*.h5")) if path.name not in listed]
+    problems += [f"{path}: not in the manifest" for path in strays]
+    names, counts = np.unique(np.concatenate(keys) if keys else np.empty(0, "S1"), return_counts=True)
+    problems += [f"{folder}: {name.decode()} occurs {n} times" for name, n in zip(names, counts, strict=True) if n > 1]
+    return problems
+
+
+def _verify_bytes(path: Path, entry: dict[str, Any]) -> list[str]:
+    if not path.exists():
+        return [f"{path}: missing; run the prepare stage again"]
+    if path.stat().st_size != entry["bytes"]:
+        return [f"{path}: {path.stat().st_size} bytes instead of {entry['bytes']}; delete it and run prepare again"]
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != entry["sha256"]:
+        return [f"{path}: changed since it was written (sha256 differs); delete it and run prepare again"]
+    return []
+
+
+def _verify_shard(path: Path, count: int, keys: list[np.ndarray], samples: int) -> list[str]:
+    dataset = ShardDataset([path])
+    labels = dataset.labels
+    names = [key.decode() for key in labels["keys"]]
+    keys.append(labels["keys"])
+    problems = [] if len(dataset) == count else [f"{path}: {len(dataset)} records instead of {count}"]
+    for name, values in labels.items():
+        if len(values) != len(dataset):
+            problems.append(f"{path}: label {name} has {len(values)} rows instead of {len(dataset)}")
+        elif values.dtype.kind == "f" and name not in _MAY_BE_NAN:
+            bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
+            problems += [f"{path}: label {name} of {names[row]} is not finite" for row in np.nonzero(bad)[0][:_SHOWN]]
+    for index, name in enumerate(names):
+        data = dataset.encoded(index)
+        if bytes(data[:2]) != _JPEG_START or bytes(data[-2:]) != _JPEG_END:
+            return [*problems, f"{path}: image of {name} is not a whole JPEG file"]
+    for index in np.unique(np.linspace(0, len(dataset) - 1, samples).astype(int)) if len(dataset) else ():
+        shape = dataset.image(int(index)).shape
+        if shape != (dataset.image_size, dataset.image_size, 3):
+            problems.append(f"{path}: image of {names[index]} has shape {shape}, not {dataset.image_size} px square")
+    return problems
+
+
+def _verify_fits(path: Path, fits: Path) -> list[str]:
+    labels = ShardDataset([path], fits).labels
+    meshes = labels["has_mesh"]
+    bad = [name for name in ("pose_aa", "betas") if not np.isfinite(labels[name][meshes]).all()]
+    return [f"{_fit_path(fits, path.name)}: {name} is not finite" for name in bad]
