@@ -118,25 +118,31 @@ def weighted_mean(errors: Tensor, weights: Tensor | None) -> Tensor:
     return (errors * w).sum(1) / w.sum(1)
 
 
-def pck(errors: Tensor, threshold: float) -> Tensor:
-    """Share (B,) of the errors (B, N) that are at most `threshold` (metres)."""
-    return (errors <= threshold).double().mean(1)
+def pck(errors: Tensor, threshold: float, weights: Tensor | None = None) -> Tensor:
+    """Share (B,) of the errors (B, N) that are at most `threshold` (metres), over the points whose weight is not 0."""
+    return weighted_mean((errors <= threshold).double(), weights)
 
 
-def auc(errors: Tensor, thresholds: Tensor) -> Tensor:
+def pck_curve(errors: Tensor, thresholds: Tensor, weights: Tensor | None = None) -> Tensor:
+    """`pck` (B, K) at each of the `thresholds` (K,)."""
+    return torch.stack([pck(errors, t, weights) for t in thresholds.tolist()], dim=1)
+
+
+def auc(errors: Tensor, thresholds: Tensor, weights: Tensor | None = None) -> Tensor:
     """Area (B,) under the PCK curve of errors (B, N) over ascending `thresholds` (K,), by trapezoid, in [0, 1].
 
     The area is linear in the curve, so the mean over samples equals the area under the mean curve.
     """
-    thresholds = thresholds.to(errors)
-    curve = (errors[..., None] <= thresholds).double().mean(1)  # (B, K)
-    return torch.trapezoid(curve, thresholds.double(), dim=-1) / (thresholds[-1] - thresholds[0])
+    x = thresholds.to(errors.device, torch.float64)
+    return torch.trapezoid(pck_curve(errors, x, weights), x, dim=-1) / (x[-1] - x[0])
 
 
-def pck_auc(pred: Tensor, target: Tensor, *, root: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+def pck_auc(
+    pred: Tensor, target: Tensor, *, root: Sequence[int] | None = None, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """PCK at 50 mm and AUC over 0–199 mm (B,), (B,) as the 3DPW challenge scores root-centred joints (B, J, 3)."""
     errors = joint_errors(pred, target, root=root)
-    return pck(errors, 0.05), auc(errors, torch.arange(200, dtype=torch.float64) / 1000)
+    return pck(errors, 0.05, weights), auc(errors, torch.arange(200, dtype=torch.float64) / 1000, weights)
 
 
 def f_score(pred: Tensor, target: Tensor, threshold: float | Sequence[float]) -> Tensor:

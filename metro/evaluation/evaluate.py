@@ -1,0 +1,103 @@
+"""Benchmark evaluation: one exact pass over a dataset, tables with confidence intervals, baselines beside every number.
+
+`evaluate` runs `measure` (network and metrics, one row per sample) and `summarise` (tables). Rows are keyed by sample
+and sorted, so the result depends neither on the batch size nor on how many processes measured: `merge` joins their
+parts and counts each sample once. (The official code averages per-process means over padded, repeated samples.)
+
+Files: ``result.json`` (tables, described in `metro.evaluation.summary`), ``metrics.json`` (its flat extract) and
+``samples.npz`` (one row per sample).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metro.body.model import BodyModel
+from metro.config import EvaluateConfig
+from metro.data.shards import ShardDataset
+from metro.evaluation.baselines import Baselines
+from metro.evaluation.measure import Samples, measure
+from metro.evaluation.protocols import Protocol, protocol_of
+from metro.evaluation.summary import headline, summarise
+from metro.model.metro import Metro
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outcome of one benchmark."""
+
+    protocol: Protocol
+    samples: Samples
+    summary: dict[str, Any]
+    """The content of ``result.json``, see `metro.evaluation.summary`."""
+
+    @property
+    def cases(self) -> dict[str, list[int]]:
+        """Sample indices of the best, median and worst cases."""
+        return {name: [case["index"] for case in cases] for name, cases in self.summary["cases"].items()}
+
+    def headline(self) -> dict[str, float]:
+        """Flat numbers: headline metrics in printed units, and their ratios to the baselines."""
+        return headline(self.summary)
+
+    def write(self, folder: Path) -> None:
+        """Write ``metrics.json`` (flat), ``result.json`` (everything) and ``samples.npz`` (per sample)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.json").write_text(json.dumps(self.headline(), indent=1) + "\n")
+        (folder / "result.json").write_text(json.dumps(self.summary, indent=1) + "\n")
+        s = self.samples
+        arrays = {"index": s.index, "camera": s.camera, **s.values, **s.attributes}
+        arrays |= {f"joint_{name}": errors for name, errors in s.joint_errors.items()}
+        np.savez_compressed(folder / "samples.npz", **arrays)  # type: ignore[arg-type]
+
+
+def evaluate(
+    model: Metro,
+    dataset: ShardDataset,
+    body: BodyModel,
+    protocol: str | Protocol,
+    config: EvaluateConfig | None = None,
+    baseline: Baselines | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    benchmark: str = "",
+    about: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Evaluate a model on a benchmark.
+
+    Parameters
+    ----------
+    model
+        The network; it is put into evaluation mode.
+    dataset
+        Benchmark data.
+    body
+        Body model the ground truth is expressed in (neutral).
+    protocol
+        `open`, `h36m_p2`, `3dpw` or `freihand`.
+    baseline
+        Mean poses of the training sets; none: the result has no baselines, and says so.
+    benchmark, about
+        Name and facts (checkpoint, step) that the result carries.
+    progress
+        Called with samples done and samples in all.
+
+    Raises
+    ------
+    MetroError
+        The model, the body and the protocol do not belong together, or the dataset has no ground truth for it.
+    """
+    protocol = protocol_of(protocol)
+    config = config or EvaluateConfig()
+    samples = measure(model, dataset, body, protocol, baseline, device, batch_size=config.batch_size, progress=progress)
+    keys = [str(k) for k in dataset.labels["keys"]]
+    summary = summarise(samples, protocol, config, baseline, keys=keys, benchmark=benchmark, about=about)
+    return Result(protocol, samples, summary)

@@ -1,0 +1,258 @@
+"""Scores per sample: ground truth as a protocol defines it, the network's prediction, the metrics of both.
+
+Shape suffixes: B sample, J joint, V vertex, K SMPL joint. Lengths in metres, camera axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metro.body.joints import index_map
+from metro.body.model import BodyModel
+from metro.config import TrainConfig
+from metro.data.augment import normalise
+from metro.data.loader import make_loader
+from metro.data.shards import ShardDataset
+from metro.errors import MetroError
+from metro.evaluation import metrics as m
+from metro.evaluation.baselines import BASELINES, Baselines, heading_degrees
+from metro.evaluation.protocols import Protocol
+from metro.model.metro import MESH_JOINTS, ROOT_JOINTS, Metro, mesh_joint_rows
+
+CHALLENGE_LIMBS = tuple(
+    f"{side}_{joint}" for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist") for side in ("left", "right")
+)
+"""SMPL joints of the 3DPW challenge's PCK."""
+
+
+class Truth(NamedTuple):
+    """Ground truth of a batch, camera axes, metres."""
+
+    joints_BJ3: Tensor
+    weights_BJ: Tensor
+    """1 where a joint is annotated (all 0: the sample does not count), else 0."""
+    vertices_BV3: Tensor
+    """Minus the mesh's own root; nan where there is no mesh."""
+    smpl_BK3: Tensor | None
+    """Kinematic joints of the true mesh; nan where there is none."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Scores per sample, sorted by sample index. Lengths in metres, shares in [0, 1]; nan: does not apply."""
+
+    index: np.ndarray
+    """(N,) position in the dataset."""
+    values: dict[str, np.ndarray]
+    """Metric → (N,)."""
+    joint_errors: dict[str, np.ndarray]
+    """`mpjpe`, `pa_mpjpe` and each baseline → (N, J)."""
+    attributes: dict[str, np.ndarray]
+    """`heading` (degrees), `visible` (share of joints), `distance` (metres) → (N,)."""
+    baselines: dict[str, dict[str, np.ndarray]]
+    """Baseline → headline metric → (N,)."""
+    camera: np.ndarray
+    """(N, 3) predicted cameras."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@torch.inference_mode()
+def measure(
+    model: Metro,
+    dataset: ShardDataset,
+    body: BodyModel,
+    protocol: Protocol,
+    baseline: Baselines | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> Samples:
+    """Scores of every sample of a dataset; see `evaluate` for the parameters."""
+    check_compatible(model, body, protocol)
+    model, body = model.to(device).eval(), body.to(device)
+    loader = make_loader([dataset], model.config, TrainConfig(batch_size=batch_size, workers=0), training=False)
+    rows: list[dict[str, np.ndarray]] = []
+    for batch in loader:
+        batch = {k: v.to(device) for k, v in batch.items()}
+        output = model(normalise(batch["image"], batch["colour"]))
+        truth = ground_truth(batch, body, protocol)
+        vertices = output.vertices[-1]
+        row = {f"value/{k}": v for k, v in score(vertices, truth, body, protocol, protocol.metrics).items()}
+        row |= {f"joint/{k}": v for k, v in _per_joint(vertices, truth, body, protocol).items()}
+        if "token_mpjpe" in protocol.metrics:
+            root = _root_rows(protocol)
+            row["value/token_mpjpe"] = m.mpjpe(output.joints, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
+        if "error_2d" in protocol.metrics:
+            row["value/error_2d"] = _error_2d(mesh_joints(vertices, body, protocol), output.camera, batch)
+        for name in BASELINES if baseline is not None else ():
+            assert baseline is not None
+            constant = baseline.predict(name, truth.joints_BJ3, protocol.joint_set)
+            scores = score(constant, truth, body, protocol, protocol.headline)
+            row |= {f"baseline/{name}/{k}": v for k, v in scores.items()}
+            row[f"joint/{name}"] = _per_joint(constant, truth, body, protocol)["mpjpe"]
+        row |= {f"attribute/{k}": v for k, v in _attributes(batch, truth, protocol).items()}
+        rows.append({k: v.cpu().numpy() for k, v in (row | {"index": batch["index"], "camera": output.camera}).items()})
+        if progress:
+            progress(sum(len(r["index"]) for r in rows), len(dataset))
+    if not rows:
+        raise MetroError(f"{protocol.title}: the dataset is empty")
+    columns = {k: np.concatenate([r[k] for r in rows]) for k in rows[0]}
+    return merge([_samples(columns)])
+
+
+def merge(parts: Sequence[Samples]) -> Samples:
+    """Join what several processes measured; a sample measured twice counts once."""
+    _, first = np.unique(np.concatenate([p.index for p in parts]), return_index=True)
+    columns = [_columns(p) for p in parts]
+    return _samples({k: np.concatenate([c[k] for c in columns])[first] for k in columns[0]})
+
+
+def ground_truth(batch: Mapping[str, Tensor], body: BodyModel, protocol: Protocol) -> Truth:
+    """Ground truth of a batch as the protocol defines it."""
+    rows = index_map("J24", "J14") if protocol.joint_set == "J14" else slice(None)
+    annotated = batch["joints_3d"][:, rows]
+    with_mesh = batch["has_mesh"].bool()
+    posed = body(batch["pose_aa"], batch["betas"])
+    vertices = posed.vertices - body.regress(MESH_JOINTS[protocol.joint_set], posed.vertices)[:, :1]
+    missing = torch.where(with_mesh, 0.0, torch.nan)[:, None, None]
+    if protocol.truth == "mesh":
+        joints = mesh_joints(vertices, body, protocol)
+        weights = with_mesh[:, None].expand(-1, joints.shape[1]).double()
+    else:
+        joints = annotated[..., :3]
+        weights = ((annotated[..., 3] > 0) & batch["has_3d"].bool()[:, None]).double()
+    root = weights[:, _root_rows(protocol)].amin(1, keepdim=True)  # without its root a sample cannot be centred
+    smpl = posed.joints + missing if any(k.startswith("challenge") for k in protocol.metrics) else None
+    return Truth(joints, weights * root, vertices + missing, smpl)
+
+
+def score(
+    vertices_BV3: Tensor, truth: Truth, body: BodyModel, protocol: Protocol, keys: Sequence[str]
+) -> dict[str, Tensor]:
+    """Metrics (B,) of predicted full meshes (B, V, 3) that need nothing but the mesh, of those asked for."""
+    joints = mesh_joints(vertices_BV3, body, protocol)
+    if protocol.name == "freihand":
+        own = vertices_BV3 - body.regress(MESH_JOINTS[protocol.joint_set], vertices_BV3)[:, :1]
+        root = _root_rows(protocol)
+        centred = joints - joints[:, root].mean(1, keepdim=True)
+        target = truth.joints_BJ3 - truth.joints_BJ3[:, root].mean(1, keepdim=True)
+        counted = (truth.weights_BJ > 0).all(1) & truth.vertices_BV3.isfinite().all(-1).all(-1)
+        scores = m.freihand_scores(centred, target, own, truth.vertices_BV3.nan_to_num())
+        return {k: torch.where(counted, scores[k], torch.nan) for k in keys}
+    root, weights = _root_rows(protocol), truth.weights_BJ
+    errors = m.joint_errors(joints, truth.joints_BJ3, root=root)
+    wanted: dict[str, Callable[[], Tensor]] = {
+        "mpjpe": lambda: m.weighted_mean(errors, weights),
+        "pa_mpjpe": lambda: m.pa_mpjpe(joints, truth.joints_BJ3, weights=weights),
+        "pck50": lambda: m.pck(errors, 0.05, weights),
+        "auc200": lambda: m.auc(errors, torch.arange(200) / 1000, weights),
+    }
+    with_mesh = truth.vertices_BV3.isfinite().all(-1).all(-1)
+    target = truth.vertices_BV3.nan_to_num()
+    own_root = body.regress(MESH_JOINTS[protocol.joint_set], vertices_BV3)[:, 0]
+    wanted["mpve"] = lambda: torch.where(with_mesh, m.mpve(vertices_BV3, target, pred_root=own_root), torch.nan)
+    wanted["pa_mpve"] = lambda: torch.where(with_mesh, m.pa_mpjpe(vertices_BV3, target), torch.nan)
+    if truth.smpl_BK3 is not None:
+        smpl = body.regress("kinematic", vertices_BV3)
+        true_smpl = truth.smpl_BK3.nan_to_num()
+        limbs = index_map("SMPL24", CHALLENGE_LIMBS)
+        smpl_errors = m.joint_errors(smpl, true_smpl, root=(0,))
+        challenge = {
+            "challenge_mpjpe": lambda: smpl_errors.mean(1),
+            "challenge_pa_mpjpe": lambda: m.pa_mpjpe(smpl, true_smpl),
+            "challenge_pck50": lambda: m.pck(smpl_errors[:, limbs], 0.05),
+            "challenge_auc200": lambda: m.auc(smpl_errors[:, limbs], torch.arange(200) / 1000),
+        }
+        wanted |= {k: (lambda f=f: torch.where(with_mesh, f(), torch.nan)) for k, f in challenge.items()}
+    return {k: wanted[k]() for k in keys if k in wanted}
+
+
+def mesh_joints(vertices_BV3: Tensor, body: BodyModel, protocol: Protocol) -> Tensor:
+    """Joints (B, J, 3) of the protocol's set, regressed from full meshes (B, V, 3)."""
+    return body.regress(MESH_JOINTS[protocol.joint_set], vertices_BV3)[:, mesh_joint_rows(protocol.joint_set)]
+
+
+def check_compatible(model: Metro, body: BodyModel, protocol: Protocol) -> None:
+    """Refuse a model, body and protocol that do not belong together."""
+    if model.config.joint_set != protocol.joint_set:
+        raise MetroError(
+            f"protocol {protocol.name} scores {protocol.joint_set} but the model predicts {model.config.joint_set}; "
+            "use a benchmark for bodies with a body model, one for hands with a hand model"
+        )
+    if model.num_vertices != body.num_vertices:
+        raise MetroError(
+            f"the model predicts {model.num_vertices} vertices, the {body.kind} body has {body.num_vertices}; "
+            "evaluate with the body.kind that the checkpoint was trained with"
+        )
+
+
+def _root_rows(protocol: Protocol) -> list[int]:
+    return index_map(protocol.joint_set, ROOT_JOINTS[protocol.joint_set])
+
+
+def _per_joint(vertices: Tensor, truth: Truth, body: BodyModel, protocol: Protocol) -> dict[str, Tensor]:
+    joints, hidden = mesh_joints(vertices, body, protocol), truth.weights_BJ == 0
+    errors = {
+        "mpjpe": m.joint_errors(joints, truth.joints_BJ3, root=_root_rows(protocol)),
+        "pa_mpjpe": m.aligned_errors(
+            joints, truth.joints_BJ3, reflection=protocol.name == "freihand", weights=truth.weights_BJ
+        ),
+    }
+    return {k: v.masked_fill(hidden, torch.nan) for k, v in errors.items()}
+
+
+def _error_2d(joints_BJ3: Tensor, camera_B3: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    joints_2d = batch["joints_2d"]
+    if joints_BJ3.shape[1] != joints_2d.shape[1]:
+        joints_2d = joints_2d[:, index_map("J24", "J14")]
+    projected = camera_B3[:, None, :1] * (joints_BJ3[..., :2] + camera_B3[:, None, 1:])
+    distance = 112 * (projected - joints_2d[..., :2]).double().norm(dim=-1)
+    return m.weighted_mean(distance, (joints_2d[..., 2] > 0) & batch["has_2d"].bool()[:, None])
+
+
+def _attributes(batch: Mapping[str, Tensor], truth: Truth, protocol: Protocol) -> dict[str, Tensor]:
+    counted = truth.weights_BJ.amax(1) > 0
+    nan = torch.full_like(truth.weights_BJ[:, 0], torch.nan)
+    seen = batch["joints_2d"]
+    inside = (seen[..., :2].abs() <= 1).all(-1) & (seen[..., 2] > 0)
+    depth = truth.joints_BJ3[:, _root_rows(protocol), 2].mean(1).double()
+    return {
+        "heading": torch.where(counted, heading_degrees(truth.joints_BJ3, protocol.joint_set).double(), nan),
+        "visible": torch.where(batch["has_2d"].bool(), inside.double().mean(1), nan),
+        "distance": torch.where(counted & (depth > 0.3), depth, nan),  # root-relative labels have no distance
+    }
+
+
+def _columns(samples: Samples) -> dict[str, np.ndarray]:
+    columns = {"index": samples.index, "camera": samples.camera}
+    columns |= {f"value/{k}": v for k, v in samples.values.items()}
+    columns |= {f"joint/{k}": v for k, v in samples.joint_errors.items()}
+    columns |= {f"attribute/{k}": v for k, v in samples.attributes.items()}
+    return columns | {f"baseline/{b}/{k}": v for b, scores in samples.baselines.items() for k, v in scores.items()}
+
+
+def _samples(columns: Mapping[str, np.ndarray]) -> Samples:
+    def part(prefix: str) -> dict[str, np.ndarray]:
+        return {k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)}
+
+    baselines = part("baseline/")
+    return Samples(
+        columns["index"],
+        part("value/"),
+        part("joint/"),
+        part("attribute/"),
+        {
+            b: {k.removeprefix(f"{b}/"): v for k, v in baselines.items() if k.startswith(f"{b}/")}
+            for b in dict.fromkeys(k.split("/")[0] for k in baselines)
+        },
+        columns["camera"],
+    )

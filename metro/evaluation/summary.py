@@ -1,0 +1,243 @@
+"""Tables of a result: means with bootstrap intervals, baselines, joints, groups, curve and cases, as plain data.
+
+``result.json`` (schema 1) has these keys; millimetres, percent or pixels as each metric's `unit` says:
+
+- ``benchmark``, ``samples``, ``protocol`` (name, title, description, joints), ``model`` (checkpoint, step, …)
+- ``metrics``: key → label, unit, meaning, lower_is_better, value, ci95 [low, high], n
+- ``baselines``: origin, count and, per baseline, key → value, ratio (model over baseline), ratio_ci95
+- ``per_joint``: joint, mpjpe, pa_mpjpe, camera_mean; ``joint_groups``: the same by body part
+- ``groups``: heading, visibility, distance → list of group, n and, per headline metric, value, ci95, camera_mean
+- ``curve``: thresholds (mm), model and baselines: share of joints within each threshold
+- ``cases``: best, median, worst → list of index, key and the ranking metric
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metro.body.joints import JOINT_GROUPS, names_of
+from metro.config import EvaluateConfig
+from metro.errors import MetroError
+from metro.evaluation.baselines import BASELINES, Baselines
+from metro.evaluation.measure import Samples
+from metro.evaluation.protocols import METRICS, SCALE, Protocol
+
+SCHEMA = 1
+CURVE_M = np.linspace(0, 0.3, 61)
+"""Thresholds of the PCK curve, metres (hands: a fifth of it)."""
+
+
+def summarise(
+    samples: Samples,
+    protocol: Protocol,
+    config: EvaluateConfig,
+    baseline: Baselines | None = None,
+    *,
+    keys: Sequence[str],
+    benchmark: str = "",
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Tables of a result as plain data; the layout is in the module's text."""
+    main = protocol.headline[0]
+    if not np.isfinite(samples.values[main]).any():
+        raise MetroError(
+            f"{benchmark or protocol.title}: no sample has the ground truth that {METRICS[main].label} needs"
+        )
+    columns = {**samples.values}
+    columns |= {f"{b}/{k}": v for b, scores in samples.baselines.items() for k, v in scores.items()}
+    means, draws = bootstrap(columns, config.bootstrap)
+    names = names_of(protocol.joint_set)
+
+    summary: dict[str, Any] = {
+        "schema": SCHEMA,
+        "benchmark": benchmark,
+        "samples": len(samples),
+        "protocol": {
+            "name": protocol.name,
+            "title": protocol.title,
+            "description": protocol.description,
+            "joints": list(names),
+        },
+        "model": dict(about or {}),
+        "metrics": {},
+        "baselines": {},
+    }
+    for key in protocol.metrics:
+        metric, scale = METRICS[key], SCALE[METRICS[key].unit]
+        summary["metrics"][key] = {
+            "label": metric.label,
+            "unit": metric.unit,
+            "meaning": metric.meaning,
+            "lower_is_better": metric.lower_is_better,
+            "value": _number(scale * means[key]),
+            "ci95": _interval(scale * draws[key]),
+            "n": int(np.isfinite(samples.values[key]).sum()),
+        }
+    if baseline is not None:
+        summary["baselines"] = {"origin": baseline.origin, "count": baseline.count}
+        for name in BASELINES:
+            summary["baselines"][name] = {
+                key: {
+                    "value": _number(SCALE[METRICS[key].unit] * means[f"{name}/{key}"]),
+                    "ratio": _number(means[key] / means[f"{name}/{key}"], 4),
+                    "ratio_ci95": _interval(draws[key] / draws[f"{name}/{key}"], 4),
+                }
+                for key in protocol.headline
+            }
+    joint_means = {k: _mean(v) * 1000 for k, v in samples.joint_errors.items()}
+    summary["per_joint"] = [
+        {
+            "joint": name,
+            **{k: _number(v[j]) for k, v in joint_means.items() if k in ("mpjpe", "pa_mpjpe", "camera_mean")},
+        }
+        for j, name in enumerate(names)
+    ]
+    summary["joint_groups"] = _joint_groups(samples, names, config.bootstrap)
+    summary["groups"] = _groups(samples, protocol, config.bootstrap)
+    limits = CURVE_M / (5 if protocol.joint_set == "HAND21" else 1)
+    curves = {k: v for k, v in samples.joint_errors.items() if k != "pa_mpjpe"}
+    summary["curve"] = {
+        "thresholds": [_number(1000 * t) for t in limits],
+        **{"model" if k == "mpjpe" else k: _curve(v, limits) for k, v in curves.items()},
+    }
+    summary["cases"] = _cases(samples, main, keys, config.overlays)
+    return summary
+
+
+def headline(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Flat numbers of a ``result.json``: headline metrics and their ratio to each baseline."""
+    flat: dict[str, float] = {"samples": summary["samples"]}
+    ranked = [k for k in summary["metrics"] if k in next(iter(_per_baseline(summary).values()), summary["metrics"])]
+    for key in ranked:
+        entry = summary["metrics"][key]
+        suffix = {"mm": "_mm", "%": "_pct", "px224": "_px224"}[entry["unit"]]
+        flat[key + suffix] = entry["value"]
+        for name, scores in _per_baseline(summary).items():
+            flat[f"{key}_vs_{name}"] = scores[key]["ratio"]
+    return flat
+
+
+def bootstrap(
+    columns: Mapping[str, np.ndarray], resamples: int, seed: int = 0
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Means of columns (N,) and their means under resampling of the rows, (R,) each; nan rows do not count.
+
+    All columns see the same resamples, so ratios and differences of their draws are paired.
+    """
+    table = np.stack([np.asarray(v, np.float64) for v in columns.values()], 1)  # (N, M)
+    known = np.isfinite(table)
+    values, rng, draws = np.where(known, table, 0.0), np.random.default_rng(seed), []
+    step = max(1, 4_000_000 // len(table))
+    with np.errstate(invalid="ignore"):
+        for start in range(0, resamples, step):
+            chosen = rng.integers(0, len(table), (min(step, resamples - start), len(table)))
+            counts = np.stack([np.bincount(c, minlength=len(table)) for c in chosen]).astype(np.float64)
+            draws.append((counts @ values) / (counts @ known))
+        means = values.sum(0) / known.sum(0)
+    drawn = np.concatenate(draws) if draws else np.empty((0, table.shape[1]))
+    return dict(zip(columns, means.tolist(), strict=True)), {k: drawn[:, i] for i, k in enumerate(columns)}
+
+
+def _groups(samples: Samples, protocol: Protocol, resamples: int) -> dict[str, list[dict[str, Any]]]:
+    turn = np.abs(samples.attributes["heading"])
+    visible, distance = samples.attributes["visible"], samples.attributes["distance"]
+    bins: dict[str, list[tuple[str, np.ndarray]]] = {
+        "heading": [
+            ("front (within 45°)", turn <= 45),
+            ("side (45–135°)", (turn > 45) & (turn <= 135)),
+            ("back (beyond 135°)", turn > 135),
+        ],
+        "visibility": [
+            ("all joints visible", visible >= 1),
+            ("75–99 % visible", (visible >= 0.75) & (visible < 1)),
+            ("less than 75 %", visible < 0.75),
+        ],
+    }
+    if np.isfinite(distance).sum() >= 3:
+        a, b = np.nanquantile(distance, (1 / 3, 2 / 3))
+        bins["distance"] = [
+            (f"near (up to {a:.1f} m)", distance <= a),
+            (f"middle ({a:.1f}–{b:.1f} m)", (distance > a) & (distance <= b)),
+            (f"far (beyond {b:.1f} m)", distance > b),
+        ]
+    groups = {}
+    for name, parts in bins.items():
+        entries = [_group(samples, protocol, label, rows, resamples) for label, rows in parts if rows.any()]
+        if len(entries) > 1:
+            groups[name] = entries
+    return groups
+
+
+def _group(samples: Samples, protocol: Protocol, label: str, rows: np.ndarray, resamples: int) -> dict[str, Any]:
+    columns = {k: samples.values[k][rows] for k in protocol.headline}
+    columns |= {f"base/{k}": v[rows] for k, v in samples.baselines.get("camera_mean", {}).items()}
+    means, draws = bootstrap(columns, resamples)
+    entry: dict[str, Any] = {"group": label, "n": int(rows.sum())}
+    for key in protocol.headline:
+        entry[key] = {"value": _number(1000 * means[key]), "ci95": _interval(1000 * draws[key])}
+        if f"base/{key}" in means:
+            entry[key]["camera_mean"] = _number(1000 * means[f"base/{key}"])
+    return entry
+
+
+def _joint_groups(samples: Samples, names: Sequence[str], resamples: int) -> list[dict[str, Any]]:
+    fingers = {
+        f.lower(): tuple(n for n in names if n.startswith(f)) for f in ("Thumb", "Index", "Middle", "Ring", "Pinky")
+    }
+    table = []
+    for group, members in (fingers if "Wrist" in names else JOINT_GROUPS).items():
+        rows = [j for j, name in enumerate(names) if name in members]
+        if not rows:
+            continue
+        means, draws = bootstrap({k: _mean(v[:, rows].T) for k, v in samples.joint_errors.items()}, resamples)
+        entry: dict[str, Any] = {"group": group, "joints": [names[j] for j in rows]}
+        for key in ("mpjpe", "pa_mpjpe"):
+            entry[key] = {"value": _number(1000 * means[key]), "ci95": _interval(1000 * draws[key])}
+        if "camera_mean" in means:
+            entry["camera_mean"] = _number(1000 * means["camera_mean"])
+        table.append(entry)
+    return table
+
+
+def _cases(samples: Samples, key: str, keys: Sequence[str], count: int) -> dict[str, list[dict[str, Any]]]:
+    values = samples.values[key]
+    order = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")[: np.isfinite(values).sum()]
+    count = min(count, len(order))
+    middle = (len(order) - count) // 2
+    picks = {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
+    return {
+        name: [
+            {"index": int(samples.index[r]), "key": keys[samples.index[r]], key: _number(1000 * values[r])}
+            for r in rows
+        ]
+        for name, rows in picks.items()
+    }
+
+
+def _per_baseline(summary: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    return {name: summary["baselines"][name] for name in BASELINES if name in summary["baselines"]}
+
+
+def _curve(errors: np.ndarray, limits: np.ndarray) -> list[float]:
+    known = errors[np.isfinite(errors)]
+    return [_number(float((known <= t).mean()), 4) for t in limits]
+
+
+def _mean(table: np.ndarray) -> np.ndarray:
+    """Mean over the rows of what is known; nan in columns without any."""
+    known = np.isfinite(table)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, table, 0.0).sum(0) / known.sum(0)
+
+
+def _number(value: float, digits: int = 3) -> float:
+    return round(float(value), digits)
+
+
+def _interval(draws: np.ndarray, digits: int = 3) -> list[float] | None:
+    """Percentile interval of 95 %; none if there are no draws."""
+    known = draws[np.isfinite(draws)]
+    return [_number(q, digits) for q in np.quantile(known, (0.025, 0.975))] if len(known) else None
