@@ -7,6 +7,7 @@ nearest known one. The resolved `Params` travels inside every checkpoint, shard 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -83,8 +84,6 @@ class DatasetConfig(Section):
     """What the records are for."""
     supervision: Literal["mesh", "joints_3d", "joints_2d"] = "mesh"
     """Strongest label kept: mesh (and all weaker ones), 3D joints (as Human3.6M), or 2D joints only (as COCO)."""
-    fit: bool = False
-    """Whether `fit@NAME` makes pseudo-meshes for it."""
     shard_size: int = Field(2500, ge=1)
     """Records per shard; a shard never exceeds 1 GiB."""
     crop: CropConfig = CropConfig()
@@ -96,6 +95,8 @@ class DatasetConfig(Section):
 class FitConfig(Section):
     """SMPLify: pseudo-meshes from 2D or 3D joints."""
 
+    datasets: tuple[str, ...] = ()
+    """Names of the sets that `fit@NAME` makes pseudo-meshes for."""
     batch_size: int = 256
     """People solved at once."""
     iterations: int = 60
@@ -330,10 +331,12 @@ class Params(Section):
     body: BodyConfig = BodyConfig()
     sampling: SamplingConfig = SamplingConfig()
     datasets: dict[str, DatasetConfig] = {}
+    """Raw sources; `prepare@NAME` turns each into shards (`metro data sources` lists the adapters)."""
     fit: FitConfig = FitConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     benchmarks: dict[str, BenchmarkConfig] = {}
+    """Test sets and protocols; `evaluate@NAME` judges the trained model on each."""
     evaluate: EvaluateConfig = EvaluateConfig()
     sweep: SweepConfig = SweepConfig()
     attention: AttentionConfig = AttentionConfig()
@@ -342,7 +345,8 @@ class Params(Section):
     @model_validator(mode="after")
     def _names_resolve(self) -> Params:
         known = set(self.datasets)
-        wanted = {"train.datasets": self.train.datasets, "train.validation": filter(None, [self.train.validation])}
+        wanted: dict[str, Iterable[str]] = {"fit.datasets": self.fit.datasets, "train.datasets": self.train.datasets}
+        wanted["train.validation"] = filter(None, [self.train.validation])
         wanted |= {f"benchmarks.{name}.dataset": [b.dataset] for name, b in self.benchmarks.items()}
         for field, names in wanted.items():
             for name in names:
@@ -367,7 +371,9 @@ def load_params(source: Path | str | dict[str, Any] = "params.yaml") -> Params:
         try:
             source = yaml.safe_load(Path(source).read_text()) or {}
         except FileNotFoundError:
-            raise MetroError(f"{source}: no such file (run from the project root, or `metro preset apply open`)") from None
+            raise MetroError(
+                f"{source}: no such file (run from the project root, or `metro preset apply open`)"
+            ) from None
         except yaml.YAMLError as err:
             raise MetroError(f"{source}: not valid YAML: {' '.join(str(err).split())}") from None
     try:

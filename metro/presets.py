@@ -1,0 +1,188 @@
+"""Presets: small YAML files of the parameters in which a way of using the project differs from the defaults.
+
+A preset may start with ``extends: OTHER``. Applying one writes ``params.yaml`` anew: defaults, then the presets from
+the furthest ancestor on, merged key by key; `datasets` and `benchmarks`, collections of named things, replaced whole.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metro.config import Params, Section, load_params
+from metro.errors import MetroError
+
+NAMED = ("datasets", "benchmarks")
+
+
+def list_presets() -> str:
+    """List the presets and what they are for."""
+    rows = [(path.stem, _headline(path)) for path in sorted(preset_folder().glob("*.yaml"))]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def show(name: str, resolved: bool = False) -> str:
+    """Print a preset: the file itself, or the whole `params.yaml` it makes.
+
+    Parameters
+    ----------
+    name
+        Preset, as `metro preset list` shows it.
+    resolved
+        Print the complete parameters instead of the file.
+    """
+    return render(name) if resolved else _file(name).read_text().rstrip()
+
+
+def apply(name: str, params: Path = Path("params.yaml"), merge: bool = False) -> str:
+    """Make `params.yaml` from a preset and say what changed.
+
+    Parameters
+    ----------
+    name
+        Preset, as `metro preset list` shows it.
+    params
+        File to write.
+    merge
+        Keep the other values of the present file instead of starting from the defaults.
+    """
+    if merge:
+        before: Params | None = load_params(params)
+        text = render(name, yaml.safe_load(params.read_text()))
+    else:
+        before = _readable(params)
+        text = render(name)
+    temporary = params.with_name(f".{params.name}.partial")
+    temporary.write_text(text + "\n")
+    os.replace(temporary, params)
+    if before is None:
+        return f"{params}: written from preset {name!r}"
+    changes = list(_differences(before.model_dump(mode="json"), load_params(params).model_dump(mode="json")))
+    return "\n".join([f"{params}: preset {name!r}, {len(changes)} values changed", *changes])
+
+
+def preset_folder() -> Path:
+    """Where the presets lie: ``presets/`` of the working directory, else that of the checkout this code runs from."""
+    for folder in (Path("presets"), Path(__file__).resolve().parents[1] / "presets"):
+        if folder.is_dir():
+            return folder
+    raise MetroError("presets/: no such folder; run from the project root")
+
+
+def resolve(name: str, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Parameters of a preset: `base` (default: nothing), its ancestors, itself; validated."""
+    chain: list[dict[str, Any]] = []
+    seen: list[str] = []
+    following: str | None = name
+    while following:
+        if following in seen:
+            raise MetroError(f"presets: {' → '.join([*seen, following])} extend each other in a circle")
+        seen.append(following)
+        chain.insert(0, yaml.safe_load(_file(following).read_text()) or {})
+        following = chain[0].pop("extends", None)
+    merged: dict[str, Any] = dict(base or {})
+    for part in chain:
+        merged = merge_params(merged, part)
+    merged["preset"] = name
+    load_params(merged)
+    return merged
+
+
+def merge_params(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, sections merged key by key and named collections replaced whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key not in NAMED
+        merged[key] = merge_params(merged[key], value) if both else value
+    return merged
+
+
+def render(name: str, base: Mapping[str, Any] | None = None) -> str:
+    """The complete ``params.yaml`` of a preset, every value with what it means."""
+    params = load_params(resolve(name, base))
+    lines = [
+        f"# The only configuration of the pipeline, made by `metro preset apply {name}`. Edit freely:",
+        "# `dvc repro` re-runs the stages that depend on what changed.",
+        f"preset: {name}",
+    ]
+    for key, field in Params.model_fields.items():
+        if key == "preset":
+            continue
+        value = getattr(params, key)
+        lines.append("")
+        if key in NAMED:
+            kept = {n: item.model_dump(mode="json", exclude_unset=True) for n, item in value.items()}
+            lines += [f"# {field.description}", *(_yaml({key: kept}) if kept else [f"{key}: {{}}"])]
+            continue
+        lines += [f"# {' '.join((type(value).__doc__ or '').split())}", f"{key}:", *_section(value, 2)]
+    return "\n".join(lines)
+
+
+def _section(section: Section, indent: int) -> Iterator[str]:
+    pad = " " * indent
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if isinstance(value, Section):
+            yield f"{pad}{key}:"
+            yield from _section(value, indent + 2)
+            continue
+        plain = section.model_dump(mode="json")[key]
+        rows = _yaml({key: plain})
+        comment = " ".join((field.description or "").split())
+        if len(rows) == 1 and len(pad) + max(34, len(rows[0])) + len(comment) < 120:
+            yield f"{pad}{rows[0]:<34}# {comment}"
+        else:
+            yield from textwrap.wrap(comment, 120, initial_indent=f"{pad}# ", subsequent_indent=f"{pad}# ")
+            yield from (pad + row for row in rows)
+
+
+def _yaml(value: Mapping[str, Any]) -> list[str]:
+    """Block style outside, flow style for collections of scalars."""
+    flow = None if any(isinstance(v, dict | list) for v in value.values()) else False
+    text: str = yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, default_flow_style=flow, width=100)
+    return text.splitlines()
+
+
+def _differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(k for k in after if k not in before)]:
+            path = f"{where}.{key}" if where else str(key)
+            if key not in after:
+                yield f"  - {path}"
+            elif key not in before:
+                yield f"  + {path}"
+            else:
+                yield from _differences(before[key], after[key], path)
+    elif before != after:
+        yield f"  {where}: {before} → {after}"
+
+
+def _readable(params: Path) -> Params | None:
+    """The present parameters, or none where there are none or they are broken: a preset then mends the file."""
+    try:
+        return load_params(params)
+    except MetroError:
+        return None
+
+
+def _file(name: str) -> Path:
+    path = preset_folder() / f"{name}.yaml"
+    if path.is_file():
+        return path
+    known = sorted(p.stem for p in preset_folder().glob("*.yaml"))
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    raise MetroError(
+        f"no preset {name!r}; " + (f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}")
+    )
+
+
+def _headline(path: Path) -> str:
+    first = path.read_text().partition("\n")[0]
+    return first.removeprefix("# ").rstrip(".") if first.startswith("#") else ""
