@@ -115,11 +115,11 @@ def cut(
     affine_23 = crop_affine(np.asarray(center)[None], np.array([side]), size)[0]
     frame, reduced = _frame(image, side / size)
     # Coordinates of a reduced picture: pixel edges scale, centres sit half a pixel inside.
-    frame_23 = compose(affine_23, _scaling(reduced))
+    frame_23 = compose(affine_23, enlarging(reduced))
     block = max(1, round(side / size / reduced))
     if block > 1:
         frame, origin = _block_means(frame, frame_23, size, block)
-        frame_23 = compose(frame_23, compose(np.array([[1, 0, origin[0]], [0, 1, origin[1]]]), _scaling(block)))
+        frame_23 = compose(frame_23, compose(np.array([[1, 0, origin[0]], [0, 1, origin[1]]]), enlarging(block)))
     crop = cv2.warpAffine(np.ascontiguousarray(frame), frame_23, (size, size), flags=cv2.INTER_LINEAR)
     return crop, affine_23
 
@@ -138,7 +138,8 @@ def decode(encoded: np.ndarray | bytes, reduce: int = 1) -> np.ndarray | None:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _scaling(factor: int) -> np.ndarray:
+def enlarging(factor: int) -> np.ndarray:
+    """The affine (2, 3) from pixels of a picture reduced by a whole factor to those of the full one."""
     return np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]], np.float64)
 
 
