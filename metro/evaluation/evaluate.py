@@ -98,6 +98,6 @@ def evaluate(
     protocol = protocol_of(protocol)
     config = config or EvaluateConfig()
     samples = measure(model, dataset, body, protocol, baseline, device, batch_size=config.batch_size, progress=progress)
-    keys = [str(k) for k in dataset.labels["keys"]]
+    keys = [key.decode() for key in dataset.labels["keys"]]
     summary = summarise(samples, protocol, config, baseline, keys=keys, benchmark=benchmark, about=about)
     return Result(protocol, samples, summary)

@@ -159,21 +159,23 @@ def score(
     with_mesh = truth.vertices_BV3.isfinite().all(-1).all(-1)
     target = truth.vertices_BV3.nan_to_num()
     own_root = body.regress(MESH_JOINTS[protocol.joint_set], vertices_BV3)[:, 0]
-    wanted["mpve"] = lambda: torch.where(with_mesh, m.mpve(vertices_BV3, target, pred_root=own_root), torch.nan)
-    wanted["pa_mpve"] = lambda: torch.where(with_mesh, m.pa_mpjpe(vertices_BV3, target), torch.nan)
+    wanted["mpve"] = lambda: m.mpve(vertices_BV3, target, pred_root=own_root)
+    wanted["pa_mpve"] = lambda: m.pa_mpjpe(vertices_BV3, target)
     if truth.smpl_BK3 is not None:
         smpl = body.regress("kinematic", vertices_BV3)
         true_smpl = truth.smpl_BK3.nan_to_num()
         limbs = index_map("SMPL24", CHALLENGE_LIMBS)
         smpl_errors = m.joint_errors(smpl, true_smpl, root=(0,))
-        challenge = {
+        challenge: dict[str, Callable[[], Tensor]] = {
             "challenge_mpjpe": lambda: smpl_errors.mean(1),
             "challenge_pa_mpjpe": lambda: m.pa_mpjpe(smpl, true_smpl),
             "challenge_pck50": lambda: m.pck(smpl_errors[:, limbs], 0.05),
             "challenge_auc200": lambda: m.auc(smpl_errors[:, limbs], torch.arange(200) / 1000),
         }
-        wanted |= {k: (lambda f=f: torch.where(with_mesh, f(), torch.nan)) for k, f in challenge.items()}
-    return {k: wanted[k]() for k in keys if k in wanted}
+        wanted |= challenge
+    scores = {k: wanted[k]() for k in keys if k in wanted}
+    needs_mesh = {k for k in scores if "mpve" in k or k.startswith("challenge")}
+    return {k: torch.where(with_mesh, v, torch.nan) if k in needs_mesh else v for k, v in scores.items()}
 
 
 def mesh_joints(vertices_BV3: Tensor, body: BodyModel, protocol: Protocol) -> Tensor:

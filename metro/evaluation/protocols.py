@@ -119,8 +119,8 @@ PROTOCOLS: dict[str, Protocol] = {
             description=(
                 "As METRO, Mesh Graphormer and FastMETRO report it: the true mesh is the neutral SMPL model with the "
                 "dataset's (gendered) parameters, the true joints are the annotated ones, made from that mesh by the "
-                "SMPL joint definition, while predicted joints come from the H36M regressor; centred at the middle of the "
-                "hips. Not the definition of works that use gendered meshes. METRO reports MPVE 88.2, MPJPE 77.1, "
+                "SMPL joint definition, while predicted joints come from the H36M regressor; centred at the middle of "
+                "the hips. Not the definition of works that use gendered meshes. METRO reports MPVE 88.2, MPJPE 77.1, "
                 "PA-MPJPE 47.9 mm after fine-tuning on 3DPW. The challenge rows follow the 3DPW challenge scorer: 24 "
                 "SMPL joints centred at the pelvis, PCK and AUC over 12 limb joints."
             ),
