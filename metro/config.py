@@ -31,7 +31,8 @@ class BodyConfig(Section):
     gender: Literal["neutral", "female", "male"] = "neutral"
     """Variant of the model. METRO trains and evaluates on the neutral one."""
     path: Path | None = None
-    """Licensed model file (.npz made by `metro body convert`, or .pkl). Not used by the open models."""
+    """Licensed model file (.npz made by `metro body convert`, or .pkl), or a folder with `KIND_GENDER.npz`. Not used by the
+    open models."""
 
 
 class SamplingConfig(Section):

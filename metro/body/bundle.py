@@ -30,6 +30,13 @@ LAYOUT_VERSION = 1
 
 OPEN_KINDS = ("open", "open_hand")
 
+REGISTER = {
+    "smpl": "https://smpl.is.tue.mpg.de",
+    "smplx": "https://smpl-x.is.tue.mpg.de",
+    "mano": "https://mano.is.tue.mpg.de",
+}
+"""Where each licensed model is had from."""
+
 
 @dataclass(frozen=True)
 class BodyData:
@@ -100,11 +107,34 @@ def load_body(config: BodyConfig | str, gender: str | None = None, path: Path | 
     MetroError
         The licensed file is missing, is not what the kind needs, or the gender is not available.
     """
-    section = BodyConfig(kind=config) if isinstance(config, str) else config  # type: ignore[arg-type]
+    if isinstance(config, str):
+        if config not in (*OPEN_KINDS, *REGISTER):
+            raise MetroError(f"no body model {config!r}; known: {', '.join((*OPEN_KINDS, *REGISTER))}")
+        config = BodyConfig(kind=config)  # type: ignore[arg-type]
+    section = config
     gender, path = gender or section.gender, path or section.path
     if section.kind in OPEN_KINDS:
         return _load_shipped(section.kind, gender)
-    raise MetroError(f"body.kind={section.kind}: licensed models are not supported yet")
+    from metro.body.convert import read_licensed  # it builds on this module
+
+    data = read_licensed(_licensed_file(section.kind, gender, path), gender)
+    if data.kind != section.kind:
+        raise MetroError(f"{path}: holds a {data.kind} model, but body.kind={section.kind}")
+    return data
+
+
+def _licensed_file(kind: str, gender: str, path: Path | None) -> Path:
+    """The model file: `path` itself, or `KIND_GENDER.npz` in it when it is a folder."""
+    where = path if path is not None else Path("body_models")
+    expected = where if where.suffix else where / f"{kind}_{gender}.npz"
+    if expected.is_file():
+        return expected
+    free = "open_hand" if kind == "mano" else "open"
+    raise MetroError(
+        f"{expected}: no such file. body.kind={kind} needs a licensed model: register at {REGISTER[kind]}, download it, "
+        f"run `metro body convert DOWNLOADED_FILE {expected.with_suffix('.npz')}` and set body.path to the result; "
+        f"or use body.kind={free}, which is free and ships with the project"
+    )
 
 
 def _load_shipped(kind: str, gender: str) -> BodyData:

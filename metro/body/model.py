@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from metro.body.bundle import BodyData
+from metro.body.convert import EXTRA_FILE, H36M_FILE
 from metro.body.rotation import rot_from_aa
 from metro.errors import MetroError
 
@@ -37,6 +38,9 @@ class BodyModel(nn.Module):
         Model arrays, see `metro.body.bundle.load_body`.
     dtype
         Precision of the buffers and of the result.
+    flat_hand_mean
+        For hands: whether the zero pose is the flat hand. By default it is the mean pose of the model, as in MANO,
+        FreiHAND and METRO: `hands_mean` is added to the pose.
     """
 
     directions_DC: torch.Tensor  # (S + P, 3 V), coordinate-major: all x, then y, then z
@@ -45,11 +49,12 @@ class BodyModel(nn.Module):
     joint_template_J3: torch.Tensor
     joint_directions_SC: torch.Tensor
     faces: torch.Tensor
+    mean_pose_J3: torch.Tensor
     by_depth: torch.Tensor
     by_index: torch.Tensor
     parent_by_depth: torch.Tensor
 
-    def __init__(self, data: BodyData, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, data: BodyData, dtype: torch.dtype = torch.float32, flat_hand_mean: bool = False) -> None:
         super().__init__()
         self.kind = data.kind
         self.parents = data.parents
@@ -69,6 +74,10 @@ class BodyModel(nn.Module):
         keep("joint_template_J3", regressor @ data.v_template)
         keep("joint_directions_SC", np.einsum("jv,vcs->sjc", regressor, data.shapedirs).reshape(data.num_betas, -1))
         keep("faces", data.faces, torch.int64)
+        mean_pose = np.zeros((data.num_joints, 3))
+        if data.hands_mean is not None and not flat_hand_mean:
+            mean_pose[1:] = data.hands_mean.reshape(-1, 3)
+        keep("mean_pose_J3", mean_pose)
         # The kinematic chain runs over joints sorted by depth: that order, its inverse, and the parents in it.
         depth = _depths(data.parents)
         by_depth = np.argsort(depth, kind="stable")
@@ -77,9 +86,10 @@ class BodyModel(nn.Module):
         keep("by_index", by_index, torch.int64)
         keep("parent_by_depth", by_index[np.maximum(data.parents, 0)][by_depth], torch.int64)
         self._starts = [int(n) for n in np.searchsorted(depth[by_depth], np.arange(depth.max() + 2))]
-        self._regressors = sorted(data.regressors)
+        self._regressors = [*sorted(data.regressors), "kinematic"]
         for name, rows in data.regressors.items():
             keep(f"regressor_{name}", rows.toarray())
+        keep("regressor_kinematic", data.J_regressor)
 
     def forward(
         self,
@@ -99,7 +109,7 @@ class BodyModel(nn.Module):
         transl
             (B, 3) added to everything, metres.
         pose_rot
-            (B, J, 3, 3) rotation matrices instead of `pose_aa`.
+            (B, J, 3, 3) rotation matrices instead of `pose_aa`; nothing is added to them.
 
         Raises
         ------
@@ -110,7 +120,7 @@ class BodyModel(nn.Module):
             raise ValueError("give exactly one of pose_aa and pose_rot")
         if pose_rot is None:
             assert pose_aa is not None
-            pose_rot = rot_from_aa(pose_aa.reshape(len(pose_aa), self.num_joints, 3))
+            pose_rot = rot_from_aa(pose_aa.reshape(len(pose_aa), self.num_joints, 3) + self.mean_pose_J3)
         batch = len(pose_rot)
         if betas is None:
             betas = pose_rot.new_zeros(1, 0)
@@ -156,7 +166,9 @@ class BodyModel(nn.Module):
             yield begin, end, self.parent_by_depth[begin:end] - above
 
     def regress(self, name: str, vertices: torch.Tensor) -> torch.Tensor:
-        """Joints (B, K, 3) of vertices (B, V, 3) by the regressor `name` (`h36m17`, `j24`, `coco17`, `hand21`).
+        """Joints (B, K, 3) of vertices (B, V, 3) by the regressor `name`.
+
+        Bodies have `h36m17`, `j24` and `coco17`, hands `hand21`; `kinematic` reads the model's own joints off any mesh.
 
         Raises
         ------
@@ -164,7 +176,11 @@ class BodyModel(nn.Module):
             The model has no such regressor.
         """
         if name not in self._regressors:
-            raise MetroError(f"the {self.kind} body has no regressor {name!r}; it has {', '.join(self._regressors)}")
+            hint = (
+                "" if self.kind != "smpl" else f"; put {H36M_FILE} and {EXTRA_FILE} beside the model and convert again"
+            )
+            have = ", ".join(self._regressors) or "none"
+            raise MetroError(f"the {self.kind} model has no regressor {name!r}; it has {have}{hint}")
         return getattr(self, f"regressor_{name}") @ vertices
 
 
