@@ -1,0 +1,1 @@
+"""Pictures: a rasteriser, overlays, plots and the report."""
