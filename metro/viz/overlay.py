@@ -165,9 +165,7 @@ def skeleton(
     for outline in (True, False):  # a pale rim keeps bones readable on any background
         for a, b in EDGES[joint_set]:
             if shown[a] and shown[b]:
-                _line(
-                    canvas, points[a], points[b], PAPER if outline else _bone_colour(names[a], names[b]), width, outline
-                )
+                _line(canvas, points[a], points[b], PAPER if outline else _side_colour(names[b]), width, outline)
         for j in np.flatnonzero(shown):
             _dot(canvas, points[j], PAPER if outline else _side_colour(names[j]), width, outline)
     return canvas
