@@ -1,59 +1,36 @@
-"""Sources: one adapter per raw dataset, each a function that splits the raw data into tasks, one per shard.
-
-A source module has `LICENCE` (terms of the data, one line), and a function
-
-    shard_tasks(config: DatasetConfig, body: BodyConfig) -> list of tasks
-
-A task is picklable and, called without arguments, yields the `Record`s of its shard in a fixed order. What it cannot
-read it yields as `BadRecord`; it does not raise for a single record.
-"""
+"""Raw sources by name. A source is a function of a dataset's settings and the body that gives one task per shard."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable, Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterator
 
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import BadRecord, Record
 from metro.errors import MetroError
 
-ShardTask = Callable[[], Iterable[Record | BadRecord]]
+ShardTask = Callable[[], Iterator[Record | BadRecord]]
+"""Picklable: yields the records of one shard."""
 
 SOURCES: dict[str, str] = {
     "synthetic": "metro.data.sources.synthetic:shard_tasks",
 }
-"""Name of each source, and the function that reads it as `module:function`."""
+"""Name of each source, and where its function lives (`module:function`)."""
 
 
-def source_module(name: str) -> ModuleType:
-    """The module of a source.
-
-    Raises
-    ------
-    MetroError
-        There is no such source.
-    """
-    if name not in SOURCES:
-        close = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(SOURCES)}"
-        raise MetroError(f"no source {name!r}; {hint}")
-    return importlib.import_module(SOURCES[name].partition(":")[0])
-
-
-def shard_tasks(config: DatasetConfig, body: BodyConfig) -> Sequence[ShardTask]:
-    """Tasks of the source that `config.source` names, one per shard.
+def shard_tasks(config: DatasetConfig, body: BodyConfig) -> list[ShardTask]:
+    """The shard tasks of a dataset.
 
     Raises
     ------
     MetroError
-        There is no such source, or its raw data is not there.
+        `config.source` is not a known source, or its raw data or settings are not as it needs them.
     """
-    module = source_module(config.source)
-    return getattr(module, SOURCES[config.source].partition(":")[2])(config, body)
-
-
-def licence(name: str) -> str:
-    """Terms of a source's data, one line."""
-    return getattr(source_module(name), "LICENCE", "")
+    if config.source not in SOURCES:
+        near = difflib.get_close_matches(config.source, SOURCES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(SOURCES))}"
+        raise MetroError(f"source: no source {config.source!r}; {hint}")
+    module, function = SOURCES[config.source].split(":")
+    tasks: list[ShardTask] = getattr(importlib.import_module(module), function)(config, body)
+    return tasks

@@ -1,0 +1,32 @@
+"""Synthetic people: rendered, exactly annotated, made from nothing but a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from metro.config import BodyConfig, DatasetConfig
+from metro.data.records import Record
+
+BATCH = 64
+"""People posed at once. It does not influence what they look like."""
+
+
+def shard_tasks(config: DatasetConfig, body: BodyConfig) -> list[Callable[[], Iterator[Record]]]:
+    """One picklable task per shard of `config.shard_size` people; the people do not depend on how they are sharded."""
+    count = config.synthetic.count
+    return [
+        partial(read_shard, config, body, start, min(start + config.shard_size, count))
+        for start in range(0, count, config.shard_size)
+    ]
+
+
+def read_shard(config: DatasetConfig, body: BodyConfig, start: int, stop: int) -> Iterator[Record]:
+    """Records of the people from `start` to `stop`."""
+    from metro.data.sources.synthetic.scene import annotate, open_studio, photograph_people
+
+    studio = open_studio(body, config.split)
+    for first in range(start, stop, BATCH):
+        indices = range(first, min(first + BATCH, stop))
+        for index, shot in zip(indices, photograph_people(config, body, indices), strict=True):
+            yield annotate(studio, shot, config.synthetic.seed, index)

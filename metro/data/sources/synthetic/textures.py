@@ -1,0 +1,128 @@
+"""Raw material of the shader: a periodic noise volume and the photographs that scikit-image carries in its wheel."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import skimage.data
+from numba import njit
+from numpy.typing import NDArray
+
+from metro.errors import MetroError
+
+Array = NDArray[np.float32]
+
+NOISE_CELLS = 32
+"""Side of the noise volume; it repeats beyond."""
+TILE = 256
+"""Side of a texture tile."""
+
+SURFACES = ("brick.png", "grass.png", "gravel.png")
+"""Grey photographs of surfaces, the first tiles of the atlas; every split uses them, tinted."""
+PHOTOGRAPHS = {
+    "train": ("coffee.png", "motorcycle_left.png", "chelsea.png"),
+    "validation": ("hubble_deep_field.jpg", "rocket.jpg"),
+    "test": ("hubble_deep_field.jpg", "rocket.jpg"),
+}
+"""Photographs of things, by split: backgrounds and pictures seen in training are not seen in tests."""
+
+
+@cache
+def noise_volume() -> Array:
+    """Smooth periodic noise (32, 32, 32, 4): value in [0, 1] with mean 1/2, and its gradient per cell."""
+    g = np.random.Generator(np.random.Philox(key=20210624))
+    axis = np.fft.fftfreq(NOISE_CELLS) * NOISE_CELLS
+    radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
+    spectrum = np.where((radius > 1.5) & (radius < 14), radius**-1.6 * (radius > 0), 0.0)
+    waves = np.fft.fftn(g.standard_normal((NOISE_CELLS,) * 3)) * np.nan_to_num(spectrum)
+    value = np.fft.ifftn(waves).real
+    value = np.clip(0.5 + 0.2 * value / value.std(), 0, 1)
+    gradient = [(np.roll(value, -1, a) - np.roll(value, 1, a)) / 2 for a in range(3)]
+    return np.stack([value, *gradient], -1).astype(np.float32)
+
+
+@njit(cache=True, inline="always")
+def noise_at(volume: Array, x: float, y: float, z: float, channel: int) -> float:
+    """The noise at a place, in cells; channel 0 is the value, 1 to 3 the gradient."""
+    fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
+    tx, ty, tz = x - fx, y - fy, z - fz
+    mask = NOISE_CELLS - 1
+    i0, j0, k0 = int(fx) & mask, int(fy) & mask, int(fz) & mask
+    i1, j1, k1 = (i0 + 1) & mask, (j0 + 1) & mask, (k0 + 1) & mask
+    a = volume[i0, j0, k0, channel] * (1 - tz) + volume[i0, j0, k1, channel] * tz
+    b = volume[i0, j1, k0, channel] * (1 - tz) + volume[i0, j1, k1, channel] * tz
+    c = volume[i1, j0, k0, channel] * (1 - tz) + volume[i1, j0, k1, channel] * tz
+    d = volume[i1, j1, k0, channel] * (1 - tz) + volume[i1, j1, k1, channel] * tz
+    return (a * (1 - ty) + b * ty) * (1 - tx) + (c * (1 - ty) + d * ty) * tx
+
+
+def photograph(name: str) -> NDArray[np.uint8]:
+    """One of scikit-image's bundled pictures, (H, W, 3) uint8 RGB, shrunk to at most 720 px."""
+    path = Path(skimage.data.__file__).parent / name
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise MetroError(f"{path}: this scikit-image lacks the picture that backgrounds need; reinstall scikit-image")
+    shrink = min(1.0, 720 / max(image.shape[:2]))
+    if shrink < 1:
+        image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+@cache
+def photographs(split: str) -> tuple[NDArray[np.uint8], ...]:
+    """The photographs of a split."""
+    return tuple(photograph(name) for name in PHOTOGRAPHS[split])
+
+
+@cache
+def atlas(split: str) -> Array:
+    """Tiles with their mip levels (N, 384, 256, 3), linear light.
+
+    The first tiles are `SURFACES` divided by their mean; the others are square cuts of the split's photographs. Level 0
+    fills the first 256 rows; level k of side 256 / 2^k starts at row 256 and column 256 - 2 · side.
+    """
+    tiles = []
+    for name in SURFACES:
+        grey = photograph(name).astype(np.float32).mean(-1, keepdims=True)
+        tile = cv2.resize((grey / 255) ** 2.2, (TILE, TILE), interpolation=cv2.INTER_AREA)[..., None]
+        tiles.append(np.repeat(tile / tile.mean(), 3, -1))
+    for image in photographs(split):
+        side = min(image.shape[:2])
+        for offset in (0, image.shape[1] - side):
+            cut = (image[:side, offset : offset + side].astype(np.float32) / 255) ** 2.2
+            tiles.append(cv2.resize(cut, (TILE, TILE), interpolation=cv2.INTER_AREA))
+    out = np.zeros((len(tiles), TILE + TILE // 2, TILE, 3), np.float32)
+    for n, tile in enumerate(tiles):
+        out[n, :TILE] = tile
+        side = TILE // 2
+        while side >= 8:
+            out[n, TILE : TILE + side, TILE - 2 * side : TILE - side] = cv2.resize(
+                tile, (side, side), interpolation=cv2.INTER_AREA
+            )
+            side //= 2
+    return out
+
+
+@njit(cache=True)
+def tile_at(tiles: Array, n: int, u: float, v: float, footprint: float) -> tuple[float, float, float]:
+    """Colour of tile n at (u, v), which repeats with period 1; `footprint` is the width of a pixel in that unit."""
+    level = 0
+    side = TILE
+    while side > 8 and footprint * side > 1.4:
+        side //= 2
+        level += 1
+    row0, col0 = (0, 0) if level == 0 else (TILE, TILE - 2 * side)
+    x, y = (u - np.floor(u)) * side - 0.5, (v - np.floor(v)) * side - 0.5
+    fx, fy = np.floor(x), np.floor(y)
+    tx, ty = x - fx, y - fy
+    i0, j0 = int(fy) % side, int(fx) % side
+    i1, j1 = (i0 + 1) % side, (j0 + 1) % side
+    w00, w01, w10, w11 = (1 - tx) * (1 - ty), tx * (1 - ty), (1 - tx) * ty, tx * ty
+    i0, i1, j0, j1 = i0 + row0, i1 + row0, j0 + col0, j1 + col0
+    r = w00 * tiles[n, i0, j0, 0] + w01 * tiles[n, i0, j1, 0] + w10 * tiles[n, i1, j0, 0] + w11 * tiles[n, i1, j1, 0]
+    g = w00 * tiles[n, i0, j0, 1] + w01 * tiles[n, i0, j1, 1] + w10 * tiles[n, i1, j0, 1] + w11 * tiles[n, i1, j1, 1]
+    b = w00 * tiles[n, i0, j0, 2] + w01 * tiles[n, i0, j1, 2] + w10 * tiles[n, i1, j0, 2] + w11 * tiles[n, i1, j1, 2]
+    return r, g, b
