@@ -120,7 +120,8 @@ def cut(
     if block > 1:
         frame, origin = _block_means(frame, frame_23, size, block)
         frame_23 = compose(frame_23, compose(np.array([[1, 0, origin[0]], [0, 1, origin[1]]]), enlarging(block)))
-    crop = cv2.warpAffine(np.ascontiguousarray(frame), frame_23, (size, size), flags=cv2.INTER_LINEAR)
+    crop = np.empty((size, size, 3), np.uint8)
+    warp(frame, frame_23, crop)
     return crop, affine_23
 
 
@@ -138,9 +139,19 @@ def decode(encoded: np.ndarray | bytes, reduce: int = 1) -> np.ndarray | None:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def enlarging(factor: int) -> np.ndarray:
-    """The affine (2, 3) from pixels of a picture reduced by a whole factor to those of the full one."""
-    return np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]], np.float64)
+def warp(image: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
+    """Resample an image (H, W, 3) uint8 bilinearly into `out` (S, S, 3) by the affine between them; black outside.
+
+    OpenCV warps four channels in less than half the time of three, conversions included, with the same result.
+    """
+    padded = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
+    cv2.cvtColor(cv2.warpAffine(padded, affine, out.shape[1::-1], flags=cv2.INTER_LINEAR), cv2.COLOR_RGBA2RGB, dst=out)
+
+
+def enlarging(factor: np.ndarray | int) -> np.ndarray:
+    """Affines (..., 2, 3) from pixels of a picture reduced by whole factors (...) to those of the full one."""
+    factor = np.asarray(factor, np.float64)[..., None, None]
+    return np.concatenate((factor * np.eye(2), np.broadcast_to((factor - 1) / 2, (*factor.shape[:-2], 2, 1))), -1)
 
 
 def _frame(image: np.ndarray | bytes | Path, shrink: float) -> tuple[np.ndarray, int]:

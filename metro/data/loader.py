@@ -250,12 +250,10 @@ class _Batches(Dataset[Batch | MetroError]):
         """Decode and warp; a picture more than twice too large is decoded at half its size, which also averages."""
         shrink_B = np.abs(np.linalg.det(warp_B23[:, :, :2])) ** -0.5  # stored pixels per crop pixel
         reduce_B = 2 ** np.clip(np.floor(np.log2(shrink_B)), 0, 3).astype(int)
+        warp_B23 = crop.compose(warp_B23, crop.enlarging(reduce_B))
         image_BSS3 = np.empty((len(index_B), self._size, self._size, 3), np.uint8)
         for i, (d, row) in enumerate(zip(*self._rows(index_B), strict=True)):
-            reduce = int(reduce_B[i])
-            stored = self._datasets[d].image(int(row), reduce)
-            warp_23 = crop.compose(warp_B23[i], crop.enlarging(reduce))
-            cv2.warpAffine(stored, warp_23, (self._size, self._size), dst=image_BSS3[i], flags=cv2.INTER_LINEAR)
+            crop.warp(self._datasets[d].image(int(row), int(reduce_B[i])), warp_B23[i], image_BSS3[i])
         return image_BSS3
 
     def _pose_labels(
