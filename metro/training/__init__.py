@@ -1,0 +1,1 @@
+"""Training: the loop, the learning-rate schedules and the checkpoints."""

@@ -1,0 +1,197 @@
+"""Checkpoints: a folder with ``model.safetensors``, ``checkpoint.json`` and, to resume, ``training.pt``.
+
+A checkpoint is written under a temporary name, synced and renamed, and carries the sha256 of its files: a reader sees
+a whole one or none. `checkpoint.json` holds the resolved parameters, the step, the metrics and the digest of the body
+model it was trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from metro import __version__
+from metro.config import Params, load_params
+from metro.errors import MetroError
+
+WEIGHTS, META, TRAINING = "model.safetensors", "checkpoint.json", "training.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk; weights are read, and their checksum verified, when asked for."""
+
+    folder: Path
+    params: Params
+    step: int
+    metrics: dict[str, float]
+    body_digest: str
+    sha256: dict[str, str]
+
+    def weights(self) -> dict[str, Tensor]:
+        """State dict in float32 (a checkpoint may be stored in half precision)."""
+        state = load_file(self._verified(WEIGHTS))
+        return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+    def training_state(self) -> dict[str, Any]:
+        """Optimizer, averaged weights and counters that an exact resume needs."""
+        if TRAINING not in self.sha256:
+            raise MetroError(f"{self.folder}: weights only, it can start a run but not resume one")
+        return torch.load(self._verified(TRAINING), map_location="cpu", weights_only=True)
+
+    def _verified(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise MetroError(f"{path}: missing, the checkpoint is incomplete; use another one or train again")
+        if sha256_of(path) != self.sha256.get(name):
+            raise MetroError(
+                f"{path}: checksum differs from {META}, the file is damaged; restore or delete the checkpoint"
+            )
+        return path
+
+
+def save_checkpoint(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    *,
+    params: Params,
+    step: int,
+    metrics: Mapping[str, float],
+    body_digest: str,
+    training_state: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a checkpoint atomically to `folder`, replacing one of that name.
+
+    `dtype` may store floats in half the space.
+
+    Raises
+    ------
+    MetroError
+        The disk is full or the folder cannot be written; nothing half-written stays behind.
+    """
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        if dtype is not None:
+            tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+        save_file(tensors, temporary / WEIGHTS)
+        if training_state is not None:
+            torch.save(dict(training_state), temporary / TRAINING)
+        meta = {
+            "format": 1,
+            "metro": __version__,
+            "step": step,
+            "metrics": dict(metrics),
+            "body": body_digest,
+            "sha256": {p.name: sha256_of(p) for p in sorted(temporary.iterdir())},
+            "params": params.model_dump(mode="json"),
+        }
+        (temporary / META).write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
+        for path in temporary.iterdir():
+            _sync(path)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+        _sync(folder.parent)
+    except OSError as err:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise MetroError(
+            f"{folder}: cannot write the checkpoint ({err.strerror or err}); make room or choose another folder"
+        ) from err
+    return folder
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Open a checkpoint folder. `open` names the one that ships with the project.
+
+    Raises
+    ------
+    MetroError
+        No such folder, not a checkpoint, or one of a later format.
+    """
+    folder = open_checkpoint() if str(path) == "open" else Path(path)
+    try:
+        meta = json.loads((folder / META).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise MetroError(
+            f"{folder}: not a checkpoint (no {META}); give the folder that training wrote, or `open`"
+        ) from None
+    except ValueError:
+        raise MetroError(f"{folder / META}: not valid JSON, the checkpoint is damaged") from None
+    if meta.get("format") != 1:
+        raise MetroError(f"{folder}: checkpoint format {meta.get('format')!r}, this version reads 1")
+    return Checkpoint(
+        folder=folder,
+        params=load_params(meta["params"]),
+        step=meta["step"],
+        metrics=meta["metrics"],
+        body_digest=meta["body"],
+        sha256=meta["sha256"],
+    )
+
+
+def open_checkpoint() -> Path:
+    """Folder of the open checkpoint that ships with the project."""
+    return Path(str(resources.files("metro") / "assets" / "open"))
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], origin: Path | str) -> None:
+    """Load `state` strictly; a mismatch names the first keys that differ.
+
+    Raises
+    ------
+    MetroError
+        The checkpoint belongs to another configuration.
+    """
+    own = model.state_dict()
+    wrong = [
+        f"{k} {_shape(state, k)} in the checkpoint, {_shape(own, k)} in the model"
+        for k in sorted(own.keys() | state.keys())
+        if _shape(own, k) != _shape(state, k)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise MetroError(
+            f"{origin}: checkpoint of another configuration: {'; '.join(wrong[:3])}{more}; "
+            "use the model section that is in its checkpoint.json"
+        )
+    model.load_state_dict(dict(state), strict=True)
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest complete ``step-*`` checkpoint in `folder`, if any."""
+    steps = sorted(p for p in Path(folder).glob("step-*") if (p / META).is_file())
+    return load_checkpoint(steps[-1]) if steps else None
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shape(state: Mapping[str, Tensor], key: str) -> str:
+    return "×".join(map(str, state[key].shape)) or "scalar" if key in state else "absent"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,351 @@
+"""The training loop: Lightning Fabric for devices and precision, everything else in plain sight.
+
+A step is a pure function of the seed, the step number and the state: batches, augmentation and masks are keyed by
+(seed, sample), dropout by (seed, step, rank), the learning rate by the step. A run killed at any moment therefore
+continues from its last checkpoint to the same weights as a run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from metro.body.bundle import BodyData, digest
+from metro.body.model import BodyModel
+from metro.config import Params, TrainConfig
+from metro.data.augment import normalise
+from metro.data.loader import make_loader
+from metro.data.shards import ShardDataset
+from metro.errors import MetroError
+from metro.mesh.sampling import Level
+from metro.model.losses import make_target, metro_loss
+from metro.model.metro import Metro, build_model
+from metro.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from metro.training.schedule import learning_rate
+
+RUN_SECTIONS = ("body", "sampling", "model", "train")
+"""Parameters that a run depends on; a resumed one must have the same."""
+Log = Callable[[Mapping[str, float], int], None]
+Validate = Callable[[Metro], Mapping[str, float]]
+Figure = Callable[[Metro, int], None]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run leaves behind."""
+
+    checkpoint: Checkpoint
+    """The best checkpoint by validation, or the last one where nothing was validated."""
+    curves: list[dict[str, float]]
+    """Log records, one per `log_every` steps and per validation, with their `step`."""
+
+
+def train(
+    params: Params,
+    datasets: Sequence[ShardDataset],
+    body: BodyData,
+    levels: Sequence[Level],
+    work: Path,
+    *,
+    log: Log | None = None,
+    validate: Validate | None = None,
+    figure: Figure | None = None,
+) -> TrainResult:
+    """Train a network, or go on with the run that `work` holds.
+
+    Parameters
+    ----------
+    params
+        Resolved parameters; `params.train.init` names the start weights.
+    datasets
+        Training sets, concatenated.
+    body, levels
+        Body model of the annotations and its mesh levels.
+    work
+        Folder of this run's checkpoints. A run found there is resumed; it must have the same parameters.
+    log
+        Called with scalars and the step, on rank 0.
+    validate
+        Gives the metrics of a network (averaged weights, evaluation mode); the smallest `mpjpe` is kept as best.
+    figure
+        Called with the network after each validation, to draw.
+
+    Raises
+    ------
+    MetroError
+        `work` holds another run, the loss or a gradient is not finite, or the disk is full.
+    """
+    config = params.train
+    fabric = Fabric(accelerator="auto", devices="auto" if _under_torchrun() else 1, precision=config.precision)
+    fabric.launch()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+
+    metro = build_model(params.model, body, levels)
+    if config.channels_last:
+        metro.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(metro, config, fused=fabric.device.type == "cuda")
+    run = _Run(params, digest(body), Path(work), metro, optimizer)
+    start = run.resume()
+    if start == 0:
+        load_start_weights(metro, config.init)
+        run.average = {k: v.detach().clone() for k, v in metro.state_dict().items()} if config.ema else None
+
+    network: Any = torch.compile(metro) if config.compile else metro
+    network, optimizer = fabric.setup(network, optimizer)
+    body_model = BodyModel(body).to(fabric.device)
+    loader = make_loader(
+        list(datasets),
+        params.model,
+        config,
+        training=True,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        start_step=start,
+        vertex_tokens=levels[-1].up.shape[1],
+    )
+    full = any(config.loss.level_weights[1:])
+    meter = _Meter(config.batch_size)
+    bar = tqdm(total=config.steps, initial=start, desc="train", unit="step", disable=not sys.stderr.isatty())
+    for step, batch in zip(range(start, config.steps), loader, strict=False):
+        meter.data_ready()
+        torch.manual_seed(hash((config.seed, step, fabric.global_rank)) % 2**63)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        network.train()
+        batch = {k: v.to(fabric.device, non_blocking=True) for k, v in batch.items()}
+        parts = _split(batch, config.accumulate)
+        terms: dict[str, Tensor] = {}
+        for i, part in enumerate(parts):
+            with fabric.no_backward_sync(network, enabled=i + 1 < len(parts)):
+                images = normalise(part["image"], part["colour"])
+                output = network(images, part["mask"], full=full)
+                losses = metro_loss(output, make_target(part, body_model, levels, params.model), config.loss)
+                fabric.backward(losses["total"] / len(parts))
+            for name, value in losses.items():
+                terms[name] = terms.get(name, 0.0) + value.detach() / len(parts)
+        norm = nn.utils.clip_grad_norm_(metro.parameters(), config.clip or math.inf)
+        _check_finite(terms["total"], norm, step, run.work)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        run.update_average(step)
+        meter.step_done()
+        bar.update()
+
+        done = step + 1
+        if done % config.log_every == 0 or done == config.steps:
+            means = {f"loss/{k}": float(v) for k, v in fabric.all_reduce(terms, reduce_op="mean").items()}
+            record = means | {"lr": learning_rate(step, config), "grad_norm": float(norm)} | meter.read(fabric.device)
+            if fabric.is_global_zero:
+                run.record(record, done, log)
+                bar.set_postfix(loss=f"{means['loss/total']:.3g}", img_s=f"{record['speed/images_per_s']:.0f}")
+                if bar.disable:
+                    print(
+                        f"step {done}/{config.steps}  loss {means['loss/total']:.4g}  "
+                        f"{record['speed/images_per_s']:.0f} img/s",
+                        flush=True,
+                    )
+        if validate and (done % config.validate_every == 0 or done == config.steps):
+            if fabric.is_global_zero:
+                with run.averaged():
+                    metrics = dict(validate(metro))
+                    run.keep_best(metrics, done)
+                    if figure:
+                        figure(metro, done)
+                run.record({f"validation/{k}": v for k, v in metrics.items()}, done, log)
+                print(
+                    f"step {done}/{config.steps}  validation " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items()),
+                    flush=True,
+                )
+            fabric.barrier()
+            meter.restart()
+        if done % config.save_every == 0 or done == config.steps:
+            if fabric.is_global_zero:
+                run.save(done)
+            fabric.barrier()
+            meter.restart()
+    bar.close()
+    best = run.work / "best"
+    chosen = best if validate else run.work / _step_name(config.steps)
+    return TrainResult(load_checkpoint(chosen), run.curves)
+
+
+def build_optimizer(metro: Metro, config: TrainConfig, fused: bool = False) -> torch.optim.Optimizer:
+    """Adam or AdamW; weight decay spares vectors (biases, norms) and position tables."""
+    named = [(n, p) for n, p in metro.named_parameters() if p.requires_grad]
+    decayed = [p for n, p in named if p.ndim > 1 and "position" not in n]
+    spared = [p for n, p in named if p.ndim <= 1 or "position" in n]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind([g for g in groups if g["params"]], lr=config.lr, fused=fused or None)
+
+
+def load_start_weights(metro: Metro, init: str) -> None:
+    """Start `metro` from `init`: `none`, `open` (the shipped checkpoint) or the folder of a checkpoint."""
+    if init != "none":
+        checkpoint = load_checkpoint(init)
+        load_weights(metro, checkpoint.weights(), checkpoint.folder)
+
+
+class _Run:
+    """State of a run on disk: checkpoints, best checkpoint, curves, averaged weights."""
+
+    def __init__(
+        self, params: Params, body_digest: str, work: Path, metro: Metro, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.params, self.body_digest, self.work = params, body_digest, work
+        self.metro, self.optimizer = metro, optimizer
+        self.average: dict[str, Tensor] | None = None
+        self.best = math.inf
+        self.metrics: dict[str, float] = {}
+        self.curves: list[dict[str, float]] = []
+        work.mkdir(parents=True, exist_ok=True)
+
+    def resume(self) -> int:
+        """Load the newest checkpoint and return the step to go on with; 0 when there is none."""
+        found = latest_checkpoint(self.work)
+        if found is None:
+            return 0
+        same = all(getattr(found.params, name) == getattr(self.params, name) for name in RUN_SECTIONS)
+        if not same or found.body_digest != self.body_digest:
+            raise MetroError(f"{self.work}: holds a run with other parameters; remove it or train in another folder")
+        state = found.training_state()
+        load_weights(self.metro, state["weights"], found.folder)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.best, self.metrics = state["average"], state["best"], state["metrics"]
+        self.curves = json.loads(state["curves"])
+        return found.step
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint of `step` and drop the ones that are no longer kept."""
+        state = {
+            "weights": self.metro.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "best": self.best,
+            "metrics": self.metrics,
+            "curves": json.dumps(self.curves),
+        }
+        self._write(_step_name(step), step, self.metrics, state)
+        for old in sorted(self.work.glob("step-*"))[: -self.params.train.keep]:
+            shutil.rmtree(old)
+
+    def keep_best(self, metrics: dict[str, float], step: int) -> None:
+        """Keep the weights the network now has if they are the best so far."""
+        self.metrics = metrics
+        if metrics["mpjpe"] < self.best:
+            self.best = metrics["mpjpe"]
+            self._write("best", step, metrics, None)
+
+    def record(self, scalars: Mapping[str, float], step: int, log: Log | None) -> None:
+        self.curves.append({"step": step, **scalars})
+        if log:
+            log(scalars, step)
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """Exponential moving average of weights and buffers; integer counters are copied.
+
+        The decay grows with the step, so that the average forgets the start weights early.
+        """
+        if self.average is None or self.params.train.ema is None:
+            return
+        decay = min(self.params.train.ema, (1 + step) / (10 + step))
+        for name, value in self.metro.state_dict().items():
+            mean = self.average[name] = self.average[name].to(value.device)
+            mean.lerp_(value, 1 - decay) if value.is_floating_point() else mean.copy_(value)
+
+    def averaged(self) -> _Averaged:
+        """Context in which the network has its averaged weights (if any) and is in evaluation mode."""
+        return _Averaged(self.metro, self.average)
+
+    def _write(self, name: str, step: int, metrics: Mapping[str, float], state: Mapping[str, Any] | None) -> None:
+        weights = self.average if self.average is not None else self.metro.state_dict()
+        save_checkpoint(
+            self.work / name,
+            weights,
+            params=self.params,
+            step=step,
+            metrics=metrics,
+            body_digest=self.body_digest,
+            training_state=state,
+        )
+
+
+class _Averaged:
+    def __init__(self, metro: Metro, average: Mapping[str, Tensor] | None) -> None:
+        self.metro, self.average = metro, average
+
+    def __enter__(self) -> None:
+        self.metro.eval()
+        if self.average is not None:
+            self.own = {k: v.detach().clone() for k, v in self.metro.state_dict().items()}
+            self.metro.load_state_dict(dict(self.average))
+
+    def __exit__(self, *_: object) -> None:
+        if self.average is not None:
+            self.metro.load_state_dict(self.own)
+
+
+class _Meter:
+    """Throughput, share of time spent waiting for data, and memory, since the last reading."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.restart()
+
+    def restart(self) -> None:
+        self.steps, self.waited, self.began = 0, 0.0, time.perf_counter()
+        self.last = self.began
+
+    def data_ready(self) -> None:
+        self.waited += time.perf_counter() - self.last
+
+    def step_done(self) -> None:
+        self.steps += 1
+        self.last = time.perf_counter()
+
+    def read(self, device: torch.device) -> dict[str, float]:
+        elapsed = time.perf_counter() - self.began
+        record = {
+            "speed/images_per_s": self.steps * self.batch_size / elapsed,
+            "speed/data_wait": self.waited / elapsed,
+        }
+        if device.type == "cuda":
+            record["memory/gpu_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+        self.restart()
+        return record
+
+
+def _check_finite(loss: Tensor, norm: Tensor, step: int, work: Path) -> None:
+    if not (math.isfinite(float(loss)) and math.isfinite(float(norm))):
+        raise MetroError(
+            f"train: loss {float(loss):.4g} and gradient norm {float(norm):.4g} at step {step + 1} are not finite; "
+            f"the last good checkpoint is in {work}; lower train.lr or set train.clip"
+        )
+
+
+def _split(batch: Mapping[str, Tensor], parts: int) -> list[dict[str, Tensor]]:
+    pieces = {k: v.chunk(parts) for k, v in batch.items()}
+    return [dict(zip(pieces, values, strict=True)) for values in zip(*pieces.values(), strict=True)]
+
+
+def _step_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _under_torchrun() -> bool:
+    return torch.distributed.is_torchelastic_launched()

@@ -1,0 +1,90 @@
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from metro.config import ModelConfig, Params
+from metro.errors import MetroError
+from metro.training import checkpoint as module
+from metro.training.checkpoint import latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
+
+
+def write(folder: Path, step: int = 3, **extra) -> Path:
+    torch.manual_seed(step)
+    params = Params(model=ModelConfig(image_size=96))
+    return save_checkpoint(
+        folder, nn.Linear(3, 2).state_dict(), params=params, step=step, metrics={"mpjpe": 1.5}, body_digest="b", **extra
+    )
+
+
+def test_round_trip_keeps_weights_params_and_metrics(tmp_path):
+    write(tmp_path / "c", training_state={"average": {"weight": torch.ones(2)}})
+    loaded = load_checkpoint(tmp_path / "c")
+    torch.manual_seed(3)
+    assert torch.equal(loaded.weights()["weight"], nn.Linear(3, 2).weight)
+    assert loaded.params == Params(model=ModelConfig(image_size=96))
+    assert (loaded.step, loaded.metrics, loaded.body_digest) == (3, {"mpjpe": 1.5}, "b")
+    assert torch.equal(loaded.training_state()["average"]["weight"], torch.ones(2))
+
+
+def test_half_precision_storage_is_read_as_float32(tmp_path):
+    full, half = write(tmp_path / "full"), write(tmp_path / "half", dtype=torch.float16)
+    weights = load_checkpoint(half).weights()["weight"]
+    assert weights.dtype == torch.float32
+    assert torch.allclose(weights, load_checkpoint(full).weights()["weight"], atol=1e-3)
+    assert (half / module.WEIGHTS).stat().st_size < (full / module.WEIGHTS).stat().st_size
+
+
+def test_writing_is_byte_identical(tmp_path):
+    a, b = write(tmp_path / "a"), write(tmp_path / "b")
+    assert (a / module.WEIGHTS).read_bytes() == (b / module.WEIGHTS).read_bytes()
+    assert (a / module.META).read_text() == (b / module.META).read_text()
+
+
+@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes()[:-8]), Path.unlink])
+def test_damaged_weights_are_refused(tmp_path, damage):
+    folder = write(tmp_path / "c")
+    damage(folder / module.WEIGHTS)
+    with pytest.raises(MetroError, match="damaged|missing"):
+        load_checkpoint(folder).weights()
+
+
+def test_what_is_not_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(MetroError, match="not a checkpoint"):
+        load_checkpoint(tmp_path)
+    folder = write(tmp_path / "c")
+    meta = json.loads((folder / module.META).read_text())
+    (folder / module.META).write_text(json.dumps(meta | {"format": 9}))
+    with pytest.raises(MetroError, match="format 9"):
+        load_checkpoint(folder)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_half_file(tmp_path, monkeypatch):
+    folder = write(tmp_path / "c")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(MetroError, match="No space left on device"):
+        write(folder, step=4)
+    assert load_checkpoint(folder).step == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_weights_of_another_configuration_name_the_first_keys():
+    with pytest.raises(MetroError, match=r"bias 4 in the checkpoint, 2 in the model.*weight 4×3.*2×3"):
+        load_weights(nn.Linear(3, 2), nn.Linear(3, 4).state_dict(), "x")
+
+
+def test_latest_checkpoint_ignores_a_partial_one(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    write(tmp_path / "step-00000002", step=2)
+    (tmp_path / "step-00000004").mkdir()
+    (tmp_path / ".step-00000006.partial").mkdir()
+    found = latest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.step == 2

@@ -1,0 +1,148 @@
+"""Training as a whole, on a handful of images: it learns, it resumes exactly, it stops where it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from metro.errors import MetroError
+from metro.training.checkpoint import load_checkpoint
+from metro.training.engine import build_optimizer, train
+from tests.training.conftest import Setting, small_params
+
+
+def losses(result) -> list[float]:
+    return [record["loss/total"] for record in result.curves if "loss/total" in record]
+
+
+def validate(model) -> dict[str, float]:
+    """A metric that the weights decide: what the network answers to a fixed image."""
+    assert not model.training
+    image = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
+    with torch.no_grad():
+        return {"mpjpe": float(model(image).vertices[0].abs().mean())}
+
+
+def test_it_learns(setting: Setting, tmp_path: Path):
+    still = {"flip": 0.0, "rotation_off": 1.0, "scale_sd": 0.0, "colour": 0.0}
+    params = small_params(steps=80, lr=3e-3, ema=None, save_every=80, mask={"joints": 0, "vertices": 0}, augment=still)
+    history = losses(train(params, setting.datasets, setting.body, setting.levels, tmp_path))
+    assert sum(history[-10:]) < 0.7 * sum(history[:10])
+
+
+def test_an_interrupted_run_continues_to_the_same_weights(setting: Setting, tmp_path: Path):
+    class Killed(Exception):
+        pass
+
+    def kill_at_5(scalars, step):
+        if step == 5:
+            raise Killed
+
+    arguments = (setting.params, setting.datasets, setting.body, setting.levels)
+    whole = train(*arguments, tmp_path / "whole", validate=validate)
+    with pytest.raises(Killed):
+        train(*arguments, tmp_path / "cut", log=kill_at_5, validate=validate)
+    resumed = train(*arguments, tmp_path / "cut", validate=validate)
+    assert losses(resumed) == losses(whole)
+    for name in ("best", "step-00000006"):
+        ours, theirs = (load_checkpoint(tmp_path / run / name) for run in ("cut", "whole"))
+        assert ours.sha256["model.safetensors"] == theirs.sha256["model.safetensors"]
+    assert resumed.checkpoint.metrics == whole.checkpoint.metrics
+
+
+def test_only_the_last_checkpoints_and_the_best_are_kept(setting: Setting, tmp_path: Path):
+    train(setting.params, setting.datasets, setting.body, setting.levels, tmp_path, validate=validate)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "step-00000004", "step-00000006"]
+
+
+def test_a_finished_run_is_not_trained_again(setting: Setting, tmp_path: Path):
+    arguments = (setting.params, setting.datasets, setting.body, setting.levels, tmp_path)
+    first = train(*arguments)
+    steps = []
+    again = train(*arguments, log=lambda scalars, step: steps.append(step))
+    assert not steps
+    assert again.curves == first.curves
+
+
+def test_a_folder_with_another_run_is_refused(setting: Setting, tmp_path: Path):
+    train(small_params(steps=2), setting.datasets, setting.body, setting.levels, tmp_path)
+    with pytest.raises(MetroError, match="other parameters"):
+        train(small_params(steps=2, lr=0.5), setting.datasets, setting.body, setting.levels, tmp_path)
+
+
+def test_a_diverging_run_stops_with_a_message(setting: Setting, tmp_path: Path):
+    params = small_params(steps=30, lr=1e30, clip=None)
+    with pytest.raises(MetroError, match=r"not finite.*train\.lr"):
+        train(params, setting.datasets, setting.body, setting.levels, tmp_path)
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch(setting: Setting, tmp_path: Path):
+    """All samples have all labels, so the mean of the halves is the mean of the whole; batch norm is the difference."""
+    first = []
+    for parts in (1, 2):
+        params = small_params(steps=1, accumulate=parts, log_every=1)
+        result = train(params, setting.datasets, setting.body, setting.levels, tmp_path / str(parts))
+        first.append(losses(result)[0])
+    assert first[0] == pytest.approx(first[1], rel=0.05)
+
+
+def test_start_weights_come_from_a_checkpoint(setting: Setting, tmp_path: Path):
+    trained = train(small_params(steps=2), setting.datasets, setting.body, setting.levels, tmp_path / "a")
+    params = small_params(steps=1, lr=0.0, ema=None, init=str(trained.checkpoint.folder))
+    started = train(params, setting.datasets, setting.body, setting.levels, tmp_path / "b")
+    ours, theirs = started.checkpoint.weights(), trained.checkpoint.weights()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours if "running" not in k and "tracked" not in k)
+
+
+def test_weight_decay_spares_vectors_and_positions(setting: Setting):
+    from metro.model.metro import build_model
+
+    model = build_model(setting.params.model, setting.body, setting.levels)
+    names = {id(p): n for n, p in model.named_parameters()}
+    decayed, spared = build_optimizer(model, setting.params.train).param_groups
+    assert all(p.ndim > 1 and "position" not in names[id(p)] for p in decayed["params"])
+    assert len(decayed["params"]) + len(spared["params"]) == len(names)
+
+
+KILLED_RUN = """
+import sys
+from pathlib import Path
+import torch
+from metro.body.bundle import load_body
+from metro.config import load_params
+from metro.data.shards import ShardDataset
+from metro.mesh.sampling import load_sampling
+from metro.training.engine import train
+torch.set_num_threads(1)
+params, shard, sampling, work = sys.argv[1:]
+train(load_params(params), [ShardDataset([Path(shard)])], load_body("open"), load_sampling(Path(sampling)), Path(work))
+"""
+
+
+def test_kill_9_then_the_same_command_gives_the_same_weights(setting: Setting, tmp_path: Path):
+    from metro.mesh.sampling import save_sampling
+
+    save_sampling(tmp_path / "sampling.npz", setting.levels)
+    params = small_params(steps=12, save_every=2)
+    (tmp_path / "params.yaml").write_text(json.dumps(params.model_dump(mode="json")))
+    command = [sys.executable, "-c", KILLED_RUN, str(tmp_path / "params.yaml"), str(setting.datasets[0].paths[0]),
+               str(tmp_path / "sampling.npz"), str(tmp_path / "work")]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not list((tmp_path / "work").glob("step-*")) and time.time() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    whole = train(params, setting.datasets, setting.body, setting.levels, tmp_path / "whole")
+    resumed = load_checkpoint(tmp_path / "work" / "step-00000012")
+    assert resumed.sha256["model.safetensors"] == whole.checkpoint.sha256["model.safetensors"]
+    assert not list((tmp_path / "work").glob(".*"))
