@@ -131,8 +131,8 @@ def _licensed_file(kind: str, gender: str, path: Path | None) -> Path:
         return expected
     free = "open_hand" if kind == "mano" else "open"
     raise MetroError(
-        f"{expected}: no such file. body.kind={kind} needs a licensed model: register at {REGISTER[kind]}, download it, "
-        f"run `metro body convert DOWNLOADED_FILE {expected.with_suffix('.npz')}` and set body.path to the result; "
+        f"{expected}: no such file. body.kind={kind} needs a licensed model: register at {REGISTER[kind]}, download "
+        f"it, run `metro body convert DOWNLOADED_FILE {expected.with_suffix('.npz')}` and set body.path to the result; "
         f"or use body.kind={free}, which is free and ships with the project"
     )
 

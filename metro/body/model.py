@@ -176,11 +176,10 @@ class BodyModel(nn.Module):
             The model has no such regressor.
         """
         if name not in self._regressors:
-            hint = (
-                "" if self.kind != "smpl" else f"; put {H36M_FILE} and {EXTRA_FILE} beside the model and convert again"
-            )
-            have = ", ".join(self._regressors) or "none"
-            raise MetroError(f"the {self.kind} model has no regressor {name!r}; it has {have}{hint}")
+            message = f"the {self.kind} model has no regressor {name!r}; it has {', '.join(self._regressors)}"
+            if self.kind == "smpl":
+                message += f" (put {H36M_FILE} and {EXTRA_FILE} beside the model file and convert it again)"
+            raise MetroError(message)
         return getattr(self, f"regressor_{name}") @ vertices
 
 

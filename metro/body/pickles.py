@@ -10,8 +10,9 @@ from __future__ import annotations
 import collections
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,8 +23,10 @@ _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _SPARSE = ("csc_matrix", "csr_matrix", "coo_matrix", "csc_array", "csr_array", "coo_array")
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, stream: IO[bytes] | None = None) -> Any:
     """Load a pickle, also one written by Python 2, if it holds nothing but data.
+
+    With `stream` the pickle is what follows there, for pickles inside other files; `path` names it in messages.
 
     chumpy nodes and sparse matrices come back as stand-ins; `plain` turns one into its array or matrix. Whoever needs a
     value calls it, because a file may hold nodes that have no plain value and that nobody needs.
@@ -34,7 +37,7 @@ def read_pickle(path: Path) -> Any:
         The file is missing, is no pickle, is broken, or asks for a class that is not on the list.
     """
     try:
-        with Path(path).open("rb") as file:
+        with nullcontext(stream) if stream is not None else Path(path).open("rb") as file:
             return _Unpickler(file, encoding="latin1").load()
     except _RefusedError as err:
         raise MetroError(f"{path}: refused, it asks for {err}, which is neither an array nor plain data") from None
@@ -135,6 +138,11 @@ def _new_node(cls: Any, base: Any, state: Any) -> _Node:
     return cls()
 
 
+def _no_bytes() -> bytes:
+    """How Python 3 writes empty bytes into the old protocols."""
+    return b""
+
+
 class _ArrayType:
     """Stands in for `numpy.ndarray`, which pickles name but must not call."""
 
@@ -184,6 +192,7 @@ _ALLOWED: dict[tuple[str, str], type | Callable[..., Any]] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in (set, frozenset, complex)},
     **{(module, "object"): object for module in ("builtins", "__builtin__")},
+    **{(module, "bytes"): _no_bytes for module in ("builtins", "__builtin__")},
     **{(module, "_reconstructor"): _new_node for module in ("copyreg", "copy_reg")},
     ("_codecs", "encode"): _encode,
 }

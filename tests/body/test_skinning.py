@@ -188,6 +188,12 @@ def test_hand_regressor_is_joints_and_tips(hand):
     torch.testing.assert_close(joints[tips], out.vertices[0, [745, 317, 445, 556, 673]])
 
 
+def test_kinematic_regressor_reads_the_rest_joints_off_a_mesh(body):
+    betas = random_inputs(body, 2)[1]
+    out = BodyModel(body)(torch.zeros(2, 72), betas)
+    torch.testing.assert_close(BodyModel(body).regress("kinematic", out.vertices), out.joints, atol=1e-6, rtol=0)
+
+
 def test_no_state_and_device_follows(body):
     model = BodyModel(body)
     assert not model.state_dict()
@@ -202,5 +208,5 @@ def test_no_state_and_device_follows(body):
 
 
 def test_unknown_regressor_is_named(hand):
-    with pytest.raises(MetroError, match=r"no regressor 'h36m17'; it has hand21$"):
+    with pytest.raises(MetroError, match=r"no regressor 'h36m17'; it has hand21, kinematic$"):
         BodyModel(hand).regress("h36m17", torch.zeros(1, 778, 3))
