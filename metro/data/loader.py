@@ -9,6 +9,7 @@ Shapes: B batch (of this process), J joint, T query, S image side.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from metro.errors import MetroError
 Batch = dict[str, torch.Tensor]
 
 _PREFETCH = 2  # batches that each worker prepares ahead
+_FEISTEL_ROUNDS = 8
 _LABELS = ("joints_2d", "joints_3d", "pose_aa", "betas", "has_2d", "has_3d", "has_mesh", "center", "scale", "affine")
 
 
@@ -228,7 +230,9 @@ class _Batches(Dataset[Batch | MetroError]):
             here = dataset_B == d
             turn = round_B[here] * self._quotas[d] + slot_B[here] - bounds[d]
             epoch_B[here], place = np.divmod(turn, len(dataset))
-            index_B[here] = self._firsts[d] + permute(self._seed + d + 1, epoch_B[here], place, len(dataset))
+            if self._quotas[d] != len(dataset):  # else the round's own order will do
+                place = permute(self._seed + d + 1, epoch_B[here], place, len(dataset))
+            index_B[here] = self._firsts[d] + place
         return index_B, epoch_B
 
     def _rows(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -278,20 +282,23 @@ class _Batches(Dataset[Batch | MetroError]):
 def permute(seed: int, epoch_B: np.ndarray, place_B: np.ndarray, count: int) -> np.ndarray:
     """What stands at `place` of the permutation of range(count) that belongs to (seed, epoch).
 
-    A Feistel network over the next even power of two, walked until it lands in the range (Black and Rogaway 2002): any
-    place costs the same, and no permutation is stored. Unlike a library's shuffle it cannot change between versions.
+    A Feistel network over a grid of about √count rows and columns, walked until it lands in the range (Black and
+    Rogaway 2002): any place costs the same, and no permutation is stored. Unlike a library's shuffle it cannot change
+    between versions.
     """
-    half = max(1, -(-int(count - 1).bit_length() // 2))
-    low = np.uint64((1 << half) - 1)
+    rows = math.isqrt(count - 1) + 1
+    columns = -(-count // rows)  # rows · columns - count < rows: hardly ever a second walk
     key_B = augment.sample_keys(seed, epoch_B, np.full(len(place_B), count))
-    rounds_BK = augment.random_bits(key_B, 0, 6)
+    rounds_BK = augment.random_bits(key_B, 0, _FEISTEL_ROUNDS)
     value_B = np.asarray(place_B).astype(np.uint64)
     outside_B = np.ones(len(value_B), bool)
     while outside_B.any():
-        left, right = value_B[outside_B] >> np.uint64(half), value_B[outside_B] & low
-        for round_B in rounds_BK[outside_B].T:
-            left, right = right, left ^ (augment.mix(right ^ round_B) & low)
-        value_B[outside_B] = (left << np.uint64(half)) | right
+        halves = list(np.divmod(value_B[outside_B], np.uint64(columns)))
+        for k, round_B in enumerate(rounds_BK[outside_B].T):
+            side = k % 2
+            scattered_B = augment.mix(halves[1 - side] ^ round_B) >> np.uint64(1)  # the sum cannot overflow
+            halves[side] = (halves[side] + scattered_B) % np.uint64((rows, columns)[side])
+        value_B[outside_B] = halves[0] * np.uint64(columns) + halves[1]
         outside_B = value_B >= count
     return value_B.astype(np.int64)
 
