@@ -48,7 +48,7 @@ def test_writing_is_byte_identical(tmp_path):
 def test_damaged_weights_are_refused(tmp_path, damage):
     folder = write(tmp_path / "c")
     damage(folder / module.WEIGHTS)
-    with pytest.raises(MetroError, match="damaged|missing"):
+    with pytest.raises(MetroError, match=r"damaged|missing"):
         load_checkpoint(folder).weights()
 
 

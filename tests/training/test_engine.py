@@ -39,16 +39,16 @@ def test_it_learns(setting: Setting, tmp_path: Path):
 
 
 def test_an_interrupted_run_continues_to_the_same_weights(setting: Setting, tmp_path: Path):
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill_at_5(scalars, step):
         if step == 5:
-            raise Killed
+            raise KilledError
 
     arguments = (setting.params, setting.datasets, setting.body, setting.levels)
     whole = train(*arguments, tmp_path / "whole", validate=validate)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(*arguments, tmp_path / "cut", log=kill_at_5, validate=validate)
     resumed = train(*arguments, tmp_path / "cut", validate=validate)
     assert losses(resumed) == losses(whole)
