@@ -1,0 +1,1 @@
+"""Export: deployable bundles, ONNX and torch.export programs, and the predictor."""

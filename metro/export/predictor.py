@@ -1,0 +1,339 @@
+"""The predictor: images and boxes in, meshes and joints out.
+
+Frames: predictions are in camera axes (x right, y down, z forward), metres, relative to the root (pelvis or wrist).
+Pixels are OpenCV's (integers are pixel centres). Files meant for 3D viewers (OBJ, GLB) are turned to y up, facing the
+viewer, as those formats expect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from metro.data.augment import normalise
+from metro.data.crop import cut
+from metro.errors import MetroError
+from metro.export.bundle import CONTEXT, Bundle
+from metro.viz.overlay import Image, mesh_overlay, perspective_translation, project, skeleton
+
+Picture = Path | str | np.ndarray
+Box = Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the network says about one person or hand."""
+
+    vertices: np.ndarray
+    """(V, 3) full mesh, metres, camera axes, root-relative."""
+    joints: np.ndarray
+    """(J, 3) joints regressed from the mesh."""
+    camera: np.ndarray
+    """(3,) weak-perspective s, tx, ty: a point falls on s (xy + t) in the crop, whose sides are -1 and 1."""
+    affine: np.ndarray
+    """(2, 3) from image pixels to crop pixels."""
+    crop_size: int
+    """Side of the crop, pixels."""
+    image_size: tuple[int, int]
+    """Width and height of the image."""
+    box: tuple[float, float, float, float]
+    """x, y, width, height of the box that was asked for, image pixels."""
+    faces: np.ndarray
+    """(F, 3) triangles, anticlockwise seen from outside."""
+    joint_set: str
+    """Names the joints, see `metro.body.joints`."""
+    joint_names: tuple[str, ...]
+    source: str = ""
+    """Path of the image, if it came from a file."""
+
+    @property
+    def joints_2d(self) -> np.ndarray:
+        """(J, 2) joints in image pixels."""
+        return self.to_image(project(self.joints, self.camera, self.crop_size))
+
+    def to_image(self, crop_N2: ArrayLike) -> np.ndarray:
+        """Crop pixels (N, 2) to image pixels."""
+        return (np.asarray(crop_N2, np.float64) - self.affine[:, 2]) / self.affine[0, 0]
+
+    def translation(self, focal: float | None = None) -> np.ndarray:
+        """(3,) metres: adding it to the vertices places them before a pinhole camera of the whole image.
+
+        The principal point is the image's centre. `focal` is in pixels; none: the image's diagonal, a common field of
+        view. Distance is proportional to it, so it is only as true as the focal length is.
+        """
+        width, height = self.image_size
+        centre = ((width - 1) / 2, (height - 1) / 2)
+        return perspective_translation(self.camera, self.crop_size, self.affine, focal or self.focal, centre)
+
+    @property
+    def focal(self) -> float:
+        """Focal length in pixels that is assumed when none is given: the diagonal of the image."""
+        return float(np.hypot(*self.image_size))
+
+    def overlay(self, image: Picture | None = None, *, joints: bool = False) -> Image:
+        """The mesh (and skeleton) over the image; none: the file it came from."""
+        if image is None and not self.source:
+            raise MetroError("overlay: the prediction came from an array, pass that image")
+        canvas = read_image(self.source if image is None else image)
+        if canvas.shape[1::-1] != self.image_size:
+            raise MetroError(f"overlay: image of {_size(canvas)}, the prediction is for {_times(self.image_size)}")
+        canvas = mesh_overlay(canvas, self.vertices, self.faces, self.camera, affine=self.affine, size=self.crop_size)
+        return skeleton(canvas, self.joints_2d, self.joint_set) if joints else canvas
+
+    def save_obj(self, path: Path | str) -> Path:
+        """Write the mesh as Wavefront OBJ (metres, y up)."""
+        lines = ["# metres, y up, root-relative"]
+        lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in self._upright()]
+        lines += [f"f {a} {b} {c}" for a, b, c in self.faces + 1]
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def save_glb(self, path: Path | str) -> Path:
+        """Write the mesh as binary glTF (metres, y up)."""
+        import trimesh
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        material = trimesh.visual.material.PBRMaterial(
+            baseColorFactor=[140, 165, 210, 255], metallicFactor=0.0, roughnessFactor=0.7
+        )
+        mesh = trimesh.Trimesh(self._upright(), self.faces, process=False)
+        mesh.visual = trimesh.visual.TextureVisuals(material=material)
+        path.write_bytes(trimesh.exchange.gltf.export_glb(trimesh.Scene(mesh), include_normals=True))
+        return path
+
+    def to_json(self, *, vertices: bool = False) -> str:
+        """The prediction as JSON; `vertices` adds the mesh, which is long."""
+        record: dict[str, Any] = {
+            "image": self.source,
+            "image_size": list(self.image_size),
+            "box_xywh": [float(x) for x in self.box],
+            "units": "metres, camera axes (x right, y down, z forward), relative to the root; 2D in image pixels",
+            "joint_names": list(self.joint_names),
+            "joints": np.round(self.joints, 5).tolist(),
+            "joints_2d": np.round(self.joints_2d, 2).tolist(),
+            "camera": [round(float(x), 6) for x in self.camera],
+            "crop": {"size": self.crop_size, "affine": np.round(self.affine, 6).tolist()},
+            "perspective": {
+                "focal": round(self.focal, 3),
+                "translation": np.round(self.translation(), 5).tolist(),
+                "note": "for an assumed focal length, the image's diagonal in pixels",
+            },
+        }
+        if vertices:
+            record["vertices"] = np.round(self.vertices, 5).tolist()
+        return json.dumps(record)
+
+    def _upright(self) -> np.ndarray:
+        return self.vertices.astype(np.float64) * [1, -1, -1]
+
+
+class Predictor:
+    """Applies a network to images.
+
+    Parameters
+    ----------
+    bundle
+        Network, faces and joint names (`metro.load` makes one from a path).
+    device
+        Where to run; none: a GPU if there is one.
+    """
+
+    def __init__(self, bundle: Bundle, device: torch.device | str | None = None) -> None:
+        self.bundle = bundle
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.model = bundle.model.to(self.device).eval()
+        except (RuntimeError, AssertionError) as err:
+            raise MetroError(
+                f"device {device!r} cannot be used ({str(err).splitlines()[0]}); try device='cpu'"
+            ) from None
+
+    def __call__(
+        self,
+        images: Picture | Sequence[Picture],
+        boxes: Box | Sequence[Box | Sequence[Box] | None] | None = None,
+        *,
+        batch_size: int = 16,
+        left_hand: bool = False,
+    ) -> list[Prediction]:
+        """Predict, one result per box, in the order of images and boxes.
+
+        Parameters
+        ----------
+        images
+            A path or an (H, W[, C]) array, or a list of them. Files may be greyscale, have alpha (shown on white) or an
+            EXIF orientation, which is applied first; boxes refer to the upright image.
+        boxes
+            Tight boxes x, y, width, height in pixels. For one image: a box or a list of boxes. For a list of images: a
+            list with a box, a list of boxes or None for each. None is the largest square in the middle of the image.
+        batch_size
+            Crops per forward pass.
+        left_hand
+            For a hand model, which knows right hands only: the crop is mirrored and the result mirrored back.
+
+        Raises
+        ------
+        MetroError
+            An image cannot be read, or a box is not four finite numbers, is empty, or lies outside its image.
+        """
+        single = isinstance(images, Path | str | np.ndarray)
+        pictures: Sequence[Picture] = [images] if single else images  # type: ignore[assignment, list-item]
+        wanted: Sequence[Any] = [boxes] if single else [None] * len(pictures) if boxes is None else boxes  # type: ignore[assignment]
+        if len(wanted) != len(pictures):
+            raise MetroError(f"{len(pictures)} images but boxes for {len(wanted)}; give one entry per image, or None")
+        if left_hand and self.bundle.model.config.joint_set != "HAND21":
+            raise MetroError("left_hand is for hand models; this one predicts bodies")
+        people: list[_Crop] = []
+        for picture, boxes_of_one in zip(pictures, wanted, strict=True):
+            people += self._crops(picture, boxes_of_one)
+        results: list[Prediction] = []
+        for start in range(0, len(people), batch_size):
+            results += self._forward(people[start : start + batch_size], left_hand)
+        return results
+
+    def _crops(self, picture: Picture, boxes: Any) -> list[_Crop]:
+        image = read_image(picture)
+        name = str(picture) if isinstance(picture, Path | str) else ""
+        height, width = image.shape[:2]
+        size = self.model.config.image_size
+        crops = []
+        for box in _boxes(boxes, name or "image"):
+            if box is None:
+                side = min(width, height)
+                x, y, w, h = (width - side) / 2, (height - side) / 2, side, side  # no context: it is all there is
+            else:
+                x, y, w, h = box
+                if w <= 0 or h <= 0 or x + w <= 0 or y + h <= 0 or x >= width or y >= height:
+                    raise MetroError(
+                        f"{name or 'image'}: box {','.join(f'{v:g}' for v in box)} is empty or outside the image of "
+                        f"{_size(image)}; boxes are x,y,width,height in pixels"
+                    )
+                side = max(w, h) * CONTEXT
+            centre = np.array([x + w / 2, y + h / 2])
+            crop, affine = cut(image, centre, side / 200, size, 1.0)
+            crops.append(_Crop(crop, affine, (float(x), float(y), float(w), float(h)), (width, height), name))
+        return crops
+
+    @torch.inference_mode()
+    def _forward(self, crops: list[_Crop], mirrored: bool) -> list[Prediction]:
+        pixels = np.stack([c.pixels[:, ::-1] if mirrored else c.pixels for c in crops])
+        images = torch.from_numpy(pixels).to(self.device)
+        output = self.model(normalise(images, torch.ones(len(crops), 3, device=self.device)))
+        assert output.mesh_joints is not None
+        vertices, joints, camera = (
+            t.float().cpu().numpy() for t in (output.vertices[-1], output.mesh_joints, output.camera)
+        )
+        faces = self.bundle.faces_F3
+        if mirrored:
+            vertices, joints = vertices * [-1, 1, 1], joints * [-1, 1, 1]
+            camera, faces = camera * [1, -1, 1], faces[:, ::-1]
+        return [
+            Prediction(
+                vertices=v.astype(np.float32),
+                joints=j.astype(np.float32),
+                camera=k.astype(np.float32),
+                affine=crop.affine,
+                crop_size=crop.pixels.shape[0],
+                image_size=crop.image_size,
+                box=crop.box,
+                faces=faces,
+                joint_set=self.model.config.joint_set,
+                joint_names=self.bundle.joint_names,
+                source=crop.source,
+            )
+            for crop, v, j, k in zip(crops, vertices, joints, camera, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _Crop:
+    pixels: np.ndarray
+    affine: np.ndarray
+    box: tuple[float, float, float, float]
+    image_size: tuple[int, int]
+    source: str
+
+
+def read_image(picture: Picture) -> Image:
+    """An image as (H, W, 3) uint8 RGB.
+
+    Files are turned upright by their EXIF orientation; alpha is laid on white; 16-bit greys are scaled to 8 bits.
+    Arrays are uint8 or floats in [0, 1], grey, RGB or RGBA.
+
+    Raises
+    ------
+    MetroError
+        The file is missing, is no image or is truncated; the array is not an image.
+    """
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture)
+    from PIL import Image as Pil
+    from PIL import ImageOps, UnidentifiedImageError
+
+    path = Path(picture)
+    try:
+        with Pil.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            image.load()
+    except FileNotFoundError:
+        raise MetroError(f"{path}: no such image") from None
+    except IsADirectoryError:
+        raise MetroError(f"{path}: is a folder; give image files") from None
+    except UnidentifiedImageError:
+        raise MetroError(f"{path}: not an image in a known format") from None
+    except (OSError, SyntaxError, ValueError, Pil.DecompressionBombError) as err:
+        raise MetroError(
+            f"{path}: unreadable image ({' '.join(str(err).split())[:120]}); is the file complete?"
+        ) from None
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, np.float64)
+        top = 65535 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else 255
+        return _from_array(np.clip(grey * 255 / top, 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        return _from_array(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
+
+
+def _from_array(array: np.ndarray) -> Image:
+    channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
+    if channels not in (1, 3, 4) or not array.size:
+        raise MetroError(f"image array of shape {array.shape}; expected (H, W), (H, W, 3) or (H, W, 4)")
+    if array.dtype.kind == "f" and np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1:
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise MetroError(f"image array of {array.dtype}; expected uint8, or floats in [0, 1]")
+    array = array.reshape(*array.shape[:2], channels)
+    if channels == 4:
+        alpha = array[..., 3:] / 255.0
+        array = np.rint(array[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def _boxes(boxes: Any, where: str) -> list[tuple[float, float, float, float] | None]:
+    if boxes is None:
+        return [None]
+    try:
+        table = np.atleast_2d(np.asarray(boxes, np.float64))
+    except (TypeError, ValueError):
+        table = np.empty((0, 0))
+    if table.ndim != 2 or table.shape[1:] != (4,) or not np.isfinite(table).all():
+        raise MetroError(f"{where}: a box is four finite numbers, x,y,width,height in pixels; got {boxes!r:.100}")
+    return [(row[0], row[1], row[2], row[3]) for row in table.tolist()]
+
+
+def _size(image: np.ndarray) -> str:
+    return _times((image.shape[1], image.shape[0]))
+
+
+def _times(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]} pixels"
