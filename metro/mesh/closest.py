@@ -67,69 +67,58 @@ def _search(points, normals, corners, centre, radius, first):  # type: ignore[no
     weights = np.zeros((count, 3))
     squared = np.full(count, np.inf)
     for n in range(count):
-        for attempt in range(2):
-            use_normal = attempt == 0 and len(normals) > 0
+        px, py, pz = points[n]
+        facing = len(normals) > 0
+        while face[n] < 0:
             for step in range(-1, total):
                 f = first[n] if step < 0 else step
                 if step >= 0:
-                    d2 = 0.0
-                    for k in range(3):
-                        d2 += (points[n, k] - centre[f, k]) ** 2
+                    dx, dy, dz = px - centre[f, 0], py - centre[f, 1], pz - centre[f, 2]
                     reach = np.sqrt(squared[n]) + radius[f]
-                    if d2 > reach * reach:
+                    if dx * dx + dy * dy + dz * dz > reach * reach:
                         continue
-                a, b, c = corners[f, 0], corners[f, 1], corners[f, 2]
-                if use_normal:
-                    normal = np.cross(b - a, c - a)
-                    if np.dot(normal, normals[n]) <= 0:
+                ax, ay, az = corners[f, 0]
+                bx, by, bz = corners[f, 1, 0] - ax, corners[f, 1, 1] - ay, corners[f, 1, 2] - az
+                cx, cy, cz = corners[f, 2, 0] - ax, corners[f, 2, 1] - ay, corners[f, 2, 2] - az
+                if facing:
+                    nx, ny, nz = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
+                    if nx * normals[n, 0] + ny * normals[n, 1] + nz * normals[n, 2] <= 0:
                         continue
-                u, v, w = _on_triangle(points[n], a, b, c)
-                d2 = 0.0
-                for k in range(3):
-                    d2 += (points[n, k] - (u * a[k] + v * b[k] + w * c[k])) ** 2
+                qx, qy, qz = px - ax, py - ay, pz - az
+                v, w = _on_triangle(
+                    bx * bx + by * by + bz * bz,
+                    bx * cx + by * cy + bz * cz,
+                    cx * cx + cy * cy + cz * cz,
+                    qx * bx + qy * by + qz * bz,
+                    qx * cx + qy * cy + qz * cz,
+                )
+                dx, dy, dz = qx - v * bx - w * cx, qy - v * by - w * cy, qz - v * bz - w * cz
+                d2 = dx * dx + dy * dy + dz * dz
                 if d2 < squared[n] or (d2 == squared[n] and f < face[n]):
                     squared[n], face[n] = d2, f
-                    weights[n, 0], weights[n, 1], weights[n, 2] = u, v, w
-            if face[n] >= 0:
-                break
+                    weights[n, 0], weights[n, 1], weights[n, 2] = max(1.0 - v - w, 0.0), v, w
+            facing = False  # no face looks its way: all of them count
     return face, weights, squared
 
 
 @numba.njit(cache=True)
-def _on_segment(p, a, b):  # type: ignore[no-untyped-def]
-    """Parameter in [0, 1] of the point of segment ab closest to p."""
-    d = b - a
-    length = np.dot(d, d)
-    if length == 0:
-        return 0.0
-    return min(max(np.dot(p - a, d) / length, 0.0), 1.0)
-
-
-@numba.njit(cache=True)
-def _on_triangle(p, a, b, c):  # type: ignore[no-untyped-def]
-    """Barycentric weights of the point of triangle abc closest to p."""
-    ab, ac, ap = b - a, c - a, p - a
-    d00, d01, d11 = np.dot(ab, ab), np.dot(ab, ac), np.dot(ac, ac)
-    d20, d21 = np.dot(ap, ab), np.dot(ap, ac)
-    area = d00 * d11 - d01 * d01
-    if area > 1e-14 * d00 * d11:
-        v = (d11 * d20 - d01 * d21) / area
-        w = (d00 * d21 - d01 * d20) / area
+def _on_triangle(bb, bc, cc, qb, qc):  # type: ignore[no-untyped-def]
+    """Weights (v, w) of the point v b + w c of the triangle (0, b, c) closest to q, from their inner products."""
+    area = bb * cc - bc * bc
+    if area > 1e-14 * bb * cc:
+        v, w = (cc * qb - bc * qc) / area, (bb * qc - bc * qb) / area
         if v >= 0 and w >= 0 and v + w <= 1:
-            return max(1 - v - w, 0.0), v, w
-    # Outside, or no area: the closest point lies on a side.
-    best, u0, v0, w0 = np.inf, 1.0, 0.0, 0.0
-    for side in range(3):
-        start, end = (a, b) if side == 0 else ((b, c) if side == 1 else (c, a))
-        t = _on_segment(p, start, end)
-        gap = p - (start + t * (end - start))
-        d2 = np.dot(gap, gap)
-        if d2 < best:
-            best = d2
-            if side == 0:
-                u0, v0, w0 = 1 - t, t, 0.0
-            elif side == 1:
-                u0, v0, w0 = 0.0, 1 - t, t
-            else:
-                u0, v0, w0 = t, 0.0, 1 - t
-    return u0, v0, w0
+            return v, w
+    # Outside, or no area: the closest point lies on a side. Compare |x|² - 2 x·q, its distance up to a constant.
+    s = min(max(qb / bb, 0.0), 1.0) if bb > 0 else 0.0
+    best, v, w = s * s * bb - 2 * s * qb, s, 0.0
+    s = min(max(qc / cc, 0.0), 1.0) if cc > 0 else 0.0
+    gap = s * s * cc - 2 * s * qc
+    if gap < best:
+        best, v, w = gap, 0.0, s
+    length = bb - 2 * bc + cc  # of the side from b to c
+    s = min(max((qc - qb - bc + bb) / length, 0.0), 1.0) if length > 0 else 0.0
+    gap = (1 - s) * (1 - s) * bb + 2 * s * (1 - s) * bc + s * s * cc - 2 * (1 - s) * qb - 2 * s * qc
+    if gap < best:
+        v, w = 1.0 - s, s
+    return v, w

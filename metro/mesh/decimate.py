@@ -14,6 +14,9 @@ The rules that decide which vertices survive:
 * A collapse renames the removed vertex in the faces and in the waiting edges without restoring the heap order, and
   drops the faces that have become degenerate. Edges whose ends have become equal are discarded when popped.
 * It stops when few enough vertices are left in use by faces.
+
+Where the surface is flat or mirror-symmetric, rounding decides. Quadrics and costs are therefore computed with the same
+matrix products, and equal the published procedure's to the last bit on the same machine.
 """
 
 from __future__ import annotations
@@ -25,8 +28,6 @@ import numpy.typing as npt
 
 from metro.errors import MetroError
 from metro.mesh.topology import Floats, Ints, edges, euler, is_manifold, is_watertight
-
-Quadric = tuple[float, ...]  # upper triangle of a symmetric 4x4 matrix, row by row
 
 
 def decimate(vertices_V3: Floats, faces_F3: Ints, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
@@ -54,11 +55,13 @@ def decimate(vertices_V3: Floats, faces_F3: Ints, count: int) -> tuple[npt.NDArr
     Raises
     ------
     MetroError
-        `count` is out of range, the mesh has stray vertices, or its topology does not allow so few vertices.
+        `count` is out of range, the mesh has stray or infinite vertices, or its topology does not allow so few.
     """
     total = len(vertices_V3)
     if len(np.unique(faces_F3)) != total or faces_F3.min() < 0 or faces_F3.max() >= total:
         raise MetroError(f"decimation: the faces must use each of the {total} vertices; remove stray vertices first")
+    if not np.isfinite(vertices_V3).all():
+        raise MetroError("decimation: some vertices are not finite; check the model file they come from")
     if not 3 <= count <= total:
         raise MetroError(f"decimation: cannot keep {count} of {total} vertices; choose between 3 and {total}")
     sound = is_manifold(faces_F3)
@@ -91,7 +94,7 @@ def vertex_quadrics(vertices_V3: Floats, faces_F3: Ints) -> npt.NDArray[np.float
     """
     corners = np.asarray(vertices_V3, np.float64)[faces_F3]
     plane = np.linalg.svd(np.concatenate([corners, np.ones((len(corners), 3, 1))], axis=2))[2][:, 3]  # (F, 4)
-    plane = plane / np.linalg.norm(plane[:, :3], axis=1, keepdims=True)
+    plane /= np.sqrt([[normal.dot(normal)] for normal in plane[:, :3]])
     quadrics = np.zeros((len(vertices_V3), 4, 4))
     np.add.at(quadrics, faces_F3.reshape(-1), np.repeat(plane[:, :, None] * plane[:, None, :], 3, axis=0))
     return quadrics
@@ -102,18 +105,17 @@ class Collapse:
 
     def __init__(self, vertices_V3: Floats, faces_F3: Ints, guarded: bool) -> None:
         self.guarded = guarded
-        self.points: list[tuple[float, float, float]] = [tuple(p) for p in np.asarray(vertices_V3, float).tolist()]
-        upper = np.triu_indices(4)
-        self.quadrics: list[Quadric] = [
-            tuple(q) for q in vertex_quadrics(vertices_V3, faces_F3)[:, upper[0], upper[1]].tolist()
-        ]
+        points = np.concatenate([vertices_V3, np.ones((len(vertices_V3), 1))], axis=1)
+        self.columns = list(points[:, :, None])  # homogeneous points
+        self.rows = list(points[:, None, :])
+        self.quadrics = list(vertex_quadrics(vertices_V3, faces_F3))
         self.faces: dict[int, list[int]] = dict(enumerate(faces_F3.tolist()))
-        self.faces_of: list[set[int]] = [set() for _ in self.points]
+        self.faces_of: list[set[int]] = [set() for _ in self.columns]
         for index, face in self.faces.items():
             for vertex in face:
                 self.faces_of[vertex].add(index)
         self.queue: list[list[float]] = []  # entries [cost, first, second], renamed in place
-        self.entries_of: list[list[list[float]]] = [[] for _ in self.points]
+        self.entries_of: list[list[list[float]]] = [[] for _ in self.columns]
         self.blocked: dict[int, list[list[float]]] = {}  # entries that the link condition held back, by end point
         pairs = edges(faces_F3)
         for first, second in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].tolist():
@@ -122,15 +124,16 @@ class Collapse:
             self.entries_of[first].append(entry)
             self.entries_of[second].append(entry)
 
-    def cost(self, first: int, second: int) -> tuple[float, bool, Quadric]:
+    def cost(self, first: int, second: int) -> tuple[float, bool, npt.NDArray[np.float64]]:
         """Cost of an edge, whether its second end is the one to remove, and the summed quadric."""
-        total = tuple(map(float.__add__, self.quadrics[first], self.quadrics[second]))
-        at_first, at_second = _evaluate(total, self.points[first]), _evaluate(total, self.points[second])
+        total = self.quadrics[first] + self.quadrics[second]
+        at_first = self.rows[first].dot(total).dot(self.columns[first]).item()
+        at_second = self.rows[second].dot(total).dot(self.columns[second]).item()
         return min(at_first, at_second), at_first < at_second, total
 
     def run(self, count: int) -> npt.NDArray[np.int64]:
         """Collapse edges until `count` vertices are in use or no edge is left; return the faces."""
-        in_use = len(self.points)
+        in_use = len(self.columns)
         while in_use > count and self.queue:
             entry = heapq.heappop(self.queue)
             first, second = int(entry[1]), int(entry[2])
@@ -199,14 +202,3 @@ class Collapse:
         border_first = any(self.on_boundary(first, w) for w in around_first)
         border_second = any(self.on_boundary(second, w) for w in around_second)
         return not (border_first and border_second) or self.on_boundary(first, second)
-
-
-def _evaluate(q: Quadric, p: tuple[float, float, float]) -> float:
-    """Squared distances to the planes of a quadric, summed: (p, 1) Q (p, 1)."""
-    x, y, z = p
-    return (
-        x * (q[0] * x + 2 * (q[1] * y + q[2] * z + q[3]))
-        + y * (q[4] * y + 2 * (q[5] * z + q[6]))
-        + z * (q[7] * z + 2 * q[8])
-        + q[9]
-    )

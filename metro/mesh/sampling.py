@@ -8,8 +8,11 @@ Legend: Vf vertices of the finer level, Vc of the coarser one.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +37,10 @@ class Level:
     indices: npt.NDArray[np.int64]
     """Vertices of the finer level that are kept, (Vc,), strictly ascending."""
     up: sp.csr_matrix
-    """Up-sampling (Vf, Vc): `finer ≈ up @ coarser`. Rows are barycentric (not negative, sum 1), so the result follows any
-    translation; rows of kept vertices are exact copies."""
+    """Up-sampling (Vf, Vc): `finer ≈ up @ coarser`. Rows are barycentric (not negative, sum 1), so the result follows
+    any translation; rows of kept vertices are exact copies."""
     faces: npt.NDArray[np.int32]
-    """Faces of this level, over its own vertices, (F, 3)."""
+    """Faces of this level, over its own vertices, (F, 3); none where a published file does not hold them."""
 
 
 def build_sampling(vertices_V3: Floats, faces_F3: Ints, sizes: Sequence[int] = (1723, 431)) -> list[Level]:
@@ -121,7 +124,7 @@ def save_sampling(path: Path | str, levels: Sequence[Level], meta: dict[str, Any
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     os.replace(partial, path)
 
 
@@ -151,9 +154,9 @@ def _read(path: Path | str) -> tuple[list[Level], dict[str, Any]]:
         levels = [_level(arrays, k) for k in range(header["levels"])]
     except FileNotFoundError:
         raise MetroError(f"{path}: no such file; the `sampling` stage makes it") from None
-    except (KeyError, ValueError, TypeError, OSError, EOFError) as err:
+    except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as err:
         raise MetroError(f"{path}: not a readable sampling file ({err}); build it again") from None
-    for finer, coarser in zip(levels, levels[1:], strict=False):
+    for finer, coarser in itertools.pairwise(levels):
         if coarser.up.shape[0] != len(finer.indices):
             raise MetroError(f"{path}: its levels do not fit together; build it again")
     return levels, header["meta"]

@@ -1,0 +1,136 @@
+"""The published mesh levels: `mesh_downsampling.npz` (body) and `mano_downsampling.npz` (hand).
+
+These files come with METRO's code, and in the same layout with GraphCMR, SPIN and Mesh Graphormer. Keys, each an array
+of Python objects:
+
+=====  ===========================================================================================
+D      selections, level k+1 × level k: one 1 per row
+U      up-sampling matrices, level k × level k+1: three entries per row
+F      faces of every level, the full mesh first (absent in GraphCMR's file)
+A, V   adjacency, template vertices: not used
+M      pickled objects of another library: never opened
+=====  ===========================================================================================
+
+The published U solves a least-squares problem per vertex: its weights reach from -2.5 to 3.5, and some rows do not sum
+to one, so it does not follow translations exactly. It is read as it is; `build_sampling` makes a barycentric one.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from metro.body.pickles import plain, read_pickle
+from metro.errors import MetroError
+from metro.mesh.sampling import Level
+from metro.mesh.topology import Ints
+
+
+def load_legacy(path: Path | str, faces_F3: Ints, count: int | None = None) -> list[Level]:
+    """Read a published file without running anything that is pickled in it.
+
+    Parameters
+    ----------
+    path
+        `mesh_downsampling.npz` or `mano_downsampling.npz`.
+    faces_F3
+        Faces of the full mesh it is to be used with.
+    count
+        Levels to read; all when left out. The hand's file has four, of which METRO uses the first.
+
+    Returns
+    -------
+    list of Level
+        Fine to coarse.
+
+    Raises
+    ------
+    MetroError
+        The file is unreadable, holds anything but arrays and sparse matrices under D, U and F, has fewer levels, or
+        belongs to another mesh.
+    """
+    path = Path(path)
+    stored = _read_objects(path, ("D", "U", "F"))
+    for key in ("D", "U"):
+        if key not in stored:
+            raise MetroError(f"{path}: has no {key!r}; not a mesh_downsampling.npz or mano_downsampling.npz")
+    available = min(len(stored["D"]), len(stored["U"]))
+    count = available if count is None else count
+    if not 1 <= count <= available:
+        raise MetroError(f"{path}: has {available} coarser levels, {count} are asked for; mend sampling.sizes")
+    faces = [np.asarray(plain(f)) for f in stored.get("F", [])[: count + 1]]
+    finer = int(np.max(faces_F3)) + 1
+    if faces and not np.array_equal(faces[0], faces_F3):
+        raise MetroError(f"{path}: made for another mesh than the body's {finer} vertices and {len(faces_F3)} faces")
+    levels = []
+    for k in range(count):
+        indices = _selection(path, k, _matrix(path, f"D[{k}]", stored["D"][k]))
+        up = _matrix(path, f"U[{k}]", stored["U"][k])
+        if up.shape != (finer, len(indices)) or indices[-1] >= finer:
+            raise MetroError(f"{path}: level {k + 1} does not fit a mesh of {finer} vertices")
+        levels.append(Level(indices, up, _faces(path, k + 1, faces, len(indices))))
+        finer = len(indices)
+    return levels
+
+
+def _selection(path: Path, level: int, down: sp.csr_matrix) -> npt.NDArray[np.int64]:
+    """The vertices that a one-hot matrix selects."""
+    one_hot = (np.diff(down.indptr) == 1).all() and (down.data == 1).all() and (np.diff(down.indices) > 0).all()
+    if not one_hot:
+        raise MetroError(f"{path}: D[{level}] is not a selection of vertices in ascending order")
+    return down.indices.astype(np.int64)
+
+
+def _faces(path: Path, level: int, faces: list[Any], vertices: int) -> Any:
+    if not faces:
+        return np.zeros((0, 3), np.int32)
+    if len(faces) <= level:
+        raise MetroError(f"{path}: F has no faces for level {level}")
+    found = faces[level]
+    if found.ndim != 2 or found.shape[1] != 3 or found.dtype.kind not in "iu" or found.max() >= vertices:
+        raise MetroError(f"{path}: F[{level}] does not hold the faces of a mesh with {vertices} vertices")
+    return found.astype(np.int32)
+
+
+def _matrix(path: Path, name: str, value: Any) -> sp.csr_matrix:
+    matrix = plain(value)
+    if not sp.issparse(matrix):
+        raise MetroError(f"{path}: {name} is a {type(matrix).__name__}, not a sparse matrix")
+    matrix = sp.csr_matrix(matrix, dtype=np.float64)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    if not np.isfinite(matrix.data).all():
+        raise MetroError(f"{path}: {name} has values that are not finite")
+    return matrix
+
+
+def _read_objects(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The wanted entries of an npz, pickled ones through the allow-list; the others are not opened."""
+    found: dict[str, Any] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for key in keys:
+                if f"{key}.npy" not in archive.namelist():
+                    continue
+                with archive.open(f"{key}.npy") as stream:
+                    version = np.lib.format.read_magic(stream)
+                    read_header = np.lib.format.read_array_header_1_0
+                    if version >= (2, 0):
+                        read_header = np.lib.format.read_array_header_2_0
+                    _, _, kind = read_header(stream)
+                    if kind.hasobject:
+                        found[key] = read_pickle(path, stream)
+                        continue
+                with archive.open(f"{key}.npy") as stream:
+                    found[key] = np.lib.format.read_array(stream, allow_pickle=False)
+    except FileNotFoundError:
+        raise MetroError(f"{path}: no such file; it comes with METRO's code (metro/modeling/data)") from None
+    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError) as err:
+        raise MetroError(f"{path}: not a readable npz ({err})") from None
+    return found
