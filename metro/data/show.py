@@ -1,0 +1,81 @@
+"""Contact sheets of datasets: what is stored, or what training sees, with joints and meshes drawn over it.
+
+Shapes: J joints, V vertices.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from metro.body.bundle import BodyData
+from metro.body.model import BodyModel
+from metro.config import ModelConfig, TrainConfig
+from metro.data import crop
+from metro.data.augment import normalise_2d
+from metro.data.loader import make_loader
+from metro.data.shards import ShardDataset
+from metro.viz.overlay import grid, mesh_overlay, skeleton
+from metro.viz.raster import render_mesh
+
+
+def stored_sheet(dataset: ShardDataset, body: BodyData, count: int = 12, columns: int = 3) -> np.ndarray:
+    """Stored images of evenly spaced records, each beside itself with its mesh drawn: (H, W, 3) uint8 RGB.
+
+    The mesh is projected by the camera of the record where it is known, and by the weak-perspective camera that fits
+    its 2D joints best elsewhere. Records without a mesh show their joints alone.
+    """
+    labels, size, tiles = dataset.labels, dataset.image_size, []
+    for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)):
+        image = dataset.image(int(index))
+        affine = labels["affine"][index].astype(np.float64)
+        joints = labels["joints_2d"][index].astype(np.float64)
+        joints[:, :2] = crop.apply(affine, joints[:, :2])
+        camera_known = np.isfinite(labels["intrinsics"][index]).all() and np.isfinite(labels["transl"][index]).all()
+        drawn = image
+        if labels["has_mesh"][index] and camera_known:
+            vertices = _vertices(body, labels["pose_aa"][index], labels["betas"][index]) + labels["transl"][index]
+            intrinsics = np.vstack((affine, [0, 0, 1])) @ labels["intrinsics"][index]
+            intrinsics[:2, 2] += 0.5  # the rasteriser puts pixel centres at one half
+            drawn = render_mesh(vertices, body.faces, intrinsics, (size, size), background=image)
+        elif labels["has_mesh"][index]:
+            drawn = _over(image, body, labels["pose_aa"][index], labels["betas"][index], joints)
+        tiles.append(np.hstack((skeleton(image, joints[:, :2], dataset.joint_set, confidence=joints[:, 2]), drawn)))
+    return grid(tiles, columns)
+
+
+def training_sheet(
+    dataset: ShardDataset, body: BodyData, model: ModelConfig, train: TrainConfig, columns: int = 3
+) -> np.ndarray:
+    """The first training batch, augmented as the network sees it, with its joints and meshes: (H, W, 3) uint8 RGB."""
+    first = next(iter(make_loader([dataset], model, train, training=True)))
+    batch = {name: values.numpy() for name, values in first.items()}
+    tiles = []
+    for i, image in enumerate(batch["image"]):
+        image = np.clip(image * batch["colour"][i], 0, 255).astype(np.uint8)
+        joints = batch["joints_2d"][i].astype(np.float64)
+        joints[:, :2] = ((joints[:, :2] + 1) * model.image_size - 1) / 2
+        drawn = image
+        if batch["has_mesh"][i]:
+            drawn = _over(image, body, batch["pose_aa"][i], batch["betas"][i], joints)
+        tiles.append(np.hstack((skeleton(image, joints[:, :2], dataset.joint_set, confidence=joints[:, 2]), drawn)))
+    return grid(tiles, columns)
+
+
+def _vertices(body: BodyData, pose_aa: np.ndarray, betas: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return BodyModel(body)(torch.from_numpy(pose_aa)[None], torch.from_numpy(betas)[None]).vertices[0].numpy()
+
+
+def _over(image: np.ndarray, body: BodyData, pose_aa: np.ndarray, betas: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """Draw a mesh by the weak-perspective camera that brings its joints onto the 2D joints (least squares)."""
+    vertices = _vertices(body, pose_aa, betas)
+    known = joints[:, 2] > 0
+    if known.sum() < 2:
+        return image
+    points = (body.regressors["hand21" if body.is_hand else "j24"] @ vertices)[known, :2]
+    target = normalise_2d(joints[known, :2], image.shape[0])
+    spread = points - points.mean(0)
+    scale = float((spread * (target - target.mean(0))).sum() / (spread**2).sum())
+    shift = target.mean(0) / scale - points.mean(0)
+    return mesh_overlay(image, vertices, body.faces, np.array([scale, *shift]))
