@@ -19,8 +19,8 @@ def load(source: Path | str, device: torch.device | str | None = None) -> Predic
     Parameters
     ----------
     source
-        A checkpoint folder, a bundle folder (`metro export`), `open` for the checkpoint that ships, or the MLflow URI of
-        a registered or logged model (``models:/NAME/VERSION``).
+        A checkpoint folder, a bundle folder (`metro export`), `open` for the checkpoint that ships, or the MLflow URI
+        of a registered or logged model (``models:/NAME/VERSION``).
     device
         Where to run; none: a GPU if there is one.
 

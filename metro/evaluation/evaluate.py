@@ -51,7 +51,7 @@ class Result:
         """Write ``metrics.json`` (flat), ``result.json`` (everything) and ``samples.npz`` (per sample)."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").write_text(json.dumps(self.headline(), indent=1) + "\n")
-        (folder / "result.json").write_text(json.dumps(self.summary, indent=1) + "\n")
+        (folder / "result.json").write_text(json.dumps(self.summary, indent=1, ensure_ascii=False) + "\n")
         s = self.samples
         arrays = {"index": s.index, "camera": s.camera, **s.values, **s.attributes}
         arrays |= {f"joint_{name}": errors for name, errors in s.joint_errors.items()}

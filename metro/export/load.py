@@ -25,14 +25,12 @@ def open_bundle(source: Path | str) -> Bundle:
     if str(source) == "open":
         return from_checkpoint("open")
     folder = Path(source)
+    if (folder / META).is_file():
+        return load_bundle(folder)
+    if (folder / CHECKPOINT_META).is_file():
+        return from_checkpoint(folder)
     if not folder.exists():
         raise MetroError(f"{folder}: no such folder; give a checkpoint or bundle folder, `open`, or a models:/ URI")
-    # An MLflow model keeps the folder it was logged from among its files.
-    for place in (folder, *sorted(p for p in folder.glob("**/") if p != folder)):
-        if (place / META).is_file():
-            return load_bundle(place)
-        if (place / CHECKPOINT_META).is_file():
-            return from_checkpoint(place)
     raise MetroError(f"{folder}: neither a bundle ({META}) nor a checkpoint ({CHECKPOINT_META})")
 
 
@@ -43,7 +41,10 @@ def _download(uri: str) -> Path:
     except ImportError:
         raise MetroError(f"{uri}: needs MLflow, which is not installed; `pip install mlflow`, or give a path") from None
     try:
-        return Path(download_artifacts(uri))
+        folder = Path(download_artifacts(uri))
     except (MlflowException, OSError) as err:
         why = " ".join(str(err).split())[:200]
         raise MetroError(f"{uri}: MLflow cannot provide it ({why}); check the name and MLFLOW_TRACKING_URI") from None
+    # A tracked model keeps the folder it was logged from among its files.
+    found = [path.parent for name in (META, CHECKPOINT_META) for path in sorted(folder.rglob(name))]
+    return found[0] if found else folder
