@@ -98,10 +98,18 @@ class FitConfig(Section):
 
     datasets: tuple[str, ...] = ()
     """Names of the sets that `fit@NAME` makes pseudo-meshes for."""
-    batch_size: int = 256
+    batch_size: int = Field(128, ge=1)
     """People solved at once."""
-    iterations: int = 60
-    """Levenberg–Marquardt iterations at most, per stage."""
+    iterations: int = Field(60, ge=1)
+    """Levenberg–Marquardt iterations at most, in the last stage."""
+    yaws_deg: tuple[float, ...] = Field((0.0, 180.0), min_length=1)
+    """Facings that a 2D fit starts from: 0 faces the camera."""
+    jump_rounds: int = Field(1, ge=0)
+    """Rounds in which a 2D fit is tried again with each limb mirrored in depth. One costs twice the fit itself."""
+    robust: float | None = 4.0
+    """Scale of the Geman–McClure penalty, in sigmas; none: least squares."""
+    min_joints: int = Field(6, ge=4)
+    """Joints that a person needs to be fitted."""
     sigma_2d: float = 0.02
     """Standard deviation of a 2D joint, as a share of the box side."""
     sigma_3d: float = 0.02

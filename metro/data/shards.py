@@ -16,6 +16,7 @@ Shapes: N records, J joints (24 body, 21 hand), P pose parameters (72 body, 48 h
 
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import json
@@ -191,7 +192,9 @@ class ShardWriter:
         return np.array(values, dtype=kind).reshape(-1, *shapes.get(name, ()))
 
 
-def write_fits(folder: Path, shard_name: str, arrays: Mapping[str, np.ndarray]) -> Path:
+def write_fits(
+    folder: Path, shard_name: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any] | None = None
+) -> Path:
     """Write the pseudo-meshes of one shard as a sidecar file.
 
     Parameters
@@ -203,6 +206,8 @@ def write_fits(folder: Path, shard_name: str, arrays: Mapping[str, np.ndarray]) 
     arrays
         `keys` (as in the shard), `pose_aa` (N, P), `betas` (N, 10), `transl` (N, 3), `fit_error` (N,) metres and
         `accepted` (N,) bool. More arrays may be added.
+    attributes
+        Attributes of the file beside its schema version.
 
     Raises
     ------
@@ -214,7 +219,11 @@ def write_fits(folder: Path, shard_name: str, arrays: Mapping[str, np.ndarray]) 
     if problems:
         raise MetroError(f"fits of {shard_name}: {', '.join(problems)} missing or not of length {count}")
     path = _fit_path(Path(folder), shard_name)
-    _write_h5(path, {f"labels/{name}": np.asarray(value) for name, value in arrays.items()}, {"schema": SCHEMA})
+    _write_h5(
+        path,
+        {f"labels/{name}": np.asarray(value) for name, value in arrays.items()},
+        {**(attributes or {}), "schema": SCHEMA},
+    )
     return path
 
 
@@ -515,6 +524,12 @@ class ShardDataset:
 
     def __len__(self) -> int:
         return len(self.labels["keys"])
+
+    def first(self, count: int) -> ShardDataset:
+        """A view of the first `count` records."""
+        view = copy.copy(self)
+        view.labels = {name: values[:count] for name, values in self.labels.items()}
+        return view
 
     @property
     def joint_set(self) -> str:

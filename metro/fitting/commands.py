@@ -1,0 +1,38 @@
+"""`metro fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def fit(
+    folder: Path,
+    out: Path,
+    params: Path | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Fit the body model to a prepared dataset's joints and write pseudo-meshes beside it.
+
+    Parameters
+    ----------
+    folder
+        Dataset folder with shards and manifest.json. It is not changed.
+    out
+        Folder for the fits, one file per shard, and summary.json.
+    params
+        Params file with `body` and `fit` sections; the defaults if left out.
+    scheduler
+        Address of a Dask scheduler; without it the work is done by processes of this machine.
+    workers
+        Processes; one per core if left out.
+    device
+        Where to compute: cpu, cuda, ...
+    """
+    from metro.config import Params, load_params
+    from metro.fitting.dataset import fit_dataset
+
+    settings = load_params(params) if params is not None else Params()
+    return fit_dataset(folder, out, settings.body, settings.fit, scheduler, workers, device=device)

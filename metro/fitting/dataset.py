@@ -1,0 +1,178 @@
+"""Pseudo-meshes for a prepared dataset: one Dask task and one sidecar file per shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import metro
+from metro.body.bundle import digest, load_body
+from metro.config import BodyConfig, FitConfig
+from metro.data.parallel import map_shards
+from metro.data.shards import ShardDataset, atomic_file, open_h5, read_manifest, write_fits
+from metro.errors import MetroError
+from metro.fitting.gate import Reason
+from metro.fitting.smplify import fit
+
+_PERCENTILES = (5, 50, 95)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to fit one shard."""
+
+    shard: Path
+    out: Path
+    body: BodyConfig
+    config: FitConfig
+    recipe: str
+    device: str
+
+
+def fit_dataset(
+    folder: Path,
+    out: Path,
+    body: BodyConfig,
+    config: FitConfig,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Fit every person of a dataset that has no mesh, and write one sidecar per shard.
+
+    Shards are read, never changed. A sidecar that exists already and was made from the same shard, body and settings
+    is kept, so an interrupted run goes on where it stopped.
+
+    Parameters
+    ----------
+    folder
+        Dataset written by `metro.data.shards.prepare`.
+    out
+        Folder of the sidecars, `fit-00000.h5` …, and `summary.json`.
+    body, config
+        The body and fit sections of the params.
+    scheduler, workers, progress
+        See `metro.data.parallel.map_shards`.
+    device
+        Where to compute; with an accelerator take one worker for each.
+
+    Returns
+    -------
+    dict
+        What `summary.json` holds: `count`, `accepted`, `rejected` by reason, `kept_meshes` (people who had a mesh),
+        `error_3d_mm` and `error_2d_percent` (mean and percentiles over accepted fits, None without any), `converged`
+        (share of the fits), `seconds` and `seconds_per_fit`.
+
+    Raises
+    ------
+    MetroError
+        The folder is not a finished dataset, the body does not suit, or the disk is full.
+    """
+    started = time.monotonic()
+    folder, out = Path(folder), Path(out)
+    manifest = read_manifest(folder)
+    data = load_body(body)
+    settings = config.model_dump(mode="json", exclude={"datasets", "batch_size"})
+    jobs = []
+    for entry in manifest["shards"]:
+        recipe = json.dumps([metro.__version__, settings, digest(data), entry["sha256"]], sort_keys=True)
+        name = entry["file"]
+        recipe_digest = hashlib.sha256(recipe.encode()).hexdigest()
+        jobs.append(_Job(folder / name, out, body, config, recipe_digest, device))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "summary.json").unlink(missing_ok=True)
+    wanted = {_sidecar(job).name for job in jobs}
+    for stale in [p for pattern in ("fit-*.h5", ".fit-*.tmp") for p in out.glob(pattern) if p.name not in wanted]:
+        stale.unlink()
+    parts = map_shards(
+        _fit_shard, jobs, scheduler=scheduler, workers=workers, progress=progress, label=f"fit {manifest['name']}"
+    )
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    summary = _summarise(columns, time.monotonic() - started)
+    with atomic_file(out / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _fit_shard(job: _Job) -> dict[str, np.ndarray]:
+    """Write the sidecar of one shard, unless it is there; what the summary needs of it."""
+    kept = ("accepted", "reason", "converged", "error_3d", "error_2d")
+    if _is_finished(job):
+        with open_h5(_sidecar(job)) as file:
+            return {name: file["labels"][name][...] for name in kept}
+    labels = ShardDataset([job.shard]).labels
+    rows = np.flatnonzero(~labels["has_mesh"])
+    fits = fit(
+        {name: values[rows] for name, values in labels.items()}, load_body(job.body), job.config, device=job.device
+    )
+    count = len(labels["keys"])
+
+    def spread(values: np.ndarray, missing: Any) -> np.ndarray:
+        whole = np.full((count, *values.shape[1:]), missing, values.dtype)
+        whole[rows] = values
+        return whole
+
+    longest = max(map(len, Reason))
+    arrays = {
+        "keys": labels["keys"],
+        "pose_aa": spread(fits.pose_aa, 0),
+        "betas": spread(fits.betas, 0),
+        "transl": spread(fits.transl, 0),
+        "fit_error": spread(fits.error_3d, np.nan),
+        "accepted": spread(fits.accepted, False),
+        "reason": spread(fits.reason.astype(f"S{longest}"), Reason.HAS_MESH.encode()),
+        "converged": spread(fits.converged, False),
+        "error_3d": spread(fits.error_3d, np.nan),
+        "error_2d": spread(fits.error_2d, np.nan),
+    }
+    write_fits(job.out, job.shard.name, arrays, {"recipe": job.recipe})
+    return {name: arrays[name] for name in kept}
+
+
+def _sidecar(job: _Job) -> Path:
+    return job.out / job.shard.name.replace("shard-", "fit-")
+
+
+def _is_finished(job: _Job) -> bool:
+    try:
+        with open_h5(_sidecar(job)) as file:
+            return file.attrs.get("recipe") == job.recipe
+    except (MetroError, OSError):
+        return False  # missing or damaged: made again
+
+
+def _summarise(columns: dict[str, np.ndarray], seconds: float) -> dict[str, Any]:
+    accepted, reason = columns["accepted"], columns["reason"]
+    had_mesh = reason == Reason.HAS_MESH.encode()
+    tried = np.isfinite(columns["error_3d"]) | np.isfinite(columns["error_2d"])
+    refused = reason[~accepted & ~had_mesh]
+    return {
+        "count": len(accepted),
+        "accepted": int(accepted.sum()),
+        "rejected": {name.decode(): count for name, count in sorted(Counter(refused.tolist()).items())},
+        "kept_meshes": int(had_mesh.sum()),
+        "error_3d_mm": _distribution(1000 * columns["error_3d"][accepted]),
+        "error_2d_percent": _distribution(100 * columns["error_2d"][accepted]),
+        "converged": round(float(columns["converged"][tried].mean()), 4) if tried.any() else None,
+        "seconds": round(seconds, 2),
+        "seconds_per_fit": round(seconds / max(int(tried.sum()), 1), 5),
+    }
+
+
+def _distribution(values: np.ndarray) -> dict[str, float] | None:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    return {
+        "mean": round(float(values.mean()), 3),
+        **{f"p{q}": round(float(np.percentile(values, q)), 3) for q in _PERCENTILES},
+        "max": round(float(values.max()), 3),
+    }
