@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, str | Mapping[str, str]] = {
     "body": {
         "info": "metro.body.commands:info",
         "convert": "metro.body.commands:convert",
-        "render": "metro.body.commands:render",
+        "render": "metro.viz.commands:render",
         "build": "metro.body.commands:build",
     },
     "data": {

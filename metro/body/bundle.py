@@ -263,6 +263,24 @@ def digest(data: BodyData) -> str:
     return sha.hexdigest()
 
 
+def describe(data: BodyData) -> dict[str, Any]:
+    """Counts, joint names, regressors, size (metres), licence and digest, as plain values."""
+    return {
+        "kind": data.kind,
+        "gender": data.gender,
+        "vertices": data.num_vertices,
+        "faces": len(data.faces),
+        "joints": data.num_joints,
+        "betas": data.num_betas,
+        "pose_correctives": bool(np.any(data.posedirs)),
+        "regressors": {name: rows.shape[0] for name, rows in data.regressors.items()},
+        "extent_m": [round(float(n), 3) for n in np.ptp(data.v_template, axis=0)],
+        "joint_names": list(data.joint_names),
+        "licence": data.licence,
+        "digest": digest(data),
+    }
+
+
 def joint_names_for(kind: str) -> tuple[str, ...]:
     """Joint names of a model kind."""
     return JOINT_SETS[
