@@ -1,0 +1,80 @@
+"""Stage `catalogue`: which records train and which test, by digest, and the mean poses that any model must beat.
+
+Training depends on this small file instead of on all datasets, so that a change to a test set does not train again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metro.config import Params
+from metro.errors import MetroError
+from pipeline import stage
+from pipeline.paths import BENCHMARK_SETS, BODY, MEAN_POSES, TRAIN_SETS, fits, shards
+
+if TYPE_CHECKING:
+    from metro.data.shards import ShardDataset
+
+
+def main(params: Params) -> None:
+    """Write the catalogue and the mean poses."""
+    from metro.body.bundle import read_npz
+    from metro.body.model import BodyModel
+    from metro.evaluation.baselines import mean_poses
+
+    names = params.train_sets()
+    if not names:
+        raise MetroError("train.datasets: no training set; give a dataset the split `train` or name some here")
+    train = [entry(name, params) for name in names]
+    validation = entry(params.train.validation, params) if params.train.validation else None
+    stage.write_json(TRAIN_SETS, {"train": train, "validation": validation})
+    benchmarks = {name: entry(b.dataset, params) for name, b in params.benchmarks.items()}
+    stage.write_json(BENCHMARK_SETS, benchmarks)
+    mean_poses(open_sets(train), BodyModel(read_npz(BODY))).save(MEAN_POSES)
+    for item in train:
+        meshes = f"{item['has_mesh']} with meshes ({item['fitted']} fitted)"
+        joints = f"{item['has_3d']} with 3D and {item['has_2d']} with 2D joints"
+        print(f"{item['name']}: {item['records']} records, {meshes}, {joints}")
+
+
+def entry(name: str, params: Params) -> dict[str, Any]:
+    """What the catalogue says of one dataset."""
+    from metro.data.records import MESH_ORIGINS
+    from metro.data.shards import ShardDataset, read_manifest
+
+    fitted = fits(name) if name in params.fit.datasets else None
+    manifest = read_manifest(shards(name))
+    contents = [shard["sha256"] for shard in manifest["shards"]]
+    contents += [_sha256(path) for path in sorted(fitted.glob("fit-*.h5"))] if fitted else []
+    labels = ShardDataset(shards(name), fitted).labels
+    return {
+        "name": name,
+        "shards": str(shards(name)),
+        "fits": str(fitted) if fitted else None,
+        "records": manifest["count"],
+        "has_2d": int(labels["has_2d"].sum()),
+        "has_3d": int(labels["has_3d"].sum()),
+        "has_mesh": int(labels["has_mesh"].sum()),
+        "fitted": int((labels["mesh_origin"] == MESH_ORIGINS.index("fit")).sum()),
+        "digest": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
+    }
+
+
+def open_sets(entries: Sequence[dict[str, Any]]) -> list[ShardDataset]:
+    """The datasets of a catalogue."""
+    from metro.data.shards import ShardDataset
+
+    return [ShardDataset(Path(item["shards"]), item["fits"]) for item in entries]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,91 @@
+"""Stage `evaluate@BENCHMARK`: the trained model under a benchmark's protocol.
+
+Its numbers join the run of the training that made the model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metro.config import Params
+from pipeline import stage, tracking
+from pipeline.paths import BODY, EVALUATE, MEAN_POSES, MODEL, SAMPLING, TRAIN_RUN, shards
+
+if TYPE_CHECKING:
+    from metro.evaluation.evaluate import Result
+    from metro.model.metro import Metro
+
+
+def main(params: Params, name: str) -> None:
+    """Measure, draw and tabulate."""
+    benchmark = params.benchmarks[name]
+    inputs = [MODEL, shards(benchmark.dataset), MEAN_POSES]
+    reopen = stage.read_json(TRAIN_RUN, "train")["run_id"]
+    with tracking.tracked("evaluate", params, inputs, reopen=reopen) as run:
+        result = judge(MODEL, name, params)
+        numbers = result.headline()
+        run.log({f"{name}/{key}": value for key, value in numbers.items()})
+        with stage.publish(EVALUATE / name) as folder:
+            result.write(folder)
+            stage.write_json(folder / "run.json", run.pointer())
+            run.artifact(folder / "result.json", f"evaluate/{name}")
+        stage.write_metrics(f"evaluate/{name}", numbers)
+    print(f"{name}: " + "  ".join(f"{key} {value:g}" for key, value in numbers.items()))
+
+
+def judge(checkpoint: Path, name: str, params: Params) -> Result:
+    """Result of a checkpoint on the benchmark `name`."""
+    from metro.body.bundle import read_npz
+    from metro.body.model import BodyModel
+    from metro.data.shards import ShardDataset
+    from metro.evaluation.baselines import Baselines
+    from metro.evaluation.evaluate import evaluate
+    from metro.training.checkpoint import load_checkpoint
+
+    benchmark = params.benchmarks[name]
+    return evaluate(
+        load_network(checkpoint),
+        ShardDataset(shards(benchmark.dataset)),
+        BodyModel(read_npz(BODY)),
+        benchmark.protocol,
+        params.evaluate,
+        Baselines.load(MEAN_POSES),
+        device(),
+        benchmark=name,
+        about={"checkpoint": str(checkpoint), "step": load_checkpoint(checkpoint).step},
+    )
+
+
+def load_network(checkpoint: Path) -> Metro:
+    """The network of a checkpoint, on the pipeline's body and mesh levels.
+
+    Raises
+    ------
+    MetroError
+        It was trained on another body model.
+    """
+    from metro.body.bundle import digest, read_npz
+    from metro.errors import MetroError
+    from metro.mesh.sampling import load_sampling
+    from metro.model.metro import build_model
+    from metro.training.checkpoint import load_checkpoint, load_weights
+
+    found, body = load_checkpoint(checkpoint), read_npz(BODY)
+    if found.body_digest != digest(body):
+        raise MetroError(f"{checkpoint}: trained on another body model than {BODY}; run `dvc repro` to train again")
+    config = found.params.model.model_copy(update={"backbone_weights": "none"})
+    network = build_model(config, body, load_sampling(SAMPLING))
+    load_weights(network, found.weights(), checkpoint)
+    return network.eval()
+
+
+def device() -> str:
+    """Where stages compute: a GPU if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+if __name__ == "__main__":
+    stage.run(main)

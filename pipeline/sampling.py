@@ -1,0 +1,28 @@
+"""Stage `sampling`: the coarse levels of the mesh and the matrices between them."""
+
+from __future__ import annotations
+
+from metro.config import Params
+from pipeline import stage
+from pipeline.paths import BODY, SAMPLING
+
+
+def main(params: Params) -> None:
+    """Build the levels, or take them from a published file."""
+    from metro.body.bundle import digest, read_npz
+    from metro.mesh.legacy import load_legacy
+    from metro.mesh.sampling import build_sampling, save_sampling
+
+    body = read_npz(BODY)
+    config = params.sampling
+    levels = (
+        load_legacy(config.legacy, body.faces)
+        if config.legacy
+        else build_sampling(body.v_template, body.faces, config.sizes)
+    )
+    save_sampling(SAMPLING, levels, {"body": digest(body), **stage.section(params, "sampling")})
+    print(" → ".join(str(n) for n in (len(body.v_template), *(len(level.indices) for level in levels))), "vertices")
+
+
+if __name__ == "__main__":
+    stage.run(main)

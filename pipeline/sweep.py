@@ -1,0 +1,62 @@
+"""Stage `sweep@RATIO`: a short training that differs from the others in the masking ratio alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from metro.config import Params
+from metro.errors import MetroError
+from pipeline import stage, tracking
+from pipeline.paths import BODY, SAMPLING, TRAIN_SETS, sweep
+from pipeline.train import CODE, publish_checkpoint, train_to
+
+
+def main(params: Params, ratio: str) -> None:
+    """Train with the joints and vertices masked up to `ratio`."""
+    varied = at_ratio(params, float(ratio))
+    settings = stage.section(varied, "body", "sampling", "model", "train")
+    work = stage.work_folder(f"sweep-{ratio}", settings, [TRAIN_SETS, BODY, SAMPLING, *CODE])
+    resumed = json.loads((work / "run.json").read_text())["run_id"] if (work / "run.json").is_file() else None
+    with tracking.tracked(
+        "sweep",
+        varied,
+        [TRAIN_SETS, BODY, SAMPLING],
+        name=f"mask {ratio}",
+        group=group(params),
+        tags={"mask_ratio": ratio},
+        reopen=resumed,
+    ) as run:
+        stage.write_json(work / "run.json", run.pointer())
+        result = train_to(work, varied, run)
+        with stage.publish(sweep(ratio)) as folder:
+            publish_checkpoint(result.checkpoint.folder, folder / "model")
+            stage.write_json(folder / "run.json", run.pointer())
+    stage.forget_work(work)
+
+
+def at_ratio(params: Params, ratio: float) -> Params:
+    """The parameters of one short run."""
+    steps = params.sweep.steps
+    train = params.train.model_copy(
+        update={
+            "steps": steps,
+            "warmup_steps": min(params.train.warmup_steps, steps // 5),
+            "validation": None,
+            "mask": params.train.mask.model_copy(update={"joints": ratio, "vertices": ratio}),
+        }
+    )
+    return params.model_copy(update={"train": train})
+
+
+def group(params: Params) -> str:
+    """Name of the tracked sweep: equal for all runs that may be compared with one another."""
+    if not TRAIN_SETS.is_file():
+        raise MetroError(f"{TRAIN_SETS}: missing; `dvc repro catalogue` makes it")
+    alike = stage.section(at_ratio(params, 0.0), "body", "sampling", "model", "train")
+    content = json.dumps(alike, sort_keys=True).encode() + TRAIN_SETS.read_bytes()
+    return f"mask-sweep:{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+if __name__ == "__main__":
+    stage.run(main)
