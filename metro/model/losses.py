@@ -19,7 +19,8 @@ from metro.body.model import BodyModel
 from metro.config import LossConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, compose_indices
-from metro.model.metro import MESH_JOINTS, ROOT_JOINTS, MetroOutput
+from metro.model.metro import MetroOutput
+from metro.model.template import MESH_JOINTS, ROOT_JOINTS
 
 
 @dataclass(frozen=True)
