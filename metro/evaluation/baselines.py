@@ -26,7 +26,7 @@ from metro.body.joints import index_map, names_of
 from metro.body.model import BodyModel
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
-from metro.model.metro import MESH_JOINTS, mesh_joint_rows
+from metro.model.template import MESH_JOINTS, mesh_joint_rows
 
 BASELINES = ("camera_mean", "canonical_mean", "canonical_true_heading")
 """Names of the baselines, in the order of tables."""

@@ -23,7 +23,8 @@ from metro.errors import MetroError
 from metro.evaluation import metrics as m
 from metro.evaluation.baselines import BASELINES, Baselines, heading_degrees
 from metro.evaluation.protocols import Protocol
-from metro.model.metro import MESH_JOINTS, ROOT_JOINTS, Metro, mesh_joint_rows
+from metro.model.metro import Metro
+from metro.model.template import MESH_JOINTS, ROOT_JOINTS, mesh_joint_rows
 
 CHALLENGE_LIMBS = tuple(
     f"{side}_{joint}" for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist") for side in ("left", "right")
