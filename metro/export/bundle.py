@@ -35,7 +35,8 @@ from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD
 from metro.errors import MetroError
 from metro.mesh.legacy import load_legacy
 from metro.mesh.sampling import Level, build_sampling
-from metro.model.metro import MESH_JOINTS, Metro, build_model, mesh_joint_rows
+from metro.model.metro import Metro, build_model
+from metro.model.template import MESH_JOINTS, mesh_joint_rows
 from metro.training.checkpoint import Checkpoint, load_checkpoint, load_weights, sha256_of
 
 FORMAT = 1
@@ -146,6 +147,8 @@ def write_bundle(folder: Path | str, bundle: Bundle) -> Path:
         partial.mkdir(parents=True)
         save_file({k: v.contiguous().cpu() for k, v in bundle.model.state_dict().items()}, partial / WEIGHTS)
         save_arrays({k: np.ascontiguousarray(v) for k, v in arrays.items()}, partial / GEOMETRY)
+        for name in (WEIGHTS, GEOMETRY):
+            (partial / name).chmod(0o644)  # safetensors makes files private
         sums = {name: sha256_of(partial / name) for name in (WEIGHTS, GEOMETRY)}
         (partial / META).write_text(json.dumps({**bundle.meta, "sha256": sums}, indent=1) + "\n")
         if folder.exists():

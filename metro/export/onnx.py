@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -111,7 +111,7 @@ def write_onnx(bundle: Bundle, path: Path) -> float:
     )
 
 
-def _compare(bundle: Bundle, path: Path, run) -> float:  # type: ignore[no-untyped-def]
+def _compare(bundle: Bundle, path: Path, run: Callable[[Tensor], Iterable[Tensor]]) -> float:
     deployed, size, worst = Deployed(bundle.model).eval(), bundle.model.config.image_size, 0.0
     for count in BATCHES:
         image = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(count))
@@ -126,12 +126,13 @@ def _compare(bundle: Bundle, path: Path, run) -> float:  # type: ignore[no-untyp
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter's progress lines and deprecation notes about its own internals."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

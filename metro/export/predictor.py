@@ -119,18 +119,18 @@ class Prediction:
             "box_xywh": [float(x) for x in self.box],
             "units": "metres, camera axes (x right, y down, z forward), relative to the root; 2D in image pixels",
             "joint_names": list(self.joint_names),
-            "joints": np.round(self.joints, 5).tolist(),
-            "joints_2d": np.round(self.joints_2d, 2).tolist(),
-            "camera": [round(float(x), 6) for x in self.camera],
-            "crop": {"size": self.crop_size, "affine": np.round(self.affine, 6).tolist()},
+            "joints": _rounded(self.joints, 5),
+            "joints_2d": _rounded(self.joints_2d, 2),
+            "camera": _rounded(self.camera, 6),
+            "crop": {"size": self.crop_size, "affine": _rounded(self.affine, 6)},
             "perspective": {
                 "focal": round(self.focal, 3),
-                "translation": np.round(self.translation(), 5).tolist(),
+                "translation": _rounded(self.translation(), 5),
                 "note": "for an assumed focal length, the image's diagonal in pixels",
             },
         }
         if vertices:
-            record["vertices"] = np.round(self.vertices, 5).tolist()
+            record["vertices"] = _rounded(self.vertices, 5)
         return json.dumps(record)
 
     def _upright(self) -> np.ndarray:
@@ -329,6 +329,10 @@ def _boxes(boxes: Any, where: str) -> list[tuple[float, float, float, float] | N
     if table.ndim != 2 or table.shape[1:] != (4,) or not np.isfinite(table).all():
         raise MetroError(f"{where}: a box is four finite numbers, x,y,width,height in pixels; got {boxes!r:.100}")
     return [(row[0], row[1], row[2], row[3]) for row in table.tolist()]
+
+
+def _rounded(array: np.ndarray, digits: int) -> list[Any]:
+    return np.round(array.astype(np.float64), digits).tolist()
 
 
 def _size(image: np.ndarray) -> str:

@@ -1,0 +1,242 @@
+"""Charts in one plain style, drawn without a display and written as PNG.
+
+Every function takes plain numbers and a path, and returns the path. Values are in printed units (mm, %).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+INK, MUTED, RULE = "#1f2933", "#5f6c7b", "#e4e8ec"
+BLUE, ORANGE, GREEN, RED, VIOLET, GREY = "#2f6fb7", "#e07a2f", "#3b9a6d", "#c8443c", "#7a5bb5", "#9aa5b1"
+SERIES = (BLUE, ORANGE, GREEN, VIOLET, RED, GREY)
+"""Colours of lines, in order."""
+
+_STYLE: dict[str, Any] = {
+    "figure.dpi": 120,
+    "savefig.dpi": 144,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.08,
+    "figure.facecolor": "white",
+    "font.size": 9.5,
+    "font.family": "DejaVu Sans",
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+}
+
+
+@contextmanager
+def figure(path: Path, size: tuple[float, float], rows: int = 1, columns: int = 1) -> Iterator[tuple[Any, np.ndarray]]:
+    """A matplotlib figure in the common style, with axes (rows, columns); written to `path` when the block ends.
+
+    Leaves no figure open and matplotlib's own settings as they were.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        drawn = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(drawn)
+        yield drawn, drawn.subplots(rows, columns, squeeze=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn.savefig(path, metadata={"Software": None})  # the same numbers give the same bytes
+
+
+def learning_curves(curves: Sequence[Mapping[str, float]], path: Path) -> Path:
+    """Loss terms, validation errors, learning rate and gradient norm over steps.
+
+    `curves` are the log records of training: `step` and scalars named `loss/…`, `validation/…` (metres), `lr`,
+    `grad_norm`; a record need not have all.
+    """
+    with figure(path, (9.2, 5.4), 2, 2) as (_, axes):
+        (losses, errors), (rate, norm) = axes
+        terms = [k for k in _names(curves, "loss/") if k != "loss/total"]
+        for name, colour in zip(["loss/total", *terms], (INK, *SERIES, *SERIES), strict=False):
+            x, y = _series(curves, name)
+            losses.plot(x, _smooth(y), color=colour, label=name[5:], lw=2.0 if name == "loss/total" else 1.2)
+        losses.set(title="Loss, weighted terms", yscale="log", xlabel="step")
+        losses.legend(ncols=2)
+        measured = [k for k in _names(curves, "validation/") if "mpjpe" in k or "mpve" in k]
+        for name, colour in zip(measured, SERIES, strict=False):
+            x, y = _series(curves, name)
+            errors.plot(x, 1000 * np.asarray(y), "o-", ms=3.5, color=colour, label=_metric_label(name))
+        errors.set(title="Validation", ylabel="mm", xlabel="step")
+        if measured:
+            errors.legend()
+        else:
+            errors.text(0.5, 0.5, "no validation in this run", ha="center", color=MUTED, transform=errors.transAxes)
+        rate.plot(*_series(curves, "lr"), color=GREEN)
+        rate.set(title="Learning rate", xlabel="step")
+        rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        x, y = _series(curves, "grad_norm")
+        norm.plot(x, y, color=GREY, lw=0.9, alpha=0.7)
+        norm.plot(x, _smooth(y), color=VIOLET)
+        norm.set(title="Gradient norm", xlabel="step", yscale="log")
+    return path
+
+
+def ratio_curve(
+    ratios: Sequence[float],
+    values: Sequence[float],
+    intervals: Sequence[Sequence[float] | None],
+    path: Path,
+    *,
+    label: str = "MPJPE",
+    unit: str = "mm",
+) -> Path:
+    """A metric over the masking ratio, with 95 % intervals."""
+    order = np.argsort(ratios)
+    x, y = 100 * np.asarray(ratios, float)[order], np.asarray(values, float)[order]
+    with figure(path, (5.4, 3.3)) as (_, axes):
+        ax = axes[0, 0]
+        bars = np.array([intervals[k] or (values[k], values[k]) for k in order], float)
+        ax.fill_between(x, bars[:, 0], bars[:, 1], color=BLUE, alpha=0.12, lw=0)
+        ax.errorbar(x, y, np.abs(bars.T - y), fmt="o-", color=BLUE, ecolor=BLUE, capsize=3, ms=5, elinewidth=1)
+        best = int(np.argmin(y))
+        ax.plot(x[best], y[best], "o", ms=10, mfc="none", mec=ORANGE, mew=1.8, label=f"lowest: {x[best]:.0f} %")
+        ax.set(title=f"{label} over the largest masked share", xlabel="masking ratio, %", ylabel=unit)
+        ax.set_xticks(x)
+        ax.legend()
+    return path
+
+
+def bars(
+    names: Sequence[str],
+    values: Sequence[float],
+    path: Path,
+    *,
+    intervals: Sequence[Sequence[float] | None] | None = None,
+    baseline: Sequence[float] | None = None,
+    title: str = "",
+    unit: str = "mm",
+) -> Path:
+    """Horizontal bars, optionally with 95 % intervals and a baseline's value as a tick."""
+    y = np.arange(len(names))[::-1]
+    with figure(path, (5.6, 0.9 + 0.27 * len(names))) as (drawn, axes):
+        ax = axes[0, 0]
+        ax.barh(y, values, color=BLUE, height=0.62, label="model")
+        if intervals is not None:
+            low_high = np.array([i or (v, v) for i, v in zip(intervals, values, strict=True)], float)
+            ax.errorbar(
+                values, y, xerr=np.abs(low_high.T - np.asarray(values)), fmt="none", ecolor=INK, elinewidth=1, capsize=2
+            )
+        if baseline is not None:
+            ax.plot(baseline, y, "|", color=ORANGE, ms=13, mew=2.2, label="camera-frame mean pose")
+            drawn.legend(loc="outside lower right", ncols=2)
+        ax.set_yticks(y, names)
+        ax.set(title=title, xlabel=unit)
+        ax.grid(axis="y", visible=False)
+        ax.set_xlim(left=0)
+    return path
+
+
+def pck_curves(curve: Mapping[str, Sequence[float]], path: Path) -> Path:
+    """Share of joints within a distance, for the model and the baselines (`curve` of a ``result.json``)."""
+    labels = {
+        "model": "model",
+        "camera_mean": "camera-frame mean",
+        "canonical_mean": "canonical mean",
+        "canonical_true_heading": "canonical mean, true heading",
+    }
+    with figure(path, (5.4, 3.3)) as (_, axes):
+        ax = axes[0, 0]
+        for (name, label), colour in zip(labels.items(), (BLUE, GREY, ORANGE, GREEN), strict=True):
+            if name in curve:
+                share = 100 * np.asarray(curve[name])
+                ax.plot(
+                    curve["thresholds"], share, color=colour, label=label, lw=2.4 if name == "model" else 1.4,
+                    ls="-" if name == "model" else "--",
+                )  # fmt: skip
+        ax.set(title="Joints within a distance (root-centred)", xlabel="distance, mm", ylabel="%", ylim=(0, 101))
+        ax.set_xlim(0, curve["thresholds"][-1])
+        ax.legend(loc="lower right")
+    return path
+
+
+def histogram(
+    values: ArrayLike, path: Path, *, title: str, unit: str, marks: Mapping[str, float] | None = None
+) -> Path:
+    """Distribution of a value per sample, with named marks."""
+    known = np.asarray(values, float)
+    known = known[np.isfinite(known)]
+    with figure(path, (5.4, 2.9)) as (_, axes):
+        ax = axes[0, 0]
+        ax.hist(known, bins=min(40, max(5, len(known) // 4)), color=BLUE, alpha=0.85, edgecolor="white", lw=0.6)
+        for (name, value), colour in zip((marks or {}).items(), (ORANGE, GREEN, VIOLET), strict=False):
+            ax.axvline(value, color=colour, lw=1.8, label=f"{name} {value:.0f}")
+        if marks:
+            ax.legend()
+        ax.set(title=title, xlabel=unit, ylabel="samples")
+        ax.grid(axis="x", visible=False)
+    return path
+
+
+def heatmap(
+    matrix: ArrayLike, rows: Sequence[str], columns: Sequence[str], path: Path, *, title: str, label: str = ""
+) -> Path:
+    """A matrix as coloured cells with named rows and columns."""
+    table = np.asarray(matrix, float)
+    size = (1.9 + 0.3 * len(columns), 1.6 + 0.27 * len(rows))
+    with figure(path, size) as (drawn, axes):
+        ax = axes[0, 0]
+        image = ax.imshow(table, cmap="magma", aspect="auto", vmin=0, vmax=np.nanquantile(table, 0.995))
+        ax.set_xticks(range(len(columns)), columns, rotation=55, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(len(rows)), rows)
+        ax.set_title(title)
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+        bar = drawn.colorbar(image, ax=ax, shrink=0.85, pad=0.02)
+        bar.outline.set_visible(False)
+        bar.set_label(label)
+    return path
+
+
+def _names(curves: Sequence[Mapping[str, float]], prefix: str) -> list[str]:
+    return list(dict.fromkeys(k for record in curves for k in record if k.startswith(prefix)))
+
+
+def _series(curves: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
+    rows = [r for r in curves if name in r]
+    return [r["step"] for r in rows], [r[name] for r in rows]
+
+
+def _smooth(values: Sequence[float]) -> np.ndarray:
+    """Running median and mean over a fiftieth of the series: what the eye would follow."""
+    y = np.asarray(values, float)
+    width = max(1, len(y) // 50) | 1
+    if width == 1:
+        return y
+    padded = np.pad(y, width // 2, mode="edge")
+    return np.lib.stride_tricks.sliding_window_view(padded, width).mean(1)
+
+
+def _metric_label(name: str) -> str:
+    key = name.removeprefix("validation/")
+    return key.replace("_", "-").upper()
