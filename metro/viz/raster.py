@@ -62,7 +62,7 @@ def pool(image: NDArray, factor: int) -> NDArray:
     return image.reshape(h, factor, w, factor, *image.shape[2:]).mean((1, 3))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def vertex_normals(verts: Array, faces: NDArray[np.int32]) -> Array:
     """Area-weighted unit normals (V, 3) of a mesh (V, 3), pointing to the side where faces run anticlockwise."""
     normals = np.zeros_like(verts)
@@ -83,7 +83,7 @@ def vertex_normals(verts: Array, faces: NDArray[np.int32]) -> Array:
     return normals
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def draw(
     verts: Array,
     faces: NDArray[np.int32],
@@ -151,8 +151,8 @@ def draw(
                 bary[y, x, 0], bary[y, x, 1], bary[y, x, 2] = w0 / total, w1 / total, w2 / total
 
 
-def sample_intrinsics(K: ArrayLike, ssaa: int) -> tuple[float, float, float, float]:
-    """fx, fy, cx, cy on the grid of samples, of intrinsics (3, 3) on the grid of pixels."""
+def sample_intrinsics(K: ArrayLike, ssaa: float) -> tuple[float, float, float, float]:
+    """fx, fy, cx, cy on a grid `ssaa` times as dense as the pixels of intrinsics (3, 3)."""
     k = np.asarray(K, np.float64)
     return k[0, 0] * ssaa, k[1, 1] * ssaa, (k[0, 2] + 0.5) * ssaa - 0.5, (k[1, 2] + 0.5) * ssaa - 0.5
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from metro.body.bundle import BodyData
 from metro.body.joints import JOINT_SETS
-from metro.data.sources.synthetic.textures import noise_at, tile_at
+from metro.data.sources.synthetic.textures import Noise, noise_at, tile_at
 
 Array = NDArray[np.float32]
 
@@ -78,20 +78,25 @@ Array = NDArray[np.float32]
     WRINKLE,
     SEED_X,
     SEED_Y,
+    NECK_R,
     SKIN_GLOSS,
     CLOTH_GLOSS,
     SHIRT_EASE,
     PANTS_EASE,
     HAIR_EASE,
     BAREFOOT,
+    SKIRT,
+    FLARE,
+    HAIR_LENGTH,
+    TIGHTS,
     LOOK_COUNT,
-) = range(33)
+) = range(38)
 
 # Colours of a look.
 C_SKIN, C_LIP, C_HAIR, C_IRIS, C_SHIRT, C_SHIRT2, C_PANTS, C_PANTS2, C_SHOE, C_SOLE, C_SOCK, C_CAP, C_COUNT = range(13)
 
 PLAIN, BANDS, PINSTRIPES, PLAID, BLOTCHES, DOTS, BLOCK, FADE, DENIM = range(9)
-BALD, SHORT, MEDIUM, BUN = range(4)
+BALD, SHORT, MEDIUM, BUN, LONG = range(5)
 
 
 def landmarks(body: BodyData) -> Array:
@@ -200,6 +205,7 @@ def sample_look(g: np.random.Generator, marks: Array, tiles: int) -> Look:
     v[WAIST_Y] = marks[M_WAIST_Y] + g.uniform(-0.035, 0.03)
     v[HEM_Y] = v[WAIST_Y] - g.choice([-0.01, 0.07, 0.14, 0.26], p=[0.3, 0.4, 0.22, 0.08]) + g.uniform(-0.02, 0.02)
     v[NECKLINE_Y] = marks[M_NECK_Y] - g.uniform(0.02, 0.055)
+    v[NECK_R] = g.uniform(0.062, 0.085)
     v[NECK_V] = g.choice([0.0, g.uniform(0.05, 0.14)], p=[0.65, 0.35])
     knee, ankle, crotch = marks[M_KNEE_Y], marks[M_ANKLE_Y], marks[M_CROTCH_Y]
     v[LEG_Y] = g.choice([crotch - 0.06, knee + 0.06, knee - 0.05, knee - 0.22, ankle + 0.04, ankle - 0.02],
@@ -216,7 +222,7 @@ def sample_look(g: np.random.Generator, marks: Array, tiles: int) -> Look:
     v[JACKET] = g.uniform(0.02, 0.06) if g.random() < 0.2 and v[SLEEVE_X] > elbow else 0
     v[PRINT_TILE] = g.integers(tiles) if g.random() < 0.15 else -1
     v[PRINT_SIZE] = g.uniform(0.05, 0.1)
-    v[HAIR_STYLE] = g.choice([BALD, SHORT, MEDIUM, BUN], p=[0.08, 0.47, 0.33, 0.12])
+    v[HAIR_STYLE] = g.choice([BALD, SHORT, MEDIUM, BUN, LONG], p=[0.07, 0.42, 0.19, 0.1, 0.22])
     v[HAIR_FRONT] = g.uniform(0.45, 0.72)
     v[HAIR_NAPE] = g.uniform(0.0, 0.05)
     v[BEARD] = g.uniform(0.3, 0.95) if g.random() < 0.22 else 0
@@ -229,35 +235,52 @@ def sample_look(g: np.random.Generator, marks: Array, tiles: int) -> Look:
     v[SKIN_GLOSS], v[CLOTH_GLOSS] = g.uniform(0.03, 0.12), g.uniform(0.0, 0.03)
     v[SHIRT_EASE] = g.uniform(0.002, 0.014) * (1.5 if v[JACKET] else 1)
     v[PANTS_EASE] = g.uniform(0.001, 0.012)
+    v[HAIR_LENGTH] = g.uniform(0.04, 0.26)
+    if v[HAIR_STYLE] in (BUN, LONG):
+        v[BEARD] = 0
+    if g.random() < (0.28 if v[HAIR_STYLE] in (BUN, LONG) else 0.02):
+        v[SKIRT], v[FLARE] = g.choice([0.36, 0.52, 0.72]) * g.uniform(0.9, 1.12), g.uniform(0.05, 0.32)
+        v[LEG_Y] = crotch - 0.04
+        v[TIGHTS] = g.random() < 0.3
+        v[BELT] = 0
+        if g.random() < 0.5:  # a dress
+            c[C_PANTS], c[C_PANTS2] = c[C_SHIRT], c[C_SHIRT2]
+            v[PANTS_PATTERN], v[PANTS_SCALE], v[HEM_Y] = v[SHIRT_PATTERN], v[SHIRT_SCALE], v[WAIST_Y]
     v[HAIR_EASE] = g.uniform(0.006, 0.022)
     return Look(v.astype(np.float32), np.clip(c, 0.004, 0.9).astype(np.float32))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _ramp(lo: float, hi: float, x: float) -> float:
     t = min(max((x - lo) / (hi - lo), 0.0), 1.0)
     return t * t * (3 - 2 * t)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def hair_margin(x: float, y: float, z: float, marks: Array, values: Array) -> float:
     """Height above the hair line in metres; positive is hair. The line rises over the ears to the forehead."""
     ear_z, ear_y, eye_y = marks[M_EAR_Z], marks[M_EAR_Y], marks[M_EYE_Y]
     front = eye_y + values[HAIR_FRONT] * (marks[M_TOP_Y] - eye_y)
     side = ear_y + 0.012
     nape = marks[M_CHIN_Y] + 0.028 - values[HAIR_NAPE]
-    if values[HAIR_STYLE] == MEDIUM:
+    if values[HAIR_STYLE] >= MEDIUM and values[HAIR_STYLE] != BUN:
         nape -= 0.09
         side -= 0.03
     t = (z - ear_z) / (marks[M_EYE_Z] - ear_z)
     line = nape + (side - nape) * _ramp(-0.25, -0.02, t) + (front - side) * _ramp(0.28, 0.62, t)
     ax = abs(x)
-    if t > -0.1 and t < 0.2 and ax > marks[M_EAR_X] - 0.006 and values[HAIR_STYLE] != MEDIUM:  # the ear itself
+    if (
+        t > -0.1
+        and t < 0.2
+        and ax > marks[M_EAR_X] - 0.006
+        and values[HAIR_STYLE] != MEDIUM
+        and values[HAIR_STYLE] != LONG
+    ):  # the ear itself
         line = max(line, ear_y + 0.03)
     return y - line
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def ease(rest: Array, marks: Array, values: Array) -> Array:
     """How far cloth and hair stand off the skin, (V,) metres, for rest places (V, 3)."""
     out = np.zeros(rest.shape[0], np.float32)
@@ -287,7 +310,7 @@ def ease(rest: Array, marks: Array, values: Array) -> Array:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _cloth(
     pattern: int,
     scale: float,
@@ -326,7 +349,7 @@ def _cloth(
         out[c] = first[c] + (second[c] - first[c]) * m
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def person_albedo(
     x: float,
     y: float,
@@ -335,7 +358,7 @@ def person_albedo(
     marks: Array,
     values: Array,
     colours: Array,
-    noise: Array,
+    noise: Noise,
     tiles: Array,
     surfaces: int,
     out: Array,
@@ -346,8 +369,8 @@ def person_albedo(
     """
     ax = abs(x)
     sx, sy = values[SEED_X], values[SEED_Y]
-    fine = noise_at(noise, x * 60 + sx, y * 60 + sy, z * 60, 0)
-    broad = noise_at(noise, x * 18 + sy, y * 18 + sx, z * 18, 0)
+    fine = noise_at(noise, x * 60 + sx, y * 60 + sy, z * 60)
+    broad = noise_at(noise, x * 18 + sy, y * 18 + sx, z * 18)
     arm = ax > marks[M_SHOULDER_X] - 0.03 and y > marks[M_ARM_Y] - 0.16
     neck = y > marks[M_CHIN_Y] - 0.06 and ax < marks[M_SHOULDER_X] * 0.6
     head = y > marks[M_CHIN_Y] - 0.015 and ax < marks[M_SHOULDER_X] * 0.6
@@ -376,11 +399,14 @@ def person_albedo(
             seam = ax if y > marks[M_CROTCH_Y] else abs(ax - marks[M_HIP_X])
             shade = 0.9 + 0.2 * fine
             if seam < 0.004:
-                shade *= 0.75
+                shade *= 0.88
             if y < leg + 0.02:
                 shade *= 0.85
             for c in range(3):
                 out[c] *= shade
+        elif values[TIGHTS] > 0.5:
+            for c in range(3):
+                out[c] = 0.35 * out[c] + 0.65 * colours[C_SOCK, c] * 0.4
         elif values[BAREFOOT] < 0.5 and y < values[SOCK_Y]:
             for c in range(3):
                 out[c] = colours[C_SOCK, c] * (0.85 + 0.3 * fine)
@@ -394,7 +420,7 @@ def person_albedo(
 
     if not neck:  # shirt
         radius = np.sqrt(x * x + (z - marks[M_NECK_Z]) ** 2)
-        line = values[NECKLINE_Y] - 1.2 * max(0.085 - radius, 0.0)
+        line = values[NECKLINE_Y] - 1.2 * max(0.085 - radius, 0.0) + 3.0 * max(radius - values[NECK_R], 0.0)
         if values[NECK_V] > 0 and z > marks[M_NECK_Z]:
             line = min(line, values[NECKLINE_Y] - values[NECK_V] + 1.6 * ax)
         edge = 0.005 * (fine - 0.5)
@@ -452,7 +478,7 @@ def person_albedo(
                 out[c] = colours[C_CAP, c] * (0.85 + 0.3 * fine)
             gloss = 0.01
         else:  # darker creases between the fingers, paler nails
-            crease = noise_at(noise, x * 30, y * 30, z * 110, 0)
+            crease = noise_at(noise, x * 30, y * 30, z * 110)
             for c in range(3):
                 out[c] *= 0.86 + 0.28 * crease
 
@@ -509,7 +535,7 @@ def person_albedo(
     if head or neck:
         margin = hair_margin(x, y, z, marks, values) + 0.014 * (fine - 0.5)
         if values[HAIR_STYLE] != BALD and margin > 0:
-            strand = noise_at(noise, x * 130 + sx, y * 25 + sy, z * 130, 0)
+            strand = noise_at(noise, x * 130 + sx, y * 25 + sy, z * 130)
             for c in range(3):
                 out[c] = colours[C_HAIR, c] * (0.45 + 1.1 * strand)
             gloss, fold = 0.05, 0.5

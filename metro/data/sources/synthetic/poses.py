@@ -50,7 +50,8 @@ class Stream(IntEnum):
     LOOK = 2
     SCENE = 3
     CAMERA = 4
-    NEIGHBOUR = 5
+    STRANGER = 5
+    COMPANY = 6
 
 
 def stream(seed: int, index: int, purpose: Stream, attempt: int = 0) -> np.random.Generator:

@@ -18,12 +18,13 @@ from metro.body.bundle import load_body
 from metro.config import BodyConfig, DatasetConfig, SyntheticConfig
 from metro.data.records import Record
 from metro.data.sources.synthetic import shading as sh
-from metro.data.sources.synthetic.looks import Look, ease, landmarks, sample_look
+from metro.data.sources.synthetic.garments import long_hair, skirt
+from metro.data.sources.synthetic.looks import HAIR_STYLE, LONG, SKIRT, Look, ease, landmarks, sample_look
 from metro.data.sources.synthetic.poses import Stream, Support, axis_rotations, rotation_vector, sample_poses, stream
 from metro.data.sources.synthetic.skinning import Skin, prepare_skin, rest_joints, shape_and_pose
-from metro.data.sources.synthetic.textures import SURFACES, atlas, noise_volume, photographs
+from metro.data.sources.synthetic.textures import SURFACES, Noise, atlas, noise_volume, photographs
 from metro.errors import MetroError
-from metro.viz.raster import draw, sample_intrinsics, vertex_normals
+from metro.viz.raster import draw, pool, sample_intrinsics, vertex_normals
 
 Array = NDArray[np.float64]
 
@@ -32,6 +33,8 @@ BOX_SCALE = 1.2
 """Side of the annotated box over that of the tight box (METRO and the line of work before it)."""
 ZOOM = 1.12
 """Largest size of a person in the frame over the size in the stored crop."""
+LEAST_VISIBLE = 0.3
+"""Share of the person that occluders leave to be seen; a picture that would show less loses its occluders."""
 SHADOW_SIZE = 160
 SHADOW_DISTANCE = 40.0
 
@@ -43,7 +46,7 @@ class Studio:
     skin: Skin
     marks: NDArray[np.float32]
     j24: NDArray[np.float64]
-    noise: NDArray[np.float32]
+    noise: Noise
     tiles: NDArray[np.float32]
     photographs: tuple[NDArray[np.uint8], ...]
 
@@ -79,8 +82,19 @@ class Person:
     transl: Array
     verts: NDArray[np.float32]
     joints: Array
+    bones: NDArray[np.float32]  # (24, 3, 4) rest to world, without `transl`
     support: int
     look: Look
+
+    @property
+    def low(self) -> Array:
+        """Lowest coordinates (3,)."""
+        return sh.limits(self.verts)[0]
+
+    @property
+    def high(self) -> Array:
+        """Highest coordinates (3,)."""
+        return sh.limits(self.verts)[1]
 
 
 @dataclass(frozen=True)
@@ -103,10 +117,14 @@ class Camera:
         """World points (N, 3) in the camera frame."""
         return (points - self.eye) @ self.turn
 
-    def project(self, points: NDArray[np.floating]) -> Array:
-        """World points (N, 3) to pixels (N, 2)."""
-        seen = self.see(points)
-        return seen[:, :2] / np.maximum(seen[:, 2:], 0.05) * self.focal + [self.cx, self.cy]
+    def span(self, points: NDArray[np.float32]) -> tuple[Array, Array, float, float]:
+        """Pixel bounds of world points, left top and right bottom, and their nearest and farthest depth."""
+        b = sh.bounds(points, self.turn, self.eye, self.focal, self.cx, self.cy)
+        return b[:2], b[2:4], float(b[4]), float(b[5])
+
+    def place(self, u: float, v: float, depth: float) -> Array:
+        """The world point (3,) that pixel (u, v) shows at a depth."""
+        return self.eye + self.turn @ (depth * np.array([(u - self.cx) / self.focal, (v - self.cy) / self.focal, 1.0]))
 
 
 @dataclass
@@ -147,7 +165,9 @@ class Stage:
 
 def make_people(studio: Studio, config: SyntheticConfig, indices: Sequence[int], extra: bool = False) -> list[Person]:
     """Pose and dress people; `extra` makes the strangers who share their pictures instead."""
-    purpose = Stream.NEIGHBOUR if extra else Stream.SHAPE
+    purpose = Stream.STRANGER if extra else Stream.SHAPE
+    if not indices:
+        return []
     rest_of = [stream(config.seed, i, purpose) for i in indices]
     betas = np.stack([np.clip(g.standard_normal(10), -2.5, 2.5) for g in rest_of])
     # Strangers take poses from a part of the index range that no person of the dataset uses.
@@ -161,13 +181,13 @@ def make_people(studio: Studio, config: SyntheticConfig, indices: Sequence[int],
         heading = whole if g.random() < config.heading_uniform else spread
         rot = poses.rot[k].copy()
         rot[0] = _about_y(heading) @ rot[0]
-        verts, joints = shape_and_pose(studio.skin, betas[k], rot, np.zeros(3))
-        low, high = verts.min(0).astype(float), verts.max(0).astype(float)
+        verts, joints, bones = shape_and_pose(studio.skin, betas[k], rot, np.zeros(3))
+        low, high = sh.limits(verts)
         lift = g.uniform(0, 0.25) if poses.support[k] == Support.FREE and g.random() < 0.5 else 0.0
         transl = np.array([-(low[0] + high[0]) / 2, lift - low[1], -(low[2] + high[2]) / 2])
-        verts, joints = shape_and_pose(studio.skin, betas[k], rot, transl)
+        verts, joints = (verts + transl).astype(np.float32), joints + transl
         look = sample_look(stream(config.seed, index, Stream.LOOK), studio.marks, len(studio.tiles) - len(SURFACES))
-        people.append(Person(betas[k], rot, transl, verts, joints, int(poses.support[k]), look))
+        people.append(Person(betas[k], rot, transl, verts, joints, bones, int(poses.support[k]), look))
     return people
 
 
@@ -188,8 +208,8 @@ def aim(g: np.random.Generator, person: Person, config: DatasetConfig) -> Camera
     cut = g.random() < config.synthetic.truncation
     edge = int(g.choice(4, p=[0.14, 0.14, 0.12, 0.6]))  # left, right, top, bottom
     share = g.uniform(0.12, 0.45)
-    centre = (person.verts.min(0) + person.verts.max(0)).astype(float) / 2
-    depth = float(np.ptp(person.verts, 0).max()) * focal / target
+    centre = (person.low + person.high) / 2
+    depth = float((person.high - person.low).max()) * focal / target
     aimed = np.array([(size - 1) / 2, (size - 1) / 2]) + shift
     camera = None
     for _ in range(40):
@@ -199,8 +219,7 @@ def aim(g: np.random.Generator, person: Person, config: DatasetConfig) -> Camera
         for _ in range(4):
             ray = np.array([(aimed[0] - cx) / focal, (aimed[1] - cy) / focal, 1.0])
             camera = Camera(focal, cx, cy, turn, centre - turn @ (depth * ray), size)
-            pixels = camera.project(person.verts)
-            low, high = pixels.min(0), pixels.max(0)
+            low, high, _, _ = camera.span(person.verts)
             extent = high - low
             visible = extent * (1 - share * np.array([edge < 2, edge >= 2])) if cut else extent
             depth = max(depth * visible.max() / target, 0.9)
@@ -221,7 +240,7 @@ def _material(g: np.random.Generator, studio: Studio, kinds: Sequence[int], scal
     """A random surface of one of the kinds, with `scale` repeats per metre."""
     m = np.zeros(sh.MAT_COUNT)
     kind = int(g.choice(kinds))
-    base = g.uniform(0.03, 0.75) * (1 - g.uniform(0, 0.6) * g.random(3))
+    base = g.uniform(0.03, 0.75) * (1 - g.uniform(0, 0.85) * g.random(3))
     other = np.clip(base * g.uniform(0.45, 1.7) * g.uniform(0.85, 1.15, 3), 0.01, 0.9)
     m[sh.MAT_KIND] = kind
     m[sh.MAT_R : sh.MAT_R + 3], m[sh.MAT_R2 : sh.MAT_R2 + 3] = base, other
@@ -240,8 +259,8 @@ def _material(g: np.random.Generator, studio: Studio, kinds: Sequence[int], scal
 
 def build_world(g: np.random.Generator, studio: Studio, person: Person, camera: Camera) -> sh.World:
     """Surroundings: a furnished room, open ground with blocks, or nothing but a photograph behind."""
-    kind = int(g.choice([sh.ROOM, sh.OUTDOORS, sh.BACKDROP], p=[0.46, 0.34, 0.2]))
-    low, high = person.verts.min(0).astype(float), person.verts.max(0).astype(float)
+    kind = int(g.choice([sh.ROOM, sh.OUTDOORS, sh.BACKDROP], p=[0.5, 0.38, 0.12]))
+    high = person.high
     angle = np.deg2rad(g.uniform(-45, 45))
     ca, sa = np.cos(angle), np.sin(angle)
     reach = float(np.abs(person.verts[:, [0, 2]]).max())
@@ -274,7 +293,7 @@ def build_world(g: np.random.Generator, studio: Studio, person: Person, camera: 
         materials = [floor, *(_material(g, studio, [sh.FLAT], (1, 2)) for _ in range(3))]
 
     boxes, pictures = [], []
-    farthest = float(camera.see(person.verts)[:, 2].max())
+    farthest = camera.span(person.verts)[3]
     for _ in range(int(g.integers(0, 8)) if kind != sh.BACKDROP else 0):
         if kind == sh.ROOM:
             size = np.array([g.uniform(0.15, 0.8), g.uniform(0.2, 1.0), g.uniform(0.15, 0.5)])
@@ -315,7 +334,7 @@ def build_world(g: np.random.Generator, studio: Studio, person: Person, camera: 
             materials.append(m)
             pictures.append([axis, g.choice([-1, 1]), u, v, hu, hv, len(materials) - 1])
     grey = g.uniform(0.55, 1.0)
-    blue = g.uniform(0, 1)
+    blue = g.random() ** 0.6
     zenith = np.array([0.16, 0.32, 0.75]) * blue + np.array([0.5, 0.53, 0.58]) * (1 - blue)
     return sh.World(
         kind,
@@ -327,8 +346,8 @@ def build_world(g: np.random.Generator, studio: Studio, person: Person, camera: 
         np.array(pictures, np.float32).reshape(-1, sh.PIC_COUNT),
         (np.array([0.9, 0.92, 0.95]) * grey * [1, 1, g.uniform(0.85, 1.1)]).astype(np.float32),
         (zenith * grey).astype(np.float32),
-        g.uniform(0.1, 0.75),
-        float(np.exp(g.uniform(np.log(25), np.log(300)))),
+        g.uniform(0.05, 0.65),
+        float(np.exp(g.uniform(np.log(40), np.log(600)))),
         g.uniform(0, 32),
     )
 
@@ -382,7 +401,13 @@ def add_person(stage: Stage, studio: Studio, person: Person, shift: Array | None
     normals = vertex_normals(verts, studio.skin.faces)
     loose = ease(studio.skin.template, studio.marks, person.look.values)
     stage.looks.append(person.look)
-    stage.add(verts + loose[:, None] * normals, normals, studio.skin.template, studio.skin.faces, len(stage.looks) - 1)
+    own = len(stage.looks) - 1
+    stage.add(verts + loose[:, None] * normals, normals, studio.skin.template, studio.skin.faces, own)
+    values, moved = person.look.values, person.transl + (0 if shift is None else shift)
+    if values[SKIRT] > 0:
+        stage.add(*skirt(studio.skin, studio.marks, values, person.betas, person.bones, moved), own)
+    if values[HAIR_STYLE] == LONG:
+        stage.add(*long_hair(studio.marks, values, person.bones, moved), own)
 
 
 def add_seat(stage: Stage, g: np.random.Generator, studio: Studio, person: Person) -> None:
@@ -407,52 +432,51 @@ def add_seat(stage: Stage, g: np.random.Generator, studio: Studio, person: Perso
 
 
 def add_occluder(
-    stage: Stage, g: np.random.Generator, studio: Studio, person: Person, camera: Camera, other: Person
+    stage: Stage,
+    g: np.random.Generator,
+    kind: str,
+    studio: Studio,
+    person: Person,
+    camera: Camera,
+    other: Person | None,
 ) -> None:
-    """Put something between the camera and the person."""
-    pixels, seen = camera.project(person.verts), camera.see(person.verts)
-    low, high = pixels.min(0), pixels.max(0)
-    nearest = float(seen[:, 2].min())
+    """Put one of `OCCLUDERS` between the camera and the person."""
+    low, high, nearest, _ = camera.span(person.verts)
     depth = nearest * g.uniform(0.55, 0.93)
     metres = depth / camera.focal  # of a pixel at that depth
     extent = high - low
-
-    def place(u: float, v: float, z: float = depth) -> Array:
-        ray = np.array([(u - camera.cx) / camera.focal, (v - camera.cy) / camera.focal, 1.0])
-        return camera.eye + camera.turn @ (z * ray)
-
     material = -1 - len(stage.materials)
     kinds = [sh.FLAT, sh.FLAT, sh.PLANKS, sh.CLOUDS, sh.STRIPES, sh.SURFACE, sh.PICTURE, sh.TILES]
     stage.materials.append(_material(g, studio, kinds, (1, 10)))
     angle = g.uniform(-0.5, 0.5)
     cos, sin = np.cos(angle), np.sin(angle)
-    kind = g.choice(["block", "bar", "crate", "rail", "stranger"], p=[0.27, 0.2, 0.23, 0.1, 0.2])
     if kind == "block":  # a counter, a table, a car: hides the lower part
-        top = place(float(g.uniform(low[0], high[0])), float(low[1] + g.uniform(0.45, 0.85) * extent[1]))
+        top = camera.place(g.uniform(low[0], high[0]), low[1] + g.uniform(0.45, 0.85) * extent[1], depth)
         height = max(float(top[1]), 0.15)
         half = np.array([g.uniform(0.3, 1.3), height / 2, 0.08 + 0.2 * g.random()])
         stage.add(*_box_mesh(half, cos, sin, np.array([top[0], height / 2, top[2]])), material)
     elif kind == "bar":  # a post, a tree, the edge of a door
         width = extent[0] * g.uniform(0.1, 0.3) * metres
-        foot = place(float(g.uniform(low[0], high[0])), float((low[1] + high[1]) / 2))
+        foot = camera.place(g.uniform(low[0], high[0]), (low[1] + high[1]) / 2, depth)
         lean = np.array([g.normal(0, 0.15), 0, 0])
         ends = np.array([foot[0], -0.5, foot[2]]) - lean, np.array([foot[0], 4.0, foot[2]]) + lean
         stage.add(*_tube_mesh(width / 2, *ends), material)
     elif kind == "crate":  # something held, hung or flying
-        centre = place(*(low + extent * g.uniform(0.15, 0.85, 2)).tolist())
+        u, v = low + extent * g.uniform(0.15, 0.85, 2)
+        centre = camera.place(u, v, depth)
         half = extent.max() * g.uniform(0.06, 0.17, 3) * metres
         stage.add(*_box_mesh(half, cos, sin, centre), material)
     elif kind == "rail":
         v = low[1] + extent[1] * g.uniform(0.3, 0.85)
-        a = place(float(low[0] - extent.max()), float(v + g.normal(0, 0.1) * extent[1]))
-        b = place(float(high[0] + extent.max()), float(v + g.normal(0, 0.1) * extent[1]))
+        a = camera.place(low[0] - extent.max(), v + g.normal(0, 0.1) * extent[1], depth)
+        b = camera.place(high[0] + extent.max(), v + g.normal(0, 0.1) * extent[1], depth)
         for step in range(int(g.integers(1, 4))):
             down = np.array([0, -0.22 * step, 0])
             stage.add(*_tube_mesh(extent.max() * g.uniform(0.015, 0.05) * metres, a + down, b + down), material)
-    else:
+    elif other is not None:
         side = g.choice([-1, 1])
         u = (low[0] if side < 0 else high[0]) - side * extent[0] * g.uniform(-0.1, 0.25)
-        centre = place(float(u), float((low[1] + high[1]) / 2), nearest * g.uniform(0.72, 0.9))
+        centre = camera.place(u, (low[1] + high[1]) / 2, nearest * g.uniform(0.72, 0.9))
         add_person(stage, studio, other, np.array([centre[0], 0, centre[2]]))
 
 
@@ -460,13 +484,10 @@ def add_bystander(
     stage: Stage, g: np.random.Generator, studio: Studio, person: Person, camera: Camera, other: Person
 ) -> None:
     """Put another person behind."""
-    pixels, seen = camera.project(person.verts), camera.see(person.verts)
-    width = np.ptp(pixels[:, 0])
-    u = pixels[:, 0].mean() + g.choice([-1, 1]) * width * g.uniform(0.4, 1.1)
-    radius = float(np.abs(other.verts[:, [0, 2]]).max())
-    depth = float(seen[:, 2].max()) + radius + g.uniform(0.1, 3)
-    ray = np.array([(u - camera.cx) / camera.focal, 0, 1.0])
-    where = camera.eye + camera.turn @ (depth * ray)
+    low, high, _, farthest = camera.span(person.verts)
+    u = (low[0] + high[0]) / 2 + g.choice([-1, 1]) * (high[0] - low[0]) * g.uniform(0.4, 1.1)
+    radius = float(max(np.abs(other.low).max(), np.abs(other.high).max()))
+    where = camera.place(u, camera.cy, farthest + radius + g.uniform(0.1, 3))
     add_person(stage, studio, other, np.array([where[0], 0, where[2]]))
 
 
@@ -476,16 +497,16 @@ def light_scene(g: np.random.Generator, world: sh.World, objects: sh.Objects, pe
     height = g.uniform(0.35, 2.2)
     key = np.array([np.cos(azimuth), height, np.sin(azimuth)])
     key /= np.linalg.norm(key)
-    hard = g.uniform(0.15, 0.8) if world.kind == sh.ROOM else g.uniform(0.1, 1.0)
+    hard = g.uniform(0.15, 0.8) if world.kind == sh.ROOM else 1.15 * g.random() ** 0.6
     warmth = g.uniform(-0.25, 0.35)
     sun = np.array([1 + warmth * 0.35, 1.0, 1 - warmth]) * 1.15 * hard
-    sky = np.array([0.46, 0.5, 0.56]) * (1.15 - 0.6 * hard) * (1 - 0.3 * np.array([-1, 0, 1]) * warmth * g.random())
+    sky = np.array([0.46, 0.5, 0.56]) * (1.1 - 0.6 * hard) * (1 - 0.3 * np.array([-1, 0, 1]) * warmth * g.random())
     bounce = sky * g.uniform(0.4, 0.9) * np.array([1.05, 1.0, 0.88])
     fill = np.array([-key[0] + 0.3 * g.normal(), 0.25, -key[2] + 0.3 * g.normal()])
     fill /= np.linalg.norm(fill)
     f32 = np.float32
-    centre = (person.verts.min(0) + person.verts.max(0)).astype(float) / 2
-    radius = 1.1 * float(np.linalg.norm(person.verts - centre, axis=1).max())
+    centre = (person.low + person.high) / 2
+    radius = 0.55 * float(np.linalg.norm(person.high - person.low))
     side = np.cross([0.0, 1.0, 0.0], key)
     side /= np.linalg.norm(side)
     axes = np.stack([side, np.cross(-key, side), -key])  # x, y, z of the light's camera
@@ -499,7 +520,7 @@ def light_scene(g: np.random.Generator, world: sh.World, objects: sh.Objects, pe
     draw(seen, objects.faces, focal, focal, middle, middle, 0, True, scratch[0], shadow, scratch[1])
     # Ambient light lost under and beside the body: low parts spread over the floor.
     cell, pad = 0.04, 0.5
-    low, high = person.verts.min(0) - pad, person.verts.max(0) + pad
+    low, high = person.low - pad, person.high + pad
     cells = int(np.ceil(max(high[0] - low[0], high[2] - low[2]) / cell))
     weight = np.exp(-person.verts[:, 1] / 0.12)
     u, v = ((person.verts[:, 0] - low[0]) / cell).astype(int), ((person.verts[:, 2] - low[2]) / cell).astype(int)
@@ -523,6 +544,25 @@ def light_scene(g: np.random.Generator, world: sh.World, objects: sh.Objects, pe
     )
 
 
+def _background(
+    g: np.random.Generator, studio: Studio, camera: Camera, world: sh.World, light: sh.Light, defocus: float
+) -> NDArray[np.float32]:
+    """What lies behind everything, out of focus by a blur of `defocus` pixels, linear light (H, W, 3)."""
+    if world.kind == sh.BACKDROP:
+        image = _photo_background(g, studio, camera.size)
+    else:
+        # A blurred background holds no more than half of the detail: cast half of the rays along each axis.
+        step = 2 if defocus > 1.1 else 1
+        fx, _, cx, cy = sample_intrinsics(camera.K, 1 / step)
+        image = np.empty((camera.size // step, camera.size // step, 3), np.float32)
+        turn, eye = camera.turn.astype(np.float32), camera.eye.astype(np.float32)
+        sh.cast_surroundings(fx, cx, cy, turn, eye, world, light, studio.noise, studio.tiles, image)
+        if step > 1:
+            image = cv2.resize(image, (camera.size, camera.size), interpolation=cv2.INTER_LINEAR)
+            defocus = np.sqrt(defocus**2 - 0.7)  # the interpolation has blurred a little already
+    return cv2.GaussianBlur(image, (0, 0), defocus) if defocus else image
+
+
 def _photo_background(g: np.random.Generator, studio: Studio, size: int) -> NDArray[np.float32]:
     """A random cut of a photograph, or soft colour noise, linear light."""
     if g.random() < 0.25:
@@ -531,7 +571,8 @@ def _photo_background(g: np.random.Generator, studio: Studio, size: int) -> NDAr
             layer = cv2.resize(g.random((octave, octave, 3), np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
             image += layer / (1 + octave**0.5)
         image = (image - image.min()) / (np.ptp(image) + 1e-6)
-        return np.clip(image, 0, 1) ** 2.2
+        image = image + g.uniform(0.3, 1.0) * (image.mean(-1, keepdims=True) - image)  # mostly muted
+        return (np.clip(image, 0, 1) ** 2.2).astype(np.float32)
     photo = studio.photographs[g.integers(len(studio.photographs))]
     side = int(min(photo.shape[:2]) * g.uniform(0.35, 1.0))
     y, x = g.integers(photo.shape[0] - side + 1), g.integers(photo.shape[1] - side + 1)
@@ -544,7 +585,6 @@ def _photo_background(g: np.random.Generator, studio: Studio, size: int) -> NDAr
 
 def develop(g: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Turn linear light into a photograph: blur, exposure, white balance, curve, noise and JPEG traces."""
-    size = image.shape[0]
     if g.random() < 0.55:
         image = cv2.GaussianBlur(image, (0, 0), float(g.uniform(0.3, 1.0)))
     if g.random() < 0.08:
@@ -555,20 +595,12 @@ def develop(g: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.ui
             row, col = (length - 1) * (0.5 + t * np.sin(angle)), (length - 1) * (0.5 + t * np.cos(angle))
             kernel[round(row), round(col)] += 1
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
-    mean = float(image.mean())
-    exposure = 0.2 * np.exp(0.3 * g.standard_normal()) / max(mean, 0.02)
-    exposure = float(np.clip(exposure, 0.35, 3.5))
-    gains = (exposure * (1 + 0.07 * np.clip(g.standard_normal(3), -2, 2))).astype(np.float32)
-    image = image * gains
-    knee = np.float32(0.75)  # highlights roll off instead of clipping
-    image = np.where(image > knee, knee + (1 - knee) * (1 - np.exp(-(image - knee) / (1 - knee))), image)
-    image = np.maximum(image, 0) ** np.float32(1 / g.uniform(2.0, 2.4))
-    contrast = g.uniform(0.9, 1.12)
-    image = (image - np.float32(0.45)) * np.float32(contrast) + np.float32(0.45)
-    sigma = np.float32(g.exponential(0.012))
-    grain = g.standard_normal((size, size, 3), np.float32)
-    image = image + sigma * (0.6 * grain + 0.5 * grain[..., :1])
-    out = np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
+    quarter = image.shape[0] // 4
+    metered = 0.4 * float(image.mean()) + 0.6 * float(image[quarter:-quarter, quarter:-quarter].mean())
+    exposure = 0.2 * np.exp(0.3 * g.standard_normal()) / max(metered, 0.02)
+    gains = float(np.clip(exposure, 0.35, 3.5)) * (1 + 0.07 * np.clip(g.standard_normal(3), -2, 2))
+    gamma, contrast, grain = g.uniform(2.0, 2.4), g.uniform(0.9, 1.12), min(g.exponential(3.0), 14.0)
+    out = sh.expose(image, gains.astype(np.float32), gamma, contrast, grain, int(g.integers(1 << 62)))
     if g.random() < 0.25:
         quality = int(g.integers(35, 90))
         out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
@@ -582,12 +614,48 @@ class Shot:
     image: NDArray[np.uint8]
     camera: Camera
     person: Person
-    visible: NDArray[np.float32]  # (H, W) share of each pixel that shows the person
-    hidden: float  # share of the person's samples inside of the frame that something else hides
+    own: NDArray[np.bool_]  # (H · s, W · s) samples that show the person, dressed
+    unhidden: int  # samples that would, if nothing stood in front
+
+    @property
+    def visible(self) -> NDArray[np.float32]:
+        """Share of each pixel that shows the person, (H, W)."""
+        return pool(self.own.astype(np.float32), SSAA)
+
+    @property
+    def hidden(self) -> float:
+        """Share of the person inside of the frame that something else hides."""
+        return 1 - float(self.own.sum()) / max(self.unhidden, 1)
 
 
-def shoot(studio: Studio, config: DatasetConfig, index: int, person: Person, other: Person) -> Shot:
-    """Photograph a person; `other` may pass by."""
+@dataclass(frozen=True)
+class Company:
+    """Who and what else is in a picture, decided before anything is made."""
+
+    bystander: bool
+    occluders: tuple[str, ...]
+
+    @property
+    def stranger(self) -> bool:
+        """Whether another person has to be made."""
+        return self.bystander or "stranger" in self.occluders
+
+
+OCCLUDERS = {"block": 0.27, "bar": 0.2, "crate": 0.23, "rail": 0.1, "stranger": 0.2}
+
+
+def company(config: SyntheticConfig, index: int) -> Company:
+    """Draw the company of one person."""
+    g = stream(config.seed, index, Stream.COMPANY)
+    bystander = bool(g.random() < 0.1)
+    if g.random() >= config.occlusion:
+        return Company(bystander, ())
+    kinds = g.choice(list(OCCLUDERS), size=1 + int(g.random() < 0.4), p=list(OCCLUDERS.values()))
+    return Company(bystander, tuple(dict.fromkeys(str(kind) for kind in kinds)))
+
+
+def shoot(studio: Studio, config: DatasetConfig, index: int, person: Person, other: Person | None) -> Shot:
+    """Photograph a person; `other` is the stranger of its `company`, if there is one."""
     synthetic = config.synthetic
     camera = aim(stream(synthetic.seed, index, Stream.CAMERA), person, config)
     g = stream(synthetic.seed, index, Stream.SCENE)
@@ -595,39 +663,34 @@ def shoot(studio: Studio, config: DatasetConfig, index: int, person: Person, oth
     world = build_world(g, studio, person, camera)
     stage = Stage()
     add_person(stage, studio, person)
+    own = sum(map(len, stage.faces))
     if person.support == Support.SEAT:
         add_seat(stage, g, studio, person)
-    if g.random() < 0.1:
+    around = company(synthetic, index)
+    if around.bystander and other is not None:
         add_bystander(stage, g, studio, person, camera, other)
-    occluded = g.random() < synthetic.occlusion
-    first_occluder = len(stage.owner)
-    if occluded:
-        for _ in range(int(g.integers(1, 3))):
-            add_occluder(stage, g, studio, person, camera, other)
+    unoccluded = sum(map(len, stage.faces))
+    for kind in around.occluders:
+        add_occluder(stage, g, kind, studio, person, camera, other)
     objects = stage.objects()
-    light = light_scene(g, world, objects, person)
-
-    image = np.empty((size, size, 3), np.float32)
-    turn, eye = camera.turn.astype(np.float32), camera.eye.astype(np.float32)
-    if world.kind == sh.BACKDROP:
-        image[:] = _photo_background(g, studio, size)
-    else:
-        sh.cast_surroundings(
-            camera.focal, camera.cx, camera.cy, turn, eye, world, light, studio.noise, studio.tiles, image
-        )
-    if g.random() < 0.7:
-        image = cv2.GaussianBlur(image, (0, 0), float(g.uniform(0.4, 2.2)))
-
-    face = np.full((size * SSAA, size * SSAA), -1, np.int32)
+    samples = size * SSAA
+    face = np.full((samples, samples), -1, np.int32)
     depth, bary = np.zeros(face.shape, np.float32), np.zeros((*face.shape, 3), np.float32)
     seen = camera.see(objects.verts).astype(np.float32)
     intrinsics = sample_intrinsics(camera.K, SSAA)
-    own = len(studio.skin.faces)
     draw(seen, objects.faces[:own], *intrinsics, 0, True, face, depth, bary)
-    amodal = int((face >= 0).sum())
+    unhidden = int((face >= 0).sum())
     draw(seen, objects.faces[own:], *intrinsics, own, True, face, depth, bary)
     mine = (face >= 0) & (face < own)
-    del first_occluder
+    if mine.sum() < LEAST_VISIBLE * unhidden:  # too little is left to see: take the occluders away
+        objects = objects._replace(faces=objects.faces[:unoccluded], owner=objects.owner[:unoccluded])
+        face[:], depth[:] = -1, 0
+        draw(seen, objects.faces, *intrinsics, 0, True, face, depth, bary)
+        mine = (face >= 0) & (face < own)
+    light = light_scene(g, world, objects, person)
+    turn, eye = camera.turn.astype(np.float32), camera.eye.astype(np.float32)
+    defocus = float(g.uniform(0.4, 2.2)) if g.random() < 0.7 else 0.0
+    image = _background(g, studio, camera, world, light, defocus)
     materials = np.array(stage.materials or [np.zeros(sh.MAT_COUNT)], np.float32)
     sh.shade_objects(
         face,
@@ -652,20 +715,17 @@ def shoot(studio: Studio, config: DatasetConfig, index: int, person: Person, oth
         image,
     )
     photo = develop(g, image)
-    visible = mine.reshape(size, SSAA, size, SSAA).mean((1, 3)).astype(np.float32)
-    return Shot(photo, camera, person, visible, 1 - int(mine.sum()) / max(amodal, 1))
+    return Shot(photo, camera, person, mine, unhidden)
 
 
 def annotate(studio: Studio, shot: Shot, seed: int, index: int) -> Record:
     """The exact labels of a shot."""
     person, camera = shot.person, shot.camera
     size = camera.size
-    seen = camera.see(person.verts.astype(np.float64))
-    joints = studio.j24 @ seen
+    joints = camera.see(studio.j24 @ person.verts)
     pixels = joints[:, :2] / joints[:, 2:] * camera.focal + [camera.cx, camera.cy]
     inside = (joints[:, 2] > 0) & (pixels > -0.5).all(1) & (pixels < size - 0.5).all(1)
-    outline = camera.project(person.verts)
-    low, high = np.clip(outline.min(0), 0, size - 1), np.clip(outline.max(0), 0, size - 1)
+    low, high = (np.clip(corner, 0, size - 1) for corner in camera.span(person.verts)[:2])
     centre, half = (low + high) / 2, (high - low) / 2 * BOX_SCALE
     to_camera = camera.turn.T
     rot = person.rot.copy()
@@ -693,6 +753,7 @@ def photograph_people(config: DatasetConfig, body: BodyConfig, indices: Sequence
     """Shots of the people with these indices."""
     studio = open_studio(body, config.split)
     people = make_people(studio, config.synthetic, indices)
-    others = make_people(studio, config.synthetic, indices, extra=True)
-    for index, person, other in zip(indices, people, others, strict=True):
-        yield shoot(studio, config, index, person, other)
+    strangers = [index for index in indices if company(config.synthetic, index).stranger]
+    others = dict(zip(strangers, make_people(studio, config.synthetic, strangers, extra=True), strict=True))
+    for index, person in zip(indices, people, strict=True):
+        yield shoot(studio, config, index, person, others.get(index))

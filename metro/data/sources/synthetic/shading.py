@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from metro.data.sources.synthetic.looks import person_albedo
-from metro.data.sources.synthetic.textures import noise_at, tile_at
+from metro.data.sources.synthetic.textures import Noise, noise_at, slope_at, tile_at
 
 Array = NDArray[np.float32]
 
@@ -65,9 +65,9 @@ class World(NamedTuple):
     seed: float
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def surface_colour(
-    m: Array, u: float, v: float, w: float, footprint: float, noise: Array, tiles: Array, seed: float, out: Array
+    m: Array, u: float, v: float, w: float, footprint: float, noise: Noise, tiles: Array, seed: float, out: Array
 ) -> None:
     """Colour of a material at (u, v) metres on its surface; w tells apart faces of one box."""
     if m[MAT_TURN] > 0.5:
@@ -91,8 +91,8 @@ def surface_colour(
         i = np.floor(a)
         b = v * scale * 0.15 + i * 0.37
         j = np.floor(b)
-        tone = noise_at(noise, i * 3.7 + seed, j * 5.3, 0.5, 0)
-        grain = noise_at(noise, u * 60, v * 4 + i * 7, seed, 0)
+        tone = noise_at(noise, i * 3.7 + seed, j * 5.3, 0.5)
+        grain = noise_at(noise, u * 60, v * 4 + i * 7, seed)
         mix = 0.6 * tone + 0.4 * grain
         if a - i < 0.03 + footprint * scale and footprint * scale < 0.3:
             shade = 0.65
@@ -101,8 +101,8 @@ def surface_colour(
         if footprint * scale > 0.4:
             mix = 0.5
     elif kind == CLOUDS:
-        a = noise_at(noise, u * scale + seed, v * scale, w * 9.1, 0)
-        b = noise_at(noise, u * scale * 3.7, v * scale * 3.7 + seed, w * 5.7, 0)
+        a = noise_at(noise, u * scale + seed, v * scale, w * 9.1)
+        b = noise_at(noise, u * scale * 3.7, v * scale * 3.7 + seed, w * 5.7)
         mix = min(max(1.6 * (0.65 * a + 0.35 * b) - 0.3, 0.0), 1.0)
     for c in range(3):
         out[c] = m[MAT_R + c] + (m[MAT_R2 + c] - m[MAT_R + c]) * mix
@@ -116,16 +116,16 @@ def surface_colour(
         out[0], out[1], out[2] = 0.85 * r, 0.85 * g, 0.85 * b
     rough = m[MAT_ROUGH]
     if rough > 0:
-        n = noise_at(noise, u * 5 + seed, v * 5, w * 3.3 + seed, 0)
-        shade *= 1 + rough * (n - 0.5)
-        if footprint < 0.02:
-            n = noise_at(noise, u * 31, v * 31 + seed, w * 3.3, 0)
+        n = noise_at(noise, u * 6 + seed, v * 6, w * 3.3 + seed)
+        shade *= 1 + 1.2 * rough * (n - 0.5)
+        if footprint < 0.008:
+            n = noise_at(noise, u * 37, v * 37 + seed, w * 3.3)
             shade *= 1 + 0.7 * rough * (n - 0.5)
     for c in range(3):
         out[c] *= shade
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def key_visible(x: float, y: float, z: float, light: Light) -> float:
     """Share of the key light that reaches a place, from a 3 x 3 look into the shadow map."""
     size = light.shadow.shape[0]
@@ -148,7 +148,7 @@ def key_visible(x: float, y: float, z: float, light: Light) -> float:
     return seen / 9
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def floor_light(x: float, z: float, light: Light) -> float:
     """Share of the ambient light that reaches the floor beside the body."""
     size = light.dark.shape[0]
@@ -163,11 +163,11 @@ def floor_light(x: float, z: float, light: Light) -> float:
     return 1 - (low * (1 - a) + high * a)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def irradiance(
     x: float, y: float, z: float, nx: float, ny: float, nz: float, open_: float, light: Light, out: Array
 ) -> float:
-    """Light that falls on a place with a normal, to `out` (3,); `open_` scales the ambient part. Returns the key's share."""
+    """Light that falls on a place with a normal, to `out` (3,); `open_` scales the ambient. Returns the key's share."""
     key = nx * light.key[0] + ny * light.key[1] + nz * light.key[2]
     seen = 0.0
     if key > 0:
@@ -180,7 +180,30 @@ def irradiance(
     return seen
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
+def _box_span(
+    box: Array, fx: float, cx: float, cy: float, turn: Array, eye: Array, width: int, height: int
+) -> NDArray[np.int64]:
+    """Pixels (left, right, top, bottom) that a box may cover; the whole picture if it reaches behind the camera."""
+    out = np.array([width, -1, height, -1])
+    for corner in range(8):
+        x = box[BOX_HX] * (1 if corner & 1 else -1)
+        y = box[BOX_HY] * (1 if corner & 2 else -1) + box[BOX_Y] - eye[1]
+        z = box[BOX_HZ] * (1 if corner & 4 else -1)
+        wx = box[BOX_C] * x + box[BOX_S] * z + box[BOX_X] - eye[0]
+        wz = -box[BOX_S] * x + box[BOX_C] * z + box[BOX_Z] - eye[2]
+        depth = turn[0, 2] * wx + turn[1, 2] * y + turn[2, 2] * wz
+        if depth < 0.05:
+            return np.array([0, width, 0, height])
+        u = (turn[0, 0] * wx + turn[1, 0] * y + turn[2, 0] * wz) / depth * fx + cx
+        v = (turn[0, 1] * wx + turn[1, 1] * y + turn[2, 1] * wz) / depth * fx + cy
+        u, v = min(max(u, -1.0), width + 1.0), min(max(v, -1.0), height + 1.0)
+        out[0], out[1] = min(out[0], int(np.floor(u))), max(out[1], int(np.ceil(u)))
+        out[2], out[3] = min(out[2], int(np.floor(v))), max(out[3], int(np.ceil(v)))
+    return out
+
+
+@njit(cache=True, error_model="numpy")
 def cast_surroundings(
     fx: float,
     cx: float,
@@ -189,7 +212,7 @@ def cast_surroundings(
     eye: Array,
     world: World,
     light: Light,
-    noise: Array,
+    noise: Noise,
     tiles: Array,
     image: Array,
 ) -> None:
@@ -199,6 +222,10 @@ def cast_surroundings(
     """
     colour, lit = np.zeros(3, np.float32), np.zeros(3, np.float32)
     ca, sa = world.turn[0], world.turn[1]
+    count = world.boxes.shape[0]
+    span = np.empty((count, 4), np.int64)  # pixels that a box may cover: left, right, top, bottom
+    for b in range(count):
+        span[b] = _box_span(world.boxes[b], fx, cx, cy, turn, eye, image.shape[1], image.shape[0])
     # The eye in the frame of the room.
     ox, oz = eye[0] - world.origin[0], eye[2] - world.origin[2]
     ox, oz = ca * ox - sa * oz, sa * ox + ca * oz
@@ -244,7 +271,9 @@ def cast_surroundings(
                                 material = int(pic[PIC_MATERIAL])
                 if material == 1 and v < 0.09:
                     material = 3  # skirting board
-            for b in range(world.boxes.shape[0]):
+            for b in range(count):
+                if col < span[b, 0] or col > span[b, 1] or row < span[b, 2] or row > span[b, 3]:
+                    continue
                 box = world.boxes[b]
                 px, py, pz = eye[0] - box[BOX_X], eye[1] - box[BOX_Y], eye[2] - box[BOX_Z]
                 c, s = box[BOX_C], box[BOX_S]
@@ -285,8 +314,8 @@ def cast_surroundings(
                 n = np.sqrt(dx * dx + dy * dy + dz * dz)
                 up = max(dy / n, 0.0) ** 0.6
                 flat = 1 / (0.15 + max(dy / n, 0.0))
-                a = noise_at(noise, dx / n * flat * 2 + world.seed, dz / n * flat * 2, world.seed, 0)
-                b2 = noise_at(noise, dx / n * flat * 7, dz / n * flat * 7 + world.seed, 3.0, 0)
+                a = noise_at(noise, dx / n * flat * 2 + world.seed, dz / n * flat * 2, world.seed)
+                b2 = noise_at(noise, dx / n * flat * 7, dz / n * flat * 7 + world.seed, 3.0)
                 cloud = min(max((0.7 * a + 0.3 * b2 - 1 + world.cloud) * 3, 0.0), 1.0) * min(up * 2, 1.0)
                 for k in range(3):
                     sky = world.horizon[k] + (world.zenith[k] - world.horizon[k]) * up
@@ -328,7 +357,7 @@ class Objects(NamedTuple):
     owner: NDArray[np.int32]  # (F,) index of the look, or -1 - material of the prop
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def shade_objects(
     face: NDArray[np.int32],
     depth: Array,
@@ -345,7 +374,7 @@ def shade_objects(
     colours: Array,
     materials: Array,
     light: Light,
-    noise: Array,
+    noise: Noise,
     tiles: Array,
     surfaces: int,
     seed: float,
@@ -355,14 +384,27 @@ def shade_objects(
     albedo, lit, total = np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.float32)
     for row in range(image.shape[0]):
         for col in range(image.shape[1]):
-            hits = 0
+            hits, shaded = 0, 0
             total[:] = 0
-            for i in range(row * ssaa, (row + 1) * ssaa):
-                for j in range(col * ssaa, (col + 1) * ssaa):
+            top, left = row * ssaa, col * ssaa
+            first = face[top, left]
+            inner = first >= 0  # the pixel shows one thing only: every other sample is enough
+            for i in range(top, top + ssaa):
+                for j in range(left, left + ssaa):
                     f = face[i, j]
-                    if f < 0:
+                    if f >= 0:
+                        hits += 1
+                        inner = inner and objects.owner[f] == objects.owner[first]
+                    else:
+                        inner = False
+            if hits == 0:
+                continue
+            for i in range(top, top + ssaa):
+                for j in range(left, left + ssaa):
+                    f = face[i, j]
+                    if f < 0 or (inner and (i + j) & 1):
                         continue
-                    hits += 1
+                    shaded += 1
                     a, b, c = objects.faces[f, 0], objects.faces[f, 1], objects.faces[f, 2]
                     w0, w1, w2 = bary[i, j, 0], bary[i, j, 1], bary[i, j, 2]
                     px, py = (j - cx) / fx, (i - cy) / fx
@@ -395,10 +437,8 @@ def shade_objects(
                             albedo,
                         )
                         if fold > 0:
-                            k = 15.0
-                            nx -= fold * 2.2 * noise_at(noise, rx * k + seed, ry * k, rz * k, 1)
-                            ny -= fold * 2.2 * noise_at(noise, rx * k + seed, ry * k, rz * k, 2)
-                            nz -= fold * 2.2 * noise_at(noise, rx * k + seed, ry * k, rz * k, 3)
+                            gx, gy, gz = slope_at(noise, rx * 15 + seed, ry * 15, rz * 15)
+                            nx, ny, nz = nx - 2.2 * fold * gx, ny - 2.2 * fold * gy, nz - 2.2 * fold * gz
                     else:
                         surface_colour(materials[-1 - owner], rx, ry, rz, z / fx, noise, tiles, seed, albedo)
                     length = np.sqrt(nx * nx + ny * ny + nz * nz)
@@ -416,7 +456,68 @@ def shade_objects(
                     shine = gloss * seen * h**24
                     for k2 in range(3):
                         total[k2] += albedo[k2] * lit[k2] + light.key_rgb[k2] * shine
-            if hits:
-                share = hits / (ssaa * ssaa)
-                for k2 in range(3):
-                    image[row, col, k2] = image[row, col, k2] * (1 - share) + total[k2] / (ssaa * ssaa)
+            share = hits / (ssaa * ssaa)
+            for k2 in range(3):
+                image[row, col, k2] = image[row, col, k2] * (1 - share) + total[k2] / shaded * share
+
+
+@njit(cache=True, error_model="numpy")
+def expose(image: Array, gains: Array, gamma: float, contrast: float, noise: float, seed: int) -> NDArray[np.uint8]:
+    """Linear light (H, W, 3) to 8 bits: white balance, highlights that roll off, gamma, contrast, sensor noise."""
+    steps = 4096
+    curve = np.empty(steps + 1, np.float32)
+    for i in range(steps + 1):
+        x = 4.0 * (i / steps) ** 2  # finer steps in the shadows
+        if x > 0.75:
+            x = 0.75 + 0.25 * (1 - np.exp(-(x - 0.75) / 0.25))
+        curve[i] = 255 * ((x ** (1 / gamma) - 0.45) * contrast + 0.45)
+    out = np.empty(image.shape, np.uint8)
+    state = np.uint64(seed) * np.uint64(2) + np.uint64(1)
+    for row in range(image.shape[0]):
+        for col in range(image.shape[1]):
+            # xorshift64*: 16 bits each for the grain of the three channels and the part that they share
+            state ^= state >> np.uint64(12)
+            state ^= state << np.uint64(25)
+            state ^= state >> np.uint64(27)
+            word = state * np.uint64(2685821657736338717)
+            common = _bell(word)
+            for c in range(3):
+                x = image[row, col, c] * gains[c]
+                place = min(steps * np.sqrt(max(x, 0.0) / 4), steps - 0.001)
+                i = int(place)
+                y = curve[i] + (curve[i + 1] - curve[i]) * (place - i)
+                y += noise * (0.5 * common + 0.6 * _bell(word >> np.uint64(16 * (c + 1))))
+                out[row, col, c] = int(min(max(y + 0.5, 0.0), 255.0))
+    return out
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _bell(word: int) -> float:
+    """A bell-shaped number of mean 0 and deviation 1 from the low 16 bits of a word: two uniforms added."""
+    a = word & np.uint64(255)
+    b = (word >> np.uint64(8)) & np.uint64(255)
+    return (np.float64(a) + np.float64(b) - 255.0) / 104.5
+
+
+@njit(cache=True, error_model="numpy")
+def bounds(verts: Array, turn: Array, eye: Array, focal: float, cx: float, cy: float) -> NDArray[np.float64]:
+    """Pixel bounds of world points and their range of depth: left, top, right, bottom, nearest, farthest."""
+    out = np.array([1e9, 1e9, -1e9, -1e9, 1e9, -1e9])
+    for i in range(verts.shape[0]):
+        x, y, z = verts[i, 0] - eye[0], verts[i, 1] - eye[1], verts[i, 2] - eye[2]
+        depth = turn[0, 2] * x + turn[1, 2] * y + turn[2, 2] * z
+        u = (turn[0, 0] * x + turn[1, 0] * y + turn[2, 0] * z) / max(depth, 0.05) * focal + cx
+        v = (turn[0, 1] * x + turn[1, 1] * y + turn[2, 1] * z) / max(depth, 0.05) * focal + cy
+        out[0], out[1], out[2], out[3] = min(out[0], u), min(out[1], v), max(out[2], u), max(out[3], v)
+        out[4], out[5] = min(out[4], depth), max(out[5], depth)
+    return out
+
+
+@njit(cache=True, error_model="numpy")
+def limits(verts: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest coordinates of points (V, 3)."""
+    low, high = np.full(3, 1e9), np.full(3, -1e9)
+    for i in range(verts.shape[0]):
+        for c in range(3):
+            low[c], high[c] = min(low[c], verts[i, c]), max(high[c], verts[i, c])
+    return low, high

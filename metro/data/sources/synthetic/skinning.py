@@ -66,11 +66,11 @@ def rest_joints(skin: Skin, betas: NDArray[np.floating]) -> NDArray[np.float64]:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def shape_and_pose(
     skin: Skin, betas: NDArray[np.float64], rot: NDArray[np.float64], transl: NDArray[np.float64]
-) -> tuple[Array, NDArray[np.float64]]:
-    """Vertices (V, 3) and joints (J, 3) of one body.
+) -> tuple[Array, NDArray[np.float64], Array]:
+    """Vertices (V, 3), joints (J, 3) and bone transforms (J, 3, 4) of one body.
 
     `betas` (S,), local joint rotations `rot` (J, 3, 3) and `transl` (3,), all in the frame that `rot[0]` turns into.
     """
@@ -133,4 +133,4 @@ def shape_and_pose(
                 m2 += w * bone[j, a, 2]
                 m3 += w * bone[j, a, 3]
             out[v, a] = m0 * rest[v, 0] + m1 * rest[v, 1] + m2 * rest[v, 2] + m3
-    return out, posed
+    return out, posed, bone

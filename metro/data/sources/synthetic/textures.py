@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -30,33 +31,57 @@ PHOTOGRAPHS = {
 """Photographs of things, by split: backgrounds and pictures seen in training are not seen in tests."""
 
 
+class Noise(NamedTuple):
+    """Smooth periodic noise: value in [0, 1] with mean 1/2, and its gradient per cell."""
+
+    value: Array  # (32, 32, 32)
+    gradient: Array  # (32, 32, 32, 3)
+
+
 @cache
-def noise_volume() -> Array:
-    """Smooth periodic noise (32, 32, 32, 4): value in [0, 1] with mean 1/2, and its gradient per cell."""
+def noise_volume() -> Noise:
+    """The noise that all pictures share; each look and scene reads it at its own offset."""
     g = np.random.Generator(np.random.Philox(key=20210624))
     axis = np.fft.fftfreq(NOISE_CELLS) * NOISE_CELLS
     radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
-    spectrum = np.where((radius > 1.5) & (radius < 14), radius**-1.6 * (radius > 0), 0.0)
-    waves = np.fft.fftn(g.standard_normal((NOISE_CELLS,) * 3)) * np.nan_to_num(spectrum)
+    spectrum = np.where((radius > 1.5) & (radius < 14), np.maximum(radius, 1) ** -1.6, 0.0)
+    waves = np.fft.fftn(g.standard_normal((NOISE_CELLS,) * 3)) * spectrum
     value = np.fft.ifftn(waves).real
     value = np.clip(0.5 + 0.2 * value / value.std(), 0, 1)
     gradient = [(np.roll(value, -1, a) - np.roll(value, 1, a)) / 2 for a in range(3)]
-    return np.stack([value, *gradient], -1).astype(np.float32)
+    return Noise(value.astype(np.float32), np.stack(gradient, -1).astype(np.float32))
 
 
-@njit(cache=True, inline="always")
-def noise_at(volume: Array, x: float, y: float, z: float, channel: int) -> float:
-    """The noise at a place, in cells; channel 0 is the value, 1 to 3 the gradient."""
+@njit(cache=True, error_model="numpy", inline="always")
+def noise_at(noise: Noise, x: float, y: float, z: float) -> float:
+    """The noise at a place, in cells."""
+    volume = noise.value
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
     tx, ty, tz = x - fx, y - fy, z - fz
     mask = NOISE_CELLS - 1
     i0, j0, k0 = int(fx) & mask, int(fy) & mask, int(fz) & mask
     i1, j1, k1 = (i0 + 1) & mask, (j0 + 1) & mask, (k0 + 1) & mask
-    a = volume[i0, j0, k0, channel] * (1 - tz) + volume[i0, j0, k1, channel] * tz
-    b = volume[i0, j1, k0, channel] * (1 - tz) + volume[i0, j1, k1, channel] * tz
-    c = volume[i1, j0, k0, channel] * (1 - tz) + volume[i1, j0, k1, channel] * tz
-    d = volume[i1, j1, k0, channel] * (1 - tz) + volume[i1, j1, k1, channel] * tz
+    a = volume[i0, j0, k0] * (1 - tz) + volume[i0, j0, k1] * tz
+    b = volume[i0, j1, k0] * (1 - tz) + volume[i0, j1, k1] * tz
+    c = volume[i1, j0, k0] * (1 - tz) + volume[i1, j0, k1] * tz
+    d = volume[i1, j1, k0] * (1 - tz) + volume[i1, j1, k1] * tz
     return (a * (1 - ty) + b * ty) * (1 - tx) + (c * (1 - ty) + d * ty) * tx
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def slope_at(noise: Noise, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """The gradient of the noise at the nearest cell of a place, blended along x and y only."""
+    fx, fy = np.floor(x), np.floor(y)
+    tx, ty = x - fx, y - fy
+    mask = NOISE_CELLS - 1
+    i0, j0, k = int(fx) & mask, int(fy) & mask, int(np.floor(z + 0.5)) & mask
+    i1, j1 = (i0 + 1) & mask, (j0 + 1) & mask
+    a, b, c, d = (1 - tx) * (1 - ty), (1 - tx) * ty, tx * (1 - ty), tx * ty
+    v = noise.gradient
+    gx = a * v[i0, j0, k, 0] + b * v[i0, j1, k, 0] + c * v[i1, j0, k, 0] + d * v[i1, j1, k, 0]
+    gy = a * v[i0, j0, k, 1] + b * v[i0, j1, k, 1] + c * v[i1, j0, k, 1] + d * v[i1, j1, k, 1]
+    gz = a * v[i0, j0, k, 2] + b * v[i0, j1, k, 2] + c * v[i1, j0, k, 2] + d * v[i1, j1, k, 2]
+    return gx, gy, gz
 
 
 def photograph(name: str) -> NDArray[np.uint8]:
@@ -106,7 +131,7 @@ def atlas(split: str) -> Array:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def tile_at(tiles: Array, n: int, u: float, v: float, footprint: float) -> tuple[float, float, float]:
     """Colour of tile n at (u, v), which repeats with period 1; `footprint` is the width of a pixel in that unit."""
     level = 0
