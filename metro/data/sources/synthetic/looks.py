@@ -1,8 +1,8 @@
 """How a person is dressed and painted: drawn once per person, evaluated per sample by `person_albedo`.
 
 There is no texture map. Every sample knows where it lies on the *rest pose* of the mean body, and cloth, hair and face
-are functions of that place, bounded by landmarks of the body at hand (joints, nose, eyes, ears, chin), so that they stay
-where they belong on any body of the same kind. Colours are linear RGB.
+are functions of that place, bounded by landmarks of the body at hand (joints, nose, eyes, ears, chin), so that they
+stay where they belong on any body with SMPL's joints. Colours are linear RGB.
 """
 
 from __future__ import annotations
@@ -133,14 +133,14 @@ class Look:
     colours: Array
 
 
-_SKINS = np.array(
-    [[0.78, 0.55, 0.44], [0.70, 0.45, 0.34], [0.60, 0.37, 0.26], [0.47, 0.27, 0.17], [0.32, 0.17, 0.10]]
-    + [[0.19, 0.095, 0.055], [0.10, 0.05, 0.032]]
-)
-_HAIRS = np.array(
-    [[0.012, 0.010, 0.009], [0.035, 0.020, 0.012], [0.09, 0.048, 0.024], [0.30, 0.19, 0.085], [0.22, 0.065, 0.02]]
-    + [[0.35, 0.34, 0.33], [0.55, 0.46, 0.30]]
-)
+_SKINS = np.array([
+    [0.78, 0.55, 0.44], [0.70, 0.45, 0.34], [0.60, 0.37, 0.26], [0.47, 0.27, 0.17], [0.32, 0.17, 0.10],
+    [0.19, 0.095, 0.055], [0.10, 0.05, 0.032],
+])  # fmt: skip
+_HAIRS = np.array([
+    [0.012, 0.010, 0.009], [0.035, 0.020, 0.012], [0.09, 0.048, 0.024], [0.30, 0.19, 0.085], [0.22, 0.065, 0.02],
+    [0.35, 0.34, 0.33], [0.55, 0.46, 0.30],
+])  # fmt: skip
 
 
 def _hue(g: np.random.Generator, saturation: float, value: float) -> NDArray[np.float64]:

@@ -105,7 +105,8 @@ class Support(IntEnum):
     FEET = 0
     SEAT = 1
     FLOOR = 2
-    FREE = 3
+    KNEES = 3
+    FREE = 4
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ ARCHETYPES: dict[str, Archetype] = {
     "kneel": Archetype(
         0.8,
         {"hip": (-15, 0, 4), "knee": (105, 0, 0), "ankle": (35, 0, 0), "shoulder": (0, -10, -66), "elbow": (0, -20, 0)},
-        Support.FLOOR,
+        Support.KNEES,
         (4, 0),
     ),
     "half_kneel": Archetype(
@@ -194,7 +195,7 @@ ARCHETYPES: dict[str, Archetype] = {
             **{"left_hip": (-85, 4, 6), "left_knee": (88, 0, 0), "right_hip": (-4, 0, 4), "right_knee": (92, 0, 0)},
             **{"right_ankle": (30, 0, 0), "shoulder": (0, -32, -58), "elbow": (0, -42, 0)},
         },
-        Support.FLOOR,
+        Support.KNEES,
     ),
     "lunge": Archetype(
         1,
@@ -449,7 +450,7 @@ _BEYOND = np.array([c[4] for c in _CAPSULES])
 
 
 def segment_distance(p: Array, q: Array, r: Array, s: Array) -> Array:
-    """Shortest distance between the segments p–q and r–s, all (..., 3) (Ericson, Real-Time Collision Detection, 5.1.9)."""
+    """Shortest distance of the segments p–q and r–s, all (..., 3) (Ericson, Real-Time Collision Detection, 5.1.9)."""
     d1, d2, between = q - p, s - r, p - r
     a, e, f = (d1 * d1).sum(-1), (d2 * d2).sum(-1), (d2 * between).sum(-1)
     b, c = (d1 * d2).sum(-1), (d1 * between).sum(-1)
@@ -461,7 +462,7 @@ def segment_distance(p: Array, q: Array, r: Array, s: Array) -> Array:
 
 
 def overlap(joints: Array) -> Array:
-    """Deepest overlap of two body parts beyond what is forgiven, metres (B,), of posed joints (B, 24, 3); > 0 is bad."""
+    """Deepest overlap of two body parts beyond what is forgiven, metres (B,), of joints (B, 24, 3); > 0 is bad."""
     start = joints[:, _FROM]
     end = joints[:, _TO] + (joints[:, _TO] - start) * _BEYOND[:, None]
     gap = segment_distance(start[:, _PAIR_A], end[:, _PAIR_A], start[:, _PAIR_B], end[:, _PAIR_B])
@@ -572,7 +573,7 @@ _MASSES /= _MASSES.sum()
 
 
 def _ground(local: Array, rest: Array, support: NDArray[np.int64], pelvis: Array) -> Array:
-    """Pelvis rotations (B, 3, 3): people on their feet are balanced over them, others tilted as their archetype says."""
+    """Pelvis rotations (B, 3, 3): balanced over the feet, or tilted as the archetype says and settled."""
     upright = local.copy()
     upright[:, 0] = np.eye(3)
     _, joints = forward_kinematics(upright, rest)
@@ -591,5 +592,35 @@ def _ground(local: Array, rest: Array, support: NDArray[np.int64], pelvis: Array
     tilt = np.clip(tilt, -75, 75)
     tilt[:, 0] += np.where(stands, 0.3 * pelvis[:, 0], pelvis[:, 0])
     tilt[:, 2] -= np.where(stands, 0.3 * pelvis[:, 1], pelvis[:, 1])
+    for kind, most in ((Support.FLOOR, 36.0), (Support.KNEES, 9.0)):  # upright on the knees, muscles keep the balance
+        for k in np.flatnonzero(support == kind):
+            tilt[k] += _settle(joints[k] - joints[k, 0], tilt[k], most)
     rx, _, rz = axis_rotations(tilt)
     return rx @ rz
+
+
+# How far the skin lies below a joint when the body rests on the floor, metres.
+_FLESH = {"pelvis": 0.1, "spine1": 0.1, "spine2": 0.1, "spine3": 0.12, "neck": 0.06, "head": 0.1, "shoulder": 0.06}
+_FLESH |= {"hip": 0.1, "knee": 0.06, "ankle": 0.055, "elbow": 0.045, "wrist": 0.03, "hand": 0.02, "foot": 0.03}
+_FLESHES = np.array([_FLESH.get(_part(name), 0.0) for name in NAMES])
+_PITCHES, _ROLLS = np.arange(-36.0, 37, 3), np.arange(-18.0, 19, 3)
+
+
+def _settle(joints: Array, tilt: Array, most: float) -> Array:
+    """Extra tilt (3,) of at most `most` degrees with which a stiff body (24, 3) comes to rest.
+
+    Downhill from where it is, in the height of its mass above its lowest point.
+    """
+    trial = np.zeros((len(_PITCHES), len(_ROLLS), 3))
+    trial[..., 0], trial[..., 2] = _PITCHES[:, None], _ROLLS[None]
+    rx, _, rz = axis_rotations(tilt + trial)
+    height = (rx @ rz)[..., 1, :] @ joints.T  # (P, R, 24)
+    energy = height @ _MASSES - (height - _FLESHES).min(-1)
+    energy[(np.abs(trial) > most).any(-1)] = np.inf
+    i, j = len(_PITCHES) // 2, len(_ROLLS) // 2
+    while True:
+        around = energy[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
+        k, m = np.unravel_index(around.argmin(), around.shape)
+        if around[k, m] >= energy[i, j]:
+            return trial[i, j]
+        i, j = max(i - 1, 0) + int(k), max(j - 1, 0) + int(m)

@@ -1,7 +1,7 @@
 """One person in one scene: camera, surroundings, light, occluders, photograph, and the exact annotation.
 
-A `Studio` holds what all people of a dataset share; `shoot` makes the record of one. The frame is just large enough that
-the stored crop (`CropConfig`) is cut from it without enlarging.
+A `Studio` holds what all people of a dataset share; `shoot` makes the picture of one and `annotate` its record. The
+frame is just large enough that the stored crop (`CropConfig`) is cut from it without enlarging.
 """
 
 from __future__ import annotations
@@ -571,7 +571,7 @@ def _photo_background(g: np.random.Generator, studio: Studio, size: int) -> NDAr
             layer = cv2.resize(g.random((octave, octave, 3), np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
             image += layer / (1 + octave**0.5)
         image = (image - image.min()) / (np.ptp(image) + 1e-6)
-        image = image + g.uniform(0.3, 1.0) * (image.mean(-1, keepdims=True) - image)  # mostly muted
+        image = image + g.uniform(0.5, 1.0) * (image.mean(-1, keepdims=True) - image)  # mostly muted
         return (np.clip(image, 0, 1) ** 2.2).astype(np.float32)
     photo = studio.photographs[g.integers(len(studio.photographs))]
     side = int(min(photo.shape[:2]) * g.uniform(0.35, 1.0))
