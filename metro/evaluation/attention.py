@@ -106,10 +106,19 @@ def measure_attention(
 
 
 def part_attention(attention: Attention, body: BodyData, levels: Sequence[Level]) -> np.ndarray:
-    """(J, P): attention from each joint query to the vertices of each body part (bone with the largest skin weight)."""
+    """(J, P): attention of each joint query to a vertex of each body part, in multiples of an even spread over tokens.
+
+    A vertex belongs to the bone with its largest skin weight; parts without a coarse vertex are nan.
+    """
     coarse = functools.reduce(lambda rows, level: rows[level.indices], levels, np.arange(body.num_vertices))
     part_V = body.weights[coarse].argmax(1)
-    return np.stack([attention.joint_vertex[:, part_V == p].sum(1) for p in range(body.num_joints)], 1)
+    even = 1 / attention.mean_JT.shape[1]
+    nothing = np.full(len(attention.joint_names), np.nan)
+    means = [
+        attention.joint_vertex[:, part_V == p].mean(1) if (part_V == p).any() else nothing
+        for p in range(body.num_joints)
+    ]
+    return np.stack(means, 1) / even
 
 
 def on_full_mesh(weights_V: np.ndarray, levels: Sequence[Level]) -> np.ndarray:
@@ -117,10 +126,14 @@ def on_full_mesh(weights_V: np.ndarray, levels: Sequence[Level]) -> np.ndarray:
     return functools.reduce(lambda values, level: level.up @ values, reversed(levels), weights_V)
 
 
-def colours(weights_F: np.ndarray) -> np.ndarray:
-    """Mesh colours (F, 3): pale where there is no attention, orange to dark red where it is highest."""
-    ramp = np.array([[0.88, 0.89, 0.91], [0.98, 0.80, 0.45], [0.93, 0.45, 0.16], [0.62, 0.07, 0.10]])
-    level = np.clip(weights_F / max(float(np.quantile(weights_F, 0.995)), 1e-12), 0, 1) * (len(ramp) - 1)
+def colours(times_uniform_F: np.ndarray) -> np.ndarray:
+    """Mesh colours (F, 3): grey where attention is at most even, through orange to dark red where it is highest.
+
+    The scale reaches at least to three times an even spread, so that a map without structure looks like one.
+    """
+    ramp = np.array([[0.86, 0.87, 0.89], [0.98, 0.80, 0.45], [0.93, 0.45, 0.16], [0.62, 0.07, 0.10]])
+    top = max(3.0, float(np.quantile(times_uniform_F, 0.995)))
+    level = np.clip((times_uniform_F - 1) / (top - 1), 0, 1) * (len(ramp) - 1)
     low = np.minimum(level.astype(int), len(ramp) - 2)
     return ramp[low] + (level - low)[:, None] * (ramp[low + 1] - ramp[low])
 
@@ -133,7 +146,7 @@ def write_attention(attention: Attention, body: BodyData, levels: Sequence[Level
     """
     folder.mkdir(parents=True, exist_ok=True)
     names, parts = attention.joint_names, body.joint_names
-    by_part = part_attention(attention, body, levels)
+    by_part, tokens = part_attention(attention, body, levels), attention.mean_JT.shape[1]
     np.savez_compressed(
         folder / "attention.npz",
         joint_joint=attention.joint_joint,
@@ -141,16 +154,16 @@ def write_attention(attention: Attention, body: BodyData, levels: Sequence[Level
         joint_part=by_part,
     )
     plots.heatmap(
-        100 * attention.joint_joint, names, names, folder / "joints.png",
-        title="From joint queries (rows) to joints", label="% of the attention",
+        tokens * attention.joint_joint, names, names, folder / "joints.png",
+        title="Attention of joint queries (rows) to joints", label="× an even spread over all tokens",
     )  # fmt: skip
     plots.heatmap(
-        100 * by_part, names, parts, folder / "parts.png",
-        title="From joint queries (rows) to the vertices of body parts", label="% of the attention",
+        by_part, names, parts, folder / "parts.png",
+        title="Attention of joint queries (rows) to the vertices of body parts",
+        label="× an even spread over all tokens",
     )  # fmt: skip
     overlay.save_image(_mean_sheet(attention, body, levels), folder / "mean.png")
     overlay.save_image(_example_sheet(attention, body, levels), folder / "examples.png")
-    tokens = attention.mean_JT.shape[1]
     summary = {
         "images": attention.count,
         "tokens": tokens,
@@ -161,7 +174,7 @@ def write_attention(attention: Attention, body: BodyData, levels: Sequence[Level
                 "joint": name,
                 "on_joints": round(float(attention.joint_joint[j].sum()), 4),
                 "effective_tokens": round(float(np.exp(_entropy(attention.mean_JT[j]))), 1),
-                "top_joints": _top(attention.joint_joint[j], names),
+                "top_joints": _top(tokens * attention.joint_joint[j], names),
                 "top_parts": _top(by_part[j], parts),
             }
             for j, name in enumerate(names)
@@ -175,7 +188,7 @@ def _mean_sheet(attention: Attention, body: BodyData, levels: Sequence[Level]) -
     upright = body.v_template * np.array([1, -1, -1])
     tiles = []
     for weights in attention.joint_vertex:
-        tint = colours(on_full_mesh(weights, levels))
+        tint = colours(on_full_mesh(attention.mean_JT.shape[1] * weights, levels))
         tiles.append(overlay.view(upright, body.faces, 200, colour=tint))
     return overlay.grid(tiles, 7, labels=list(attention.joint_names))
 
@@ -192,7 +205,7 @@ def _example_sheet(attention: Attention, body: BodyData, levels: Sequence[Level]
         for name in QUERIES[joint_set]:
             j = attention.joint_names.index(name)
             weights = attention.examples_BJT[b, j, len(attention.joint_names) :]
-            tint = colours(on_full_mesh(weights, levels))
+            tint = colours(on_full_mesh(attention.mean_JT.shape[1] * weights, levels))
             faded = overlay.blend(picture, np.full_like(picture, 255), 0.55)
             drawn = overlay.mesh_overlay(faded, attention.vertices_BF3[b], body.faces, camera, colour=tint, alpha=1.0)
             tiles.append(_ring(drawn, points[j]))
@@ -209,8 +222,9 @@ def _ring(image: overlay.Image, point: np.ndarray) -> overlay.Image:
     return canvas
 
 
-def _top(weights: np.ndarray, names: Sequence[str], count: int = 3) -> dict[str, float]:
-    return {names[k]: round(float(weights[k]), 4) for k in np.argsort(weights)[::-1][:count]}
+def _top(times_uniform: np.ndarray, names: Sequence[str], count: int = 3) -> dict[str, float]:
+    order = np.argsort(-np.nan_to_num(times_uniform), kind="stable")[:count]
+    return {names[k]: round(float(times_uniform[k]), 2) for k in order}
 
 
 def _entropy(weights: np.ndarray) -> float:

@@ -120,6 +120,32 @@ def headline(summary: Mapping[str, Any]) -> dict[str, float]:
     return flat
 
 
+def table(summary: Mapping[str, Any]) -> str:
+    """A result as text: metrics with intervals, and the baselines of the same benchmark beside them."""
+    names = {
+        "camera_mean": "camera mean",
+        "canonical_mean": "canonical mean",
+        "canonical_true_heading": "… true heading",
+    }
+    known = _per_baseline(summary)
+    head = ["metric", "value", "95 % interval", "n", *(names[b] for b in known)]
+    rows = [head]
+    for key, entry in summary["metrics"].items():
+        low_high = entry["ci95"]
+        spread = f"{low_high[0]:.1f} – {low_high[1]:.1f}" if low_high else ""
+        unit = {"px224": "px"}.get(entry["unit"], entry["unit"])
+        compared = [
+            f"{known[b][key]['value']:.1f} (×{known[b][key]['ratio']:.2f})" if key in known[b] else "" for b in known
+        ]
+        rows.append([entry["label"], f"{entry['value']:.1f} {unit}", spread, str(entry["n"]), *compared])
+    widths = [max(len(row[c]) for row in rows) for c in range(len(head))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    origin = summary["baselines"].get("origin")
+    about = f"baselines: mean poses of {origin}; ×: this model over the baseline" if origin else "no baselines"
+    title = f"{summary['benchmark'] or summary['protocol']['title']}: {summary['samples']} samples"
+    return "\n".join([title, *lines, about])
+
+
 def bootstrap(
     columns: Mapping[str, np.ndarray], resamples: int, seed: int = 0
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:

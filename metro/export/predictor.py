@@ -50,6 +50,8 @@ class Prediction:
     joint_set: str
     """Names the joints, see `metro.body.joints`."""
     joint_names: tuple[str, ...]
+    picture: int
+    """Position of the image among those that were given."""
     source: str = ""
     """Path of the image, if it came from a file."""
 
@@ -194,14 +196,14 @@ class Predictor:
         if left_hand and self.bundle.model.config.joint_set != "HAND21":
             raise MetroError("left_hand is for hand models; this one predicts bodies")
         people: list[_Crop] = []
-        for picture, boxes_of_one in zip(pictures, wanted, strict=True):
-            people += self._crops(picture, boxes_of_one)
+        for number, (picture, boxes_of_one) in enumerate(zip(pictures, wanted, strict=True)):
+            people += self._crops(number, picture, boxes_of_one)
         results: list[Prediction] = []
         for start in range(0, len(people), batch_size):
             results += self._forward(people[start : start + batch_size], left_hand)
         return results
 
-    def _crops(self, picture: Picture, boxes: Any) -> list[_Crop]:
+    def _crops(self, number: int, picture: Picture, boxes: Any) -> list[_Crop]:
         image = read_image(picture)
         name = str(picture) if isinstance(picture, Path | str) else ""
         height, width = image.shape[:2]
@@ -221,7 +223,7 @@ class Predictor:
                 side = max(w, h) * CONTEXT
             centre = np.array([x + w / 2, y + h / 2])
             crop, affine = cut(image, centre, side / 200, size, 1.0)
-            crops.append(_Crop(crop, affine, (float(x), float(y), float(w), float(h)), (width, height), name))
+            crops.append(_Crop(crop, affine, (float(x), float(y), float(w), float(h)), (width, height), number, name))
         return crops
 
     @torch.inference_mode()
@@ -249,6 +251,7 @@ class Predictor:
                 faces=faces,
                 joint_set=self.model.config.joint_set,
                 joint_names=self.bundle.joint_names,
+                picture=crop.picture,
                 source=crop.source,
             )
             for crop, v, j, k in zip(crops, vertices, joints, camera, strict=True)
@@ -261,6 +264,7 @@ class _Crop:
     affine: np.ndarray
     box: tuple[float, float, float, float]
     image_size: tuple[int, int]
+    picture: int
     source: str
 
 
