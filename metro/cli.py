@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from metro import __version__
 from metro.errors import MetroError
@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str | Mapping[str, str]] = {
         "render": "metro.viz.commands:render",
         "build": "metro.body.commands:build",
     },
+    "mesh": {"info": "metro.mesh.commands:info"},
     "data": {
         "sources": "metro.data.commands:sources",
         "stats": "metro.data.commands:stats",
@@ -41,6 +42,7 @@ COMMANDS: Mapping[str, str | Mapping[str, str]] = {
         "export": "metro.training.commands:export_official",
     },
     "evaluate": "metro.evaluation.commands:evaluate",
+    "protocols": "metro.evaluation.commands:protocols",
     "attention": "metro.evaluation.commands:attention",
     "export": "metro.export.commands:export",
     "predict": "metro.export.commands:predict",
@@ -98,20 +100,37 @@ def _call(prog: str, target: str, words: list[str]) -> int:
 
 
 def _options(words: list[str], function: Callable[..., Any]) -> list[str]:
-    """Let options be spelled with dashes and switches without a value: ``--on-top`` for ``--on_top=true``."""
-    switches = {name for name, kind in get_type_hints(function).items() if kind is bool}
+    """Let arguments be given as people type them.
+
+    Options are spelled with dashes and switches without a value (``--on-top`` for ``--on_top=true``); lists take the
+    words that follow (``predict A.jpg B.jpg``, ``--train SET1 SET2``).
+    """
+    kinds = get_type_hints(function)
+    switches = {name for name, kind in kinds.items() if kind is bool}
+    lists = {name for name, kind in kinds.items() if list in (get_origin(k) for k in (kind, *get_args(kind)))}
+    first = next(iter(kinds), "")
     plain: list[str] = []
+    gathered: dict[str, list[str]] = {}
+    current = first if first in lists else None
     for word in words:
+        if not word.startswith("--") and current is not None:
+            gathered.setdefault(current, []).append(word)
+            continue
+        current = None
         if word.startswith("--") and word != "--":
             name, equals, value = word[2:].partition("=")
             name = name.replace("-", "_")
+            if not equals and name in lists:
+                current = name
+                continue
             if not equals and name in switches:
                 equals, value = "=", "true"
             elif not equals and name.removeprefix("no_") in switches:
                 name, equals, value = name.removeprefix("no_"), "=", "false"
             word = f"--{name}{equals}{value}"
         plain.append(word)
-    return plain
+    positional = [json.dumps(gathered.pop(first))] if first in gathered else []
+    return [*positional, *(f"--{name}={json.dumps(values)}" for name, values in gathered.items()), *plain]
 
 
 def _unknown(word: str, path: list[str], node: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ to one, so it does not follow translations exactly. It is read as it is; `build_
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from pathlib import Path
@@ -30,6 +31,21 @@ from metro.body.pickles import plain, read_pickle
 from metro.errors import MetroError
 from metro.mesh.sampling import Level
 from metro.mesh.topology import Ints
+
+# sha256 of the int32 little-endian indices into the full mesh, first 16 digits.
+_PUBLISHED = {
+    "567073a400828963": "SMPL 6890 → 1723",
+    "d4d3952ee04ed3b7": "SMPL 6890 → 431",
+    "6c6c87c34ff48616": "MANO 778 → 195",
+}
+
+
+def published_name(indices: Ints) -> str | None:
+    """Which published level selects exactly these vertices of the full mesh, if any.
+
+    Official METRO weights fit a model only when its levels are the published ones.
+    """
+    return _PUBLISHED.get(hashlib.sha256(np.ascontiguousarray(indices, "<i4").tobytes()).hexdigest()[:16])
 
 
 def load_legacy(path: Path | str, faces_F3: Ints, count: int | None = None) -> list[Level]:

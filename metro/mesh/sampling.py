@@ -107,6 +107,28 @@ def compose_indices(levels: Sequence[Level]) -> list[npt.NDArray[np.int64]]:
     return composed
 
 
+def compose_up(levels: Sequence[Level]) -> list[sp.csr_matrix]:
+    """Matrices (V, Vc) from each level straight to the full mesh, fine to coarse."""
+    composed: list[sp.csr_matrix] = []
+    for level in levels:
+        composed.append(sp.csr_matrix(composed[-1] @ level.up) if composed else level.up)
+    return composed
+
+
+def up_sampling_errors(levels: Sequence[Level], vertices_BV3: Floats) -> npt.NDArray[np.float64]:
+    """Distance of every vertex from where up-sampling its mesh's own coarse vertices puts it.
+
+    Returns
+    -------
+    (levels, B, V)
+        In the unit of the vertices, fine to coarse.
+    """
+    chosen = zip(compose_indices(levels), compose_up(levels), strict=True)
+    return np.array(
+        [[np.linalg.norm(up @ mesh[indices] - mesh, axis=1) for mesh in vertices_BV3] for indices, up in chosen]
+    )
+
+
 def save_sampling(path: Path | str, levels: Sequence[Level], meta: dict[str, Any] | None = None) -> None:
     """Write levels to an .npz of plain arrays: equal levels give equal bytes, and no half-written file is left.
 

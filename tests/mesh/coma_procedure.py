@@ -10,6 +10,8 @@ import heapq
 
 import numpy as np
 
+from metro.mesh.closest import closest_points
+
 
 def plane_quadrics(vertices, faces):
     quadrics = np.zeros((len(vertices), 4, 4))
@@ -39,7 +41,8 @@ def coma_procedure(vertices, faces, count, quadrics=None):
         for r in np.flatnonzero(adjacent[:c, c]):
             heapq.heappush(queue, (min(costs(r, c)), (r, c)))
 
-    while len(np.unique(faces)) > count:
+    in_use = len(vertices)
+    while in_use > count:
         queued_cost, (r, c) = heapq.heappop(queue)
         if r == c:
             continue
@@ -50,6 +53,25 @@ def coma_procedure(vertices, faces, count, quadrics=None):
         keep, remove = (r, c) if at_r < at_c else (c, r)
         quadrics[r] = quadrics[c] = quadrics[r] + quadrics[c]
         faces[faces == remove] = keep
-        queue[:] = [(cost, tuple(keep if end == remove else end for end in ends)) for cost, ends in queue]
-        faces = faces[[len(set(face)) == 3 for face in faces]]
+        for place, (cost, ends) in enumerate(queue):
+            if remove in ends:
+                queue[place] = (cost, tuple(keep if end == remove else end for end in ends))
+        degenerate = (faces == np.roll(faces, 1, axis=1)).any(axis=1)
+        faces = faces[~degenerate]
+        in_use = len(np.unique(faces))
     return faces
+
+
+def coma_up(finer, indices, faces):
+    """The published up-sampling weights, dense: least squares over the corners of the nearest face, edge or vertex."""
+    coarse = finer[indices]
+    matrix = np.zeros((len(finer), len(coarse)))
+    nearest = closest_points(finer, coarse, faces)
+    for row, (face, weights) in enumerate(zip(faces[nearest.face], nearest.barycentric, strict=True)):
+        corners = face[weights > 1e-9]
+        if len(corners) == 1:
+            matrix[row, corners] = 1
+        else:
+            goal = weights @ coarse[face] if len(corners) == 3 else finer[row]
+            matrix[row, corners] = np.linalg.lstsq(coarse[corners].T, goal, rcond=None)[0]
+    return matrix
