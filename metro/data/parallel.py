@@ -51,9 +51,9 @@ def map_shards(
     workers = min(workers or len(os.sched_getaffinity(0)), len(calls))
     with tqdm(total=len(calls), desc=label, unit="shard", disable=not progress) as bar:
         if scheduler is not None:
-            results = _on_cluster(calls, scheduler, bar)
+            results = _on_cluster(calls, scheduler, label, bar)
         elif workers > 1:
-            results = _on_processes(calls, workers, bar)
+            results = _on_processes(calls, workers, label, bar)
         else:
             results = []
             for call in calls:
@@ -73,7 +73,7 @@ def _attempt(function: Callable[[Job], Result], job: Job) -> Result | MetroError
         return err
 
 
-def _on_processes(calls: list[Callable[[], Any]], workers: int, bar: tqdm) -> list[Any]:
+def _on_processes(calls: list[Callable[[], Any]], workers: int, label: str, bar: tqdm) -> list[Any]:
     from concurrent.futures.process import BrokenProcessPool
 
     import dask
@@ -87,11 +87,11 @@ def _on_processes(calls: list[Callable[[], Any]], workers: int, bar: tqdm) -> li
             return list(dask.compute(*tasks, scheduler="processes", num_workers=workers, chunksize=1))
     except BrokenProcessPool:
         raise MetroError(
-            f"{bar.desc}: a worker process died, usually for lack of memory; try fewer workers or smaller shards"
+            f"{label}: a worker process died, usually for lack of memory; try fewer workers or smaller shards"
         ) from None
 
 
-def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, bar: tqdm) -> list[Any]:
+def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, label: str, bar: tqdm) -> list[Any]:
     from distributed import Client, KilledWorker, as_completed
 
     try:
@@ -105,7 +105,7 @@ def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, bar: tqdm) -> li
                 bar.update()
             return list(client.gather(futures))
         except KilledWorker as err:
-            raise MetroError(f"{bar.desc}: workers of the cluster keep dying: {' '.join(str(err).split())}") from None
+            raise MetroError(f"{label}: workers of the cluster keep dying: {' '.join(str(err).split())}") from None
 
 
 @contextmanager

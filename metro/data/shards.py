@@ -345,8 +345,11 @@ def prepare(
     if not tasks:
         raise MetroError(f"{name}: source {config.source!r} has no records for split {config.split!r}")
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "manifest.json").unlink(missing_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "manifest.json").unlink(missing_ok=True)
+    except OSError as err:
+        raise MetroError(f"{out}: cannot be written: {err.strerror}") from None
     # Paths name a place on this machine, not the data: they stay out, so that shards are equal everywhere.
     params = config.model_dump(mode="json", exclude={"root"}) | {"body": body.model_dump(mode="json", exclude={"path"})}
     jobs = []

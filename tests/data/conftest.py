@@ -1,0 +1,38 @@
+"""A prepared dataset of made-up people, shared by the tests of this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import people
+import pytest
+
+from metro.config import BodyConfig, CropConfig, DatasetConfig
+from metro.data import shards, sources
+
+
+@pytest.fixture
+def prepare(monkeypatch: pytest.MonkeyPatch):
+    """`prepare(out, count, per_shard, bad, **settings)`: made-up people through `shards.prepare`."""
+
+    def run(
+        out: Path, count: int = 20, per_shard: int = 8, bad: tuple[int, ...] = (), **settings: Any
+    ) -> dict[str, Any]:
+        options = {name: settings.pop(name) for name in ("workers", "scheduler") if name in settings}
+        monkeypatch.setattr(sources, "shard_tasks", lambda config, body: people.tasks(count, per_shard, bad))
+        config = DatasetConfig(crop=CropConfig(box_px=64, margin=1.5), **settings)
+        return shards.prepare("made", config, BodyConfig(), out, progress=False, **{"workers": 1, **options})
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of 20 made-up people in three shards. Not to be changed."""
+    folder = tmp_path_factory.mktemp("data") / "made"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "shard_tasks", lambda config, body: people.tasks(20, 8))
+        config = DatasetConfig(crop=CropConfig(box_px=64, margin=1.5))
+        shards.prepare("made", config, BodyConfig(), folder, workers=1, progress=False)
+    return folder

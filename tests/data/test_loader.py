@@ -1,0 +1,288 @@
+"""Batches are a function of seed and step; what they hold is consistent."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import people
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metro.config import AugmentConfig, BodyConfig, CropConfig, DatasetConfig, MaskConfig, ModelConfig, TrainConfig
+from metro.data import loader, shards, sources
+from metro.data.loader import make_loader, permute
+from metro.errors import MetroError
+
+MODEL = ModelConfig(image_size=48)
+
+
+def batches(folder: Path, count: int, start: int = 0, **settings) -> list[dict[str, torch.Tensor]]:
+    options = {name: settings.pop(name) for name in ("rank", "world_size") if name in settings}
+    train = TrainConfig(**{"batch_size": 6, "workers": 0, **settings})
+    stream = make_loader([shards.ShardDataset(folder)], MODEL, train, training=True, start_step=start, **options)
+    return list(itertools.islice(stream, count))
+
+
+def assert_equal(first, second) -> None:
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert torch.equal(a[name], b[name]), name
+
+
+@pytest.fixture(scope="module")
+def reference(made):
+    return batches(made, 8)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_do_not_change_a_batch(made, reference, workers):
+    assert_equal(batches(made, 8, workers=workers), reference)
+
+
+def test_processes_share_the_batch(made, reference):
+    halves = [batches(made, 8, rank=rank, world_size=2) for rank in range(2)]
+    joined = [{name: torch.cat([a[name], b[name]]) for name in a} for a, b in zip(*halves, strict=True)]
+    assert_equal(joined, reference)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resuming_at_a_step_continues_exactly(made, reference, workers):
+    assert_equal(batches(made, 3, start=5, workers=workers), reference[5:])
+
+
+def test_batch_size_does_not_change_a_sample(made, reference):
+    whole = {int(b["index"][i]): b["image"][i] for b in reference[:3] for i in range(6)}
+    for batch in batches(made, 9, batch_size=2):
+        for index, image in zip(batch["index"].tolist(), batch["image"], strict=True):
+            assert torch.equal(image, whole[index])
+
+
+def test_every_epoch_is_another_permutation(made):
+    index = torch.cat([b["index"] for b in batches(made, 10)]).reshape(3, 20)
+    assert index.sort(1).values.tolist() == [list(range(20))] * 3
+    assert len({tuple(row) for row in index.tolist()}) == 3
+
+
+def test_a_sample_looks_different_in_every_epoch_and_under_another_seed(made, reference):
+    def image_of(index, stream):
+        return [b["image"][i] for b in stream for i in torch.where(b["index"] == index)[0].tolist()]
+
+    first, second = image_of(7, reference)[:2]
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, image_of(7, batches(made, 4, seed=1))[0])
+
+
+def test_shapes_and_types(reference):
+    batch = reference[0]
+    kinds = {name: (tuple(value.shape), value.dtype) for name, value in batch.items()}
+    f32 = torch.float32
+    assert kinds == {
+        "image": ((6, 48, 48, 3), torch.uint8),
+        "colour": ((6, 3), f32),
+        "joints_2d": ((6, 24, 3), f32),
+        "joints_3d": ((6, 24, 4), f32),
+        "pose_aa": ((6, 72), f32),
+        "betas": ((6, 10), f32),
+        **{name: ((6,), torch.bool) for name in ("has_2d", "has_3d", "has_mesh")},
+        "mask": ((6, 445), torch.bool),
+        "index": ((6,), torch.int64),
+        "affine": ((6, 2, 3), f32),
+    }
+
+
+def test_evaluation_is_one_plain_pass_in_order(made):
+    dataset = shards.ShardDataset(made)
+    stream = make_loader([dataset], MODEL, TrainConfig(batch_size=8, workers=0), training=False)
+    found = list(stream)
+    assert len(stream) == 3
+    assert [len(b["index"]) for b in found] == [8, 8, 4]
+    assert torch.cat([b["index"] for b in found]).tolist() == list(range(20))
+    assert not any(b["mask"].any() for b in found)
+    assert all((b["colour"] == 1).all() for b in found)
+    np.testing.assert_array_equal(torch.cat([b["pose_aa"] for b in found]).numpy(), dataset.labels["pose_aa"])
+    np.testing.assert_array_equal(torch.cat([b["joints_3d"] for b in found]).numpy(), dataset.labels["joints_3d"])
+    # Box 100 px around (100, 80): x from 50 to 150 becomes -1 to 1.
+    expected = (dataset.labels["joints_2d"][..., :2] - [100, 80]) / 50
+    np.testing.assert_allclose(torch.cat([b["joints_2d"] for b in found])[..., :2], expected, atol=1e-5)
+
+
+def test_evaluation_on_two_processes_covers_each_record_once(made):
+    train = TrainConfig(batch_size=8, workers=0)
+    dataset = shards.ShardDataset(made)
+    parts = [make_loader([dataset], MODEL, train, training=False, rank=r, world_size=3) for r in range(3)]
+    assert [i for part in parts for b in part for i in b["index"].tolist()] == list(range(20))
+
+
+def test_the_training_stream_has_no_length(made):
+    with pytest.raises(TypeError):
+        len(make_loader([shards.ShardDataset(made)], MODEL, TrainConfig(workers=0), training=True))
+
+
+def test_discs_follow_the_joints_through_every_augmentation(made):
+    """The disc that was drawn last stays under its joint: image, 2D joints and affine move together."""
+    dataset = shards.ShardDataset(made)
+    train = TrainConfig(batch_size=20, workers=0, augment=AugmentConfig(rotation_off=0.0))
+    model = ModelConfig(image_size=224)
+    seen = 0
+    for batch in itertools.islice(make_loader([dataset], model, train, training=True), 3):
+        for i in range(20):
+            # Joint 23 is R_Ear; in a mirrored picture its disc is that of L_Ear.
+            for j, other in ((23, 22), (22, 23)):
+                x, y, _ = batch["joints_2d"][i, j].tolist()
+                column, row = round(((x + 1) * 224 - 1) / 2), round(((y + 1) * 224 - 1) / 2)
+                flipped = torch.det(batch["affine"][i, :, :2]) < 0
+                drawn = other if flipped else j
+                if drawn != 23 or not (2 < column < 221 and 2 < row < 221):
+                    continue
+                pixel = batch["image"][i, row, column].numpy().astype(int)
+                assert np.abs(pixel - [230, 25, 128]).max() < 60
+                seen += 1
+    assert seen > 30
+
+
+def test_the_affine_leads_from_frame_to_crop(made):
+    dataset = shards.ShardDataset(made)
+    train = TrainConfig(batch_size=20, workers=0, augment=AugmentConfig(rotation_off=0.0, flip=0.0))
+    batch = next(iter(make_loader([dataset], MODEL, train, training=True)))
+    frame = torch.from_numpy(dataset.labels["joints_2d"][batch["index"].numpy()])
+    affine = batch["affine"]
+    pixels = frame[..., :2] @ affine[:, :, :2].mT + affine[:, None, :, 2]
+    torch.testing.assert_close((2 * pixels + 1) / 48 - 1, batch["joints_2d"][..., :2], atol=1e-4, rtol=0)
+
+
+def parallel_people(number: int):
+    """People seen by a parallel camera, so that 2D joints are exactly a scaled view of the 3D joints."""
+    record = people.person(number)
+    joints = record.joints_3d.copy()
+    joints[:, :2] = (record.keypoints_2d[:, :2] - 100) / 80
+    joints[:5, 3] = 0
+    record.joints_3d = joints
+    return record
+
+
+def test_2d_and_3d_joints_stay_one_view(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(parallel_people, range(12))])
+    config = DatasetConfig(crop=CropConfig(box_px=64))
+    shards.prepare("views", config, BodyConfig(), tmp_path, workers=1, progress=False)
+    train = TrainConfig(batch_size=12, workers=0, augment=AugmentConfig(rotation_off=0.0))
+    for batch in itertools.islice(make_loader([shards.ShardDataset(tmp_path)], MODEL, train, training=True), 3):
+        for flat, solid in zip(batch["joints_2d"].double(), batch["joints_3d"].double(), strict=True):
+            spread_2d, spread_3d = flat[:, :2] - flat[:, :2].mean(0), solid[:, :2] - solid[:, :2].mean(0)
+            scale = (spread_2d * spread_3d).sum() / (spread_3d**2).sum()
+            assert scale > 0
+            torch.testing.assert_close(spread_2d, scale * spread_3d, atol=2e-4, rtol=0)
+        hidden = (batch["joints_3d"][..., 3] == 0).sum(1)
+        assert hidden.tolist() == [5] * 12  # confidences travel with their joints
+
+
+def test_joints_without_confidence_are_zero(tmp_path, monkeypatch):
+    def partly(number: int):
+        record = people.person(number)
+        record.keypoints_2d[3:] = 0
+        return record
+
+    monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(partly, range(4))])
+    shards.prepare("partly", DatasetConfig(), BodyConfig(), tmp_path, workers=1, progress=False)
+    train = TrainConfig(batch_size=4, workers=0, augment=AugmentConfig(flip=0.0))
+    batch = next(iter(make_loader([shards.ShardDataset(tmp_path)], MODEL, train, training=True)))
+    assert not batch["joints_2d"][:, 3:].any()
+    assert batch["joints_2d"][:, :3].all()
+
+
+def test_several_datasets_are_one(made, prepare, tmp_path):
+    prepare(tmp_path, count=5, supervision="joints_2d")
+    both = [shards.ShardDataset(made), shards.ShardDataset(tmp_path)]
+    train = TrainConfig(batch_size=5, workers=0)
+    found = list(itertools.islice(make_loader(both, MODEL, train, training=True), 5))
+    index = torch.cat([b["index"] for b in found])
+    assert sorted(index.tolist()) == list(range(25))
+    assert torch.equal(torch.cat([b["has_mesh"] for b in found]), index < 20)
+
+
+def test_weights_are_shares_of_the_stream(made, prepare, tmp_path):
+    prepare(tmp_path, count=5)
+    both = [shards.ShardDataset(made), shards.ShardDataset(tmp_path)]
+    train = TrainConfig(batch_size=25, workers=0)
+    stream = make_loader(both, MODEL, train, training=True, weights=(2, 3))
+    index = torch.cat([b["index"] for b in itertools.islice(stream, 4)])
+    assert [(index < 20).sum().item(), (index >= 20).sum().item()] == [40, 60]
+    counts = torch.bincount(index, minlength=25)
+    assert counts[:20].tolist() == [2] * 20  # each set is gone through evenly
+    assert counts[20:].tolist() == [12] * 5
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**40), st.integers(0, 50))
+def test_permute_is_a_permutation_of_any_count(count, seed, epoch):
+    order = permute(seed, np.full(count, epoch), np.arange(count), count)
+    assert np.array_equal(np.sort(order), np.arange(count))
+
+
+def test_permutations_look_random():
+    orders = np.array([permute(3, np.full(97, epoch), np.arange(97), 97) for epoch in range(400)])
+    assert np.abs(orders.mean(0) - 48).max() < 6  # sd of a mean of 400 places is 1.4
+    fixed = (orders == np.arange(97)).sum() / 400
+    assert fixed == pytest.approx(1, abs=0.25)  # a random permutation has one fixed point on average
+    neighbours = np.mean([np.corrcoef(order[:-1], order[1:])[0, 1] for order in orders])
+    assert abs(neighbours) < 0.03
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+def test_a_corrupt_image_in_a_worker_is_one_line(prepare, tmp_path):
+    import h5py
+
+    prepare(tmp_path, count=4, per_shard=4)
+    with h5py.File(tmp_path / "shard-00000.h5", "r+") as file:
+        file["images/bytes"][:500] = 0
+    with pytest.raises(MetroError, match=r"shard-00000\.h5: image of made:000000\.png#0 is corrupt") as caught:
+        batches(tmp_path, 1, workers=1, batch_size=4)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "options", "message"),
+    [
+        (MODEL, TrainConfig(batch_size=6), {"world_size": 4}, "batch_size=6 does not divide over 4 processes"),
+        (ModelConfig(joint_set="HAND21"), TrainConfig(), {}, "needs HAND21 records; not so: made"),
+        (MODEL, TrainConfig(), {"weights": (1, 2)}, "1 datasets need 1 positive weights"),
+    ],
+)
+def test_what_does_not_fit_is_refused(made, model, train, options, message):
+    with pytest.raises(MetroError, match=message):
+        make_loader([shards.ShardDataset(made)], model, train, training=True, **options)
+
+
+def test_no_records_are_refused():
+    with pytest.raises(MetroError, match="no records to load"):
+        make_loader([], MODEL, TrainConfig(), training=True)
+
+
+def test_too_little_shared_memory_is_told_beforehand(made, monkeypatch):
+    class Full:
+        f_frsize, f_bavail = 4096, 10
+
+    monkeypatch.setattr(loader.os, "statvfs", lambda path: Full)
+    with pytest.raises(MetroError, match=r"train\.workers=2 need .* in /dev/shm, which has 0 MiB"):
+        make_loader([shards.ShardDataset(made)], MODEL, TrainConfig(workers=2), training=True)
+
+
+def test_hands_are_not_mirrored(tmp_path, monkeypatch):
+    def hand(number: int):
+        changes = {"keypoints_2d": np.ones((21, 3)), "joints_3d": np.ones((21, 4)), "pose_aa": np.ones(48)}
+        return people.person(number, **changes)
+
+    monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(hand, range(3))])
+    shards.prepare("hands", DatasetConfig(), BodyConfig(kind="open_hand"), tmp_path, workers=1, progress=False)
+    model = ModelConfig(joint_set="HAND21", image_size=48)
+    with pytest.raises(MetroError, match=r"train\.augment\.flip: mirrored hands are left hands"):
+        make_loader([shards.ShardDataset(tmp_path)], model, TrainConfig(), training=True)
+    train = TrainConfig(batch_size=3, workers=0, augment=AugmentConfig(flip=0), mask=MaskConfig(joints=0, vertices=0))
+    batch = next(iter(make_loader([shards.ShardDataset(tmp_path)], model, train, training=True)))
+    assert (batch["mask"].shape, batch["pose_aa"].shape) == ((3, 216), (3, 48))

@@ -1,0 +1,137 @@
+"""From a source to a folder of shards: parallel, resumable, counted."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import people
+import pytest
+
+from metro.config import BodyConfig, DatasetConfig
+from metro.data import parallel, shards, sources
+from metro.errors import MetroError
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_manifest_counts_and_describes(prepare, tmp_path):
+    manifest = prepare(tmp_path, count=20, per_shard=8)
+    assert manifest == json.loads((tmp_path / "manifest.json").read_text())
+    assert [entry["count"] for entry in manifest["shards"]] == [8, 8, 4]
+    assert (manifest["count"], manifest["skipped"]) == (20, 0)
+    facts = manifest["statistics"]
+    assert facts["box_px"] == {"p0": 100, "p5": 100, "p50": 100, "p95": 100, "p100": 100}
+    assert facts["joint_visibility"] == [1.0] * 24
+    pixels = np.concatenate([shards.ShardDataset(tmp_path).image(i).reshape(-1, 3) for i in range(20)]) / 255
+    np.testing.assert_allclose(facts["colour_mean"], pixels.mean(0), atol=2e-3)  # JPEG changes it a little
+    np.testing.assert_allclose(facts["colour_sd"], pixels.std(0), atol=5e-3)
+
+
+def test_processes_and_folder_do_not_change_a_byte(prepare, tmp_path, monkeypatch):
+    prepare(tmp_path / "one", workers=1)
+    prepare(tmp_path / "two", workers=2, root=tmp_path)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_an_existing_cluster_does_the_work(prepare, tmp_path):
+    from distributed import LocalCluster
+
+    prepare(tmp_path / "here")
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        prepare(tmp_path / "there", scheduler=cluster.scheduler_address)
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+
+
+def test_finished_shards_are_kept_and_damaged_ones_made_again(prepare, tmp_path):
+    prepare(tmp_path)
+    before = contents(tmp_path)
+    inodes = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
+    with h5py.File(tmp_path / "shard-00001.h5", "r+") as file:
+        file["images/bytes"][500] ^= 1
+    (tmp_path / "manifest.json").unlink()  # as if interrupted
+    (tmp_path / ".shard-00002.h5.123.tmp").write_bytes(b"half")
+    (tmp_path / "shard-00007.h5").write_bytes(b"of a larger run")
+    prepare(tmp_path)
+    assert contents(tmp_path) == before
+    after = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
+    assert [name for name in before if after[name] == inodes[name]] == ["shard-00000.h5", "shard-00002.h5"]
+
+
+def test_other_parameters_make_other_shards(prepare, tmp_path):
+    prepare(tmp_path)
+    prepare(tmp_path, supervision="joints_2d")
+    assert not shards.ShardDataset(tmp_path).labels["has_mesh"].any()
+
+
+def test_unreadable_records_are_counted(prepare, tmp_path):
+    manifest = prepare(tmp_path, count=120, per_shard=60, bad=(70,))
+    assert (manifest["count"], manifest["skipped"]) == (119, 1)
+    assert manifest["skipped_first"] == ["made:000070.png#0: unreadable on purpose"]
+    prepare(tmp_path, count=120, per_shard=60, bad=(70,))
+    assert json.loads((tmp_path / "manifest.json").read_text()) == manifest
+
+
+def test_too_many_unreadable_records_fail(prepare, tmp_path):
+    with pytest.raises(MetroError, match=r"made: 2 of 20 records are unreadable, more than 1%; the first: made:000001"):
+        prepare(tmp_path, bad=(1, 9))
+    with pytest.raises(MetroError, match="not a finished dataset"):
+        shards.ShardDataset(tmp_path)
+
+
+def test_a_source_without_records_fails(prepare, tmp_path, monkeypatch):
+    with pytest.raises(MetroError, match="source 'synthetic' has no records for split 'train'"):
+        prepare(tmp_path, count=0)
+
+
+def test_an_unknown_source_is_answered_with_the_nearest(tmp_path):
+    with pytest.raises(MetroError, match="no source 'synthetik'; did you mean 'synthetic'"):
+        shards.prepare("x", DatasetConfig(source="synthetik"), BodyConfig(), tmp_path)
+    assert sources.source_module("synthetic").shard_tasks
+
+
+def test_an_unreachable_folder_is_one_line(prepare, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MetroError, match="cannot be written"):
+        prepare(tmp_path / "file" / "set")
+
+
+def double(number: int) -> int:
+    if number == 3:
+        raise MetroError("three is refused")
+    if number == 5:
+        os._exit(1)
+    return 2 * number
+
+
+def test_results_keep_their_order():
+    assert parallel.map_shards(double, [1, 2, 4], workers=1, progress=False) == [2, 4, 8]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_keeps_its_line(workers):
+    with pytest.raises(MetroError, match=r"^three is refused$"):
+        parallel.map_shards(double, [1, 3, 4], workers=workers, progress=False)
+
+
+def test_a_dying_worker_is_one_line():
+    with pytest.raises(MetroError, match="doubles: a worker process died"):
+        parallel.map_shards(double, [1, 5], workers=2, progress=False, label="doubles")
+
+
+def test_hands_have_their_own_shapes(tmp_path, monkeypatch):
+    def hand(number: int):
+        rng = np.random.default_rng(number)
+        changes = {"keypoints_2d": np.ones((21, 3)), "joints_3d": np.ones((21, 4)), "pose_aa": rng.normal(size=48)}
+        return people.person(number, **changes)
+
+    monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: (hand(i) for i in range(3))])
+    shards.prepare("hands", DatasetConfig(), BodyConfig(kind="open_hand"), tmp_path, workers=1, progress=False)
+    dataset = shards.ShardDataset(tmp_path)
+    assert dataset.joint_set == "HAND21"
+    assert dataset.labels["pose_aa"].shape == (3, 48)
