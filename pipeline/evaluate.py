@@ -5,6 +5,7 @@ Its numbers join the run of the training that made the model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,31 +24,36 @@ def main(params: Params, name: str) -> None:
     inputs = [MODEL, shards(benchmark.dataset), MEAN_POSES]
     reopen = stage.read_json(TRAIN_RUN, "train")["run_id"]
     with tracking.tracked("evaluate", params, inputs, reopen=reopen) as run:
-        result = judge(MODEL, name, params)
+        result, draw = judge(MODEL, name, params)
         numbers = result.headline()
         run.log({f"{name}/{key}": value for key, value in numbers.items()})
         with stage.publish(EVALUATE / name) as folder:
             result.write(folder)
+            draw(folder)
             stage.write_json(folder / "run.json", run.pointer())
-            run.artifact(folder / "result.json", f"evaluate/{name}")
+            for path in sorted([folder / "result.json", *folder.glob("*.png")]):
+                run.artifact(path, f"evaluate/{name}")
         stage.write_metrics(f"evaluate/{name}", numbers)
     print(f"{name}: " + "  ".join(f"{key} {value:g}" for key, value in numbers.items()))
 
 
-def judge(checkpoint: Path, name: str, params: Params) -> Result:
-    """Result of a checkpoint on the benchmark `name`."""
+def judge(checkpoint: Path, name: str, params: Params) -> tuple[Result, Callable[[Path], object]]:
+    """Result of a checkpoint on the benchmark `name`, and what draws its figures into a folder."""
     from metro.body.bundle import read_npz
     from metro.body.model import BodyModel
     from metro.data.shards import ShardDataset
     from metro.evaluation.baselines import Baselines
     from metro.evaluation.evaluate import evaluate
+    from metro.evaluation.figures import write_figures
     from metro.training.checkpoint import load_checkpoint
 
     benchmark = params.benchmarks[name]
-    return evaluate(
-        load_network(checkpoint),
-        ShardDataset(shards(benchmark.dataset)),
-        BodyModel(read_npz(BODY)),
+    network, body = load_network(checkpoint), BodyModel(read_npz(BODY))
+    dataset = ShardDataset(shards(benchmark.dataset))
+    result = evaluate(
+        network,
+        dataset,
+        body,
         benchmark.protocol,
         params.evaluate,
         Baselines.load(MEAN_POSES),
@@ -55,6 +61,7 @@ def judge(checkpoint: Path, name: str, params: Params) -> Result:
         benchmark=name,
         about={"checkpoint": str(checkpoint), "step": load_checkpoint(checkpoint).step},
     )
+    return result, lambda folder: write_figures(result, network, dataset, body, folder, device())
 
 
 def load_network(checkpoint: Path) -> Metro:

@@ -1,6 +1,11 @@
-"""Tag the tracked runs with the md5 of the outputs that ``dvc.lock`` now holds: ``python -m pipeline.link``."""
+"""Tag the tracked runs with the md5 of the outputs that ``dvc.lock`` now holds: ``python -m pipeline.link``.
+
+Prints the pages of the runs by stage, as JSON; a page is null where no MLflow UI is known (``MLFLOW_UI``).
+"""
 
 from __future__ import annotations
+
+import json
 
 from metro.config import Params
 from pipeline import stage, tracking
@@ -8,8 +13,7 @@ from pipeline import stage, tracking
 
 def main(params: Params) -> None:
     """Link what there is to link."""
-    for name, run_id in tracking.link().items():
-        print(f"{name}: run {run_id}")
+    print(json.dumps({name: tracking.run_url(run_id) for name, run_id in tracking.link().items()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def main(params: Params) -> None:
     body = read_npz(BODY)
     config = params.sampling
     levels = (
-        load_legacy(config.legacy, body.faces)
+        load_legacy(config.legacy, body.faces, config.sizes)
         if config.legacy
         else build_sampling(body.v_template, body.faces, config.sizes)
     )

@@ -63,7 +63,9 @@ class Run:
     def dataset(self, name: str, digest: str, path: Path, context: str) -> None:
         """A dataset that the run used, by its digest."""
 
-    def model(self, model: nn.Module, images: np.ndarray, metric: tuple[str, float] | None) -> str | None:
+    def model(
+        self, model: nn.Module, images: np.ndarray, metric: tuple[str, float] | None, files: Iterable[Path] = ()
+    ) -> str | None:
         """The trained network, callable from MLflow; returns its address.
 
         Parameters
@@ -74,6 +76,8 @@ class Run:
             Example batch, B ≥ 2: a batch of one would freeze the batch size.
         metric
             Name and value, lower is better: the alias `champion` moves to the best model registered so far.
+        files
+            Files kept beside the model.
         """
         return None
 
@@ -133,7 +137,9 @@ class MlflowRun(Run):
         used = DatasetInput(entity, [InputTag("mlflow.data.context", context)])
         self._attempt(lambda: self._client.log_inputs(self.run_id, [used]))
 
-    def model(self, model: nn.Module, images: np.ndarray, metric: tuple[str, float] | None) -> str | None:
+    def model(
+        self, model: nn.Module, images: np.ndarray, metric: tuple[str, float] | None, files: Iterable[Path] = ()
+    ) -> str | None:
         import mlflow
         import mlflow.pytorch
         import torch
@@ -153,6 +159,7 @@ class MlflowRun(Run):
                 pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
                 serialization_format="pt2",
                 registered_model_name=REGISTERED_MODEL,
+                extra_files=[str(path) for path in files],
             )
         if metric is not None and info.registered_model_version is not None:
             self._crown(str(info.registered_model_version), *metric)

@@ -1,0 +1,35 @@
+"""Stage `attention`: what the joint queries attend to, on average and in single images of the first benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metro.config import Params
+from metro.errors import MetroError
+from pipeline import stage, tracking
+from pipeline.evaluate import device, load_network
+from pipeline.paths import ATTENTION, BENCHMARK_SETS, BODY, MODEL, SAMPLING, TRAIN_RUN
+
+
+def main(params: Params) -> None:
+    """Measure and draw."""
+    from metro.body.bundle import read_npz
+    from metro.data.shards import ShardDataset
+    from metro.evaluation.attention import measure_attention, write_attention
+    from metro.mesh.sampling import load_sampling
+
+    benchmarks = stage.read_json(BENCHMARK_SETS, "catalogue")
+    if not benchmarks:
+        raise MetroError("benchmarks: none, so there is no image to look at; name one in params.yaml")
+    dataset = ShardDataset(Path(next(iter(benchmarks.values()))["shards"]))
+    reopen = stage.read_json(TRAIN_RUN, "train")["run_id"]
+    with tracking.tracked("attention", params, [MODEL], reopen=reopen) as run, stage.publish(ATTENTION) as folder:
+        measured = measure_attention(load_network(MODEL), dataset, params.attention, device())
+        write_attention(measured, read_npz(BODY), load_sampling(SAMPLING), folder)
+        stage.write_json(folder / "run.json", run.pointer())
+        for path in sorted(folder.glob("*.png")):
+            run.artifact(path, "attention")
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,62 @@
+"""Stage `export`: the bundle that applications use, an ONNX file, a torch.export program, and the model in MLflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metro.config import Params
+from pipeline import stage, tracking
+from pipeline.paths import BODY, EXPORT, METRICS, MODEL, SAMPLING, TRAIN_RUN
+
+
+def main(params: Params) -> None:
+    """Write the bundle and what `params.export` asks for, each compared with the network."""
+    import torch
+
+    from metro.body.bundle import read_npz
+    from metro.export.bundle import bundle_of, write_bundle
+    from metro.export.onnx import Deployed, write_onnx, write_program
+    from metro.mesh.sampling import load_sampling
+    from metro.training.checkpoint import load_checkpoint
+    from pipeline.evaluate import load_network
+
+    found = load_checkpoint(MODEL)
+    scores = benchmark_scores(params)
+    about = {"checkpoint": str(MODEL), "step": found.step, "preset": params.preset, "benchmarks": scores}
+    bundle = bundle_of(load_network(MODEL), read_npz(BODY), load_sampling(SAMPLING), about)
+    reopen = stage.read_json(TRAIN_RUN, "train")["run_id"]
+    with tracking.tracked("export", params, [MODEL], reopen=reopen) as run, stage.publish(EXPORT) as folder:
+        write_bundle(folder / "bundle", bundle)
+        difference: dict[str, float] = {}
+        if params.export.onnx:
+            difference["onnx"] = write_onnx(bundle, folder / "metro.onnx")
+        if params.export.torch_export:
+            difference["torch_export"] = write_program(bundle, folder / "metro.pt2")
+        size = bundle.model.config.image_size
+        example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).numpy()
+        files = sorted((folder / "bundle").iterdir())
+        address = run.model(Deployed(bundle.model).eval(), example, ranking(scores), files)
+        run.log({f"export/{name}_difference": value for name, value in difference.items()})
+        stage.write_json(folder / "run.json", {**run.pointer(), "model": address})
+    for name, value in difference.items():
+        print(f"{name}: differs from the network by {value:.2g} m at most")
+
+
+def benchmark_scores(params: Params) -> dict[str, dict[str, Any]]:
+    """The metrics of each benchmark."""
+    return {
+        name: stage.read_json(METRICS / "evaluate" / f"{name}.json", f"evaluate@{name}") for name in params.benchmarks
+    }
+
+
+def ranking(scores: dict[str, dict[str, Any]]) -> tuple[str, float] | None:
+    """What models are ranked by: the first error in millimetres of the first benchmark."""
+    for benchmark, numbers in scores.items():
+        for key, value in numbers.items():
+            if key.endswith("_mm"):
+                return f"{benchmark}/{key}", float(value)
+    return None
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,54 @@
+"""Stage `sweep-report`: the swept models on one benchmark, as a curve over the masking ratio.
+
+The ratios are those of the parameters, not those of the folder: a ratio that was dropped leaves its model behind.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from metro.config import Params
+from metro.errors import MetroError
+from pipeline import stage, tracking
+from pipeline.evaluate import judge
+from pipeline.paths import METRICS, SWEEP_REPORT, sweep
+from pipeline.sweep import group
+
+
+def main(params: Params) -> None:
+    """Judge every swept model, and draw the curve."""
+    from metro.viz.plots import ratio_curve
+
+    if not params.benchmarks:
+        raise MetroError("sweep.benchmark: no benchmark to judge the sweep on; name one in `benchmarks`")
+    name = params.sweep.benchmark or next(iter(params.benchmarks))
+    if name not in params.benchmarks:
+        raise MetroError(f"sweep.benchmark: no benchmark {name!r}; known: {', '.join(params.benchmarks)}")
+    rows: list[dict[str, Any]] = []
+    for ratio in sorted(params.sweep.ratios):
+        result, _ = judge(sweep(ratio) / "model", name, params)
+        rows.append({"ratio": ratio, **result.headline(), "metrics": result.summary["metrics"]})
+        told = json.loads((sweep(ratio) / "run.json").read_text())["run_id"]
+        with tracking.tracked("sweep", params, reopen=told) as run:
+            run.log({f"{name}/{key}": value for key, value in result.headline().items()})
+    first = result.protocol.headline[0]
+    with stage.publish(SWEEP_REPORT) as folder:
+        entries = [row["metrics"][first] for row in rows]
+        picture = ratio_curve(
+            [row["ratio"] for row in rows],
+            [entry["value"] for entry in entries],
+            [entry["ci95"] for entry in entries],
+            folder / "ratios.png",
+            label=entries[0]["label"],
+        )
+        stage.write_json(folder / "sweep.json", {"benchmark": name, "steps": params.sweep.steps, "rows": rows})
+        with tracking.tracked("sweep", params, reopen=tracking.group_run(group(params))) as run:
+            run.artifact(picture, "figures")
+            stage.write_json(folder / "run.json", run.pointer())
+    numbers = {str(row["ratio"]): {k: v for k, v in row.items() if k != "metrics"} for row in rows}
+    stage.write_json(METRICS / "sweep.json", numbers)
+
+
+if __name__ == "__main__":
+    stage.run(main)
