@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def published_name(indices: Ints) -> str | None:
     return _PUBLISHED.get(hashlib.sha256(np.ascontiguousarray(indices, "<i4").tobytes()).hexdigest()[:16])
 
 
-def load_legacy(path: Path | str, faces_F3: Ints, count: int | None = None) -> list[Level]:
+def load_legacy(path: Path | str, faces_F3: Ints, sizes: Sequence[int] | None = None) -> list[Level]:
     """Read a published file without running anything that is pickled in it.
 
     Parameters
@@ -57,8 +58,9 @@ def load_legacy(path: Path | str, faces_F3: Ints, count: int | None = None) -> l
         `mesh_downsampling.npz` or `mano_downsampling.npz`.
     faces_F3
         Faces of the full mesh it is to be used with.
-    count
-        Levels to read; all when left out. The hand's file has four, of which METRO uses the first.
+    sizes
+        Vertices of the levels to read, from the first on; all levels when left out. The hand's file has four, of which
+        METRO uses the first.
 
     Returns
     -------
@@ -68,8 +70,8 @@ def load_legacy(path: Path | str, faces_F3: Ints, count: int | None = None) -> l
     Raises
     ------
     MetroError
-        The file is unreadable, holds anything but arrays and sparse matrices under D, U and F, has fewer levels, or
-        belongs to another mesh.
+        The file is unreadable, holds anything but arrays and sparse matrices under D, U and F, has fewer levels or
+        levels of other sizes, or belongs to another mesh.
     """
     path = Path(path)
     stored = _read_objects(path, ("D", "U", "F"))
@@ -77,7 +79,7 @@ def load_legacy(path: Path | str, faces_F3: Ints, count: int | None = None) -> l
         if key not in stored:
             raise MetroError(f"{path}: has no {key!r}; not a mesh_downsampling.npz or mano_downsampling.npz")
     available = min(len(stored["D"]), len(stored["U"]))
-    count = available if count is None else count
+    count = available if sizes is None else len(sizes)
     if not 1 <= count <= available:
         raise MetroError(f"{path}: has {available} coarser levels, {count} are asked for; mend sampling.sizes")
     faces = [np.asarray(plain(f)) for f in stored.get("F", [])[: count + 1]]
@@ -92,6 +94,8 @@ def load_legacy(path: Path | str, faces_F3: Ints, count: int | None = None) -> l
             raise MetroError(f"{path}: level {k + 1} does not fit a mesh of {finer} vertices")
         levels.append(Level(indices, up, _faces(path, k + 1, faces, len(indices))))
         finer = len(indices)
+        if sizes is not None and finer != sizes[k]:
+            raise MetroError(f"{path}: level {k + 1} has {finer} vertices, sampling.sizes asks for {sizes[k]}")
     return levels
 
 

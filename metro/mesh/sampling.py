@@ -188,6 +188,6 @@ def _level(arrays: dict[str, npt.NDArray[Any]], k: int) -> Level:
     indices, faces = arrays[f"level{k}_indices"], arrays[f"level{k}_faces"]
     data, columns, starts = (arrays[f"level{k}_up_{part}"] for part in ("data", "indices", "indptr"))
     up = sp.csr_matrix((data, columns, starts), shape=(len(starts) - 1, len(indices)))
-    if (np.diff(indices) <= 0).any() or indices[0] < 0 or indices[-1] >= up.shape[0] or faces.max() >= len(indices):
+    if (np.diff(indices) <= 0).any() or indices[0] < 0 or indices[-1] >= up.shape[0] or (faces >= len(indices)).any():
         raise ValueError(f"level {k} holds indices out of order or out of range")
     return Level(indices, up, faces)

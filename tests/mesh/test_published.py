@@ -23,7 +23,7 @@ from metro.body.bundle import load_body
 from metro.body.pickles import plain, read_pickle
 from metro.errors import MetroError
 from metro.mesh.legacy import load_legacy
-from metro.mesh.sampling import build_sampling, compose_indices
+from metro.mesh.sampling import build_sampling, compose_indices, load_sampling, save_sampling
 from metro.mesh.topology import is_watertight
 
 # sha256 of the int32 little-endian indices (to the full mesh) and faces of each coarser level, first 16 digits.
@@ -61,7 +61,7 @@ def test_our_levels_are_the_published_ones(kind):
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_reading_the_published_file(kind):
     _, faces = template(kind)
-    levels = load_legacy(licensed(f"METRO_SAMPLING_{kind}"), faces, len(SIZES[kind]))
+    levels = load_legacy(licensed(f"METRO_SAMPLING_{kind}"), faces, SIZES[kind])
     assert digests(levels) == GOLDEN[kind]
     finer = len(np.unique(faces))
     for level, size in zip(levels, SIZES[kind], strict=True):
@@ -117,7 +117,7 @@ def test_the_layout_is_understood_and_other_keys_stay_closed(tmp_path, sphere, m
         np.testing.assert_array_equal(read.indices, ours.indices)
         np.testing.assert_array_equal(read.faces, ours.faces)
         assert abs(read.up - ours.up).max() == 0
-    assert len(load_legacy(path, faces, 1)) == 1
+    assert len(load_legacy(path, faces, (41,))) == 1
     assert not (tmp_path / "trapped").exists()
 
 
@@ -156,7 +156,9 @@ def test_what_does_not_fit_is_refused(tmp_path, sphere):
     with pytest.raises(MetroError, match="another mesh"):
         load_legacy(write(path, faces, levels), faces[::-1])
     with pytest.raises(MetroError, match="has 2 coarser levels, 3 are asked for"):
-        load_legacy(write(path, faces, levels), faces, 3)
+        load_legacy(write(path, faces, levels), faces, (41, 12, 3))
+    with pytest.raises(MetroError, match=r"level 2 has 12 vertices, sampling\.sizes asks for 11"):
+        load_legacy(path, faces, (41, 11))
     blurred = objects([sp.csr_matrix(np.full((41, 162), 1 / 162)), sp.eye(12, 41, format="csr")])
     with pytest.raises(MetroError, match="not a selection"):
         load_legacy(write(path, faces, levels, D=blurred), faces)
@@ -165,6 +167,15 @@ def test_what_does_not_fit_is_refused(tmp_path, sphere):
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(MetroError, match="not a readable"):
         load_legacy(path, faces)
+
+
+def test_a_file_without_faces_survives_saving(tmp_path, sphere):
+    _, faces, levels = sphere
+    read = load_legacy(write(tmp_path / "mesh.npz", faces, levels, F=None), faces)
+    save_sampling(tmp_path / "sampling.npz", read)
+    again = load_sampling(tmp_path / "sampling.npz")
+    assert [level.faces.shape for level in again] == [(0, 3), (0, 3)]
+    assert all((a.up != b.up).nnz == 0 for a, b in zip(again, levels, strict=True))
 
 
 def test_prototype_file_without_faces():
