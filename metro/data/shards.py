@@ -5,7 +5,7 @@ A shard holds, for N records:
     images/bytes     (L,) uint8: all JPEG files, one after the other, in one contiguous piece
     images/offsets   (N + 1,) int64: where each begins; the last is L
     labels/NAME      one array per label, first axis N (see `LABELS`)
-    attributes       schema, source, licence, metro (version), params (JSON), recipe (digest of what made it),
+    attributes       schema, source, licence, params (JSON), recipe (digest of params and place in the set),
                      digest (of the arrays), image_size, skipped (JSON), colour_sum, colour_square_sum
 
 A dataset is a folder of shards with a `manifest.json`. Pseudo-meshes lie in sidecar files (`fit-00000.h5` for
@@ -33,7 +33,6 @@ import cv2
 import h5py
 import numpy as np
 
-import metro
 from metro.config import BodyConfig, CropConfig, DatasetConfig
 from metro.data import crop, sources
 from metro.data.parallel import map_shards
@@ -354,11 +353,10 @@ def prepare(
     params = config.model_dump(mode="json", exclude={"root"}) | {"body": body.model_dump(mode="json", exclude={"path"})}
     jobs = []
     for number, task in enumerate(tasks):
-        recipe = json.dumps([SCHEMA, metro.__version__, params, number, len(tasks)], sort_keys=True)
+        recipe = json.dumps([SCHEMA, params, number, len(tasks)], sort_keys=True)
         attributes = {
             "source": config.source,
             "licence": sources.licence(config.source),
-            "metro": metro.__version__,
             "params": json.dumps(params, sort_keys=True),
             "recipe": hashlib.sha256(recipe.encode()).hexdigest(),
         }
@@ -489,6 +487,8 @@ class ShardDataset:
         Side of the stored images, pixels.
     paths
         The shards.
+    colour_moments
+        (2, 3) mean and mean square of each RGB channel in [0, 1], over all images of the shards.
 
     Raises
     ------
@@ -507,13 +507,13 @@ class ShardDataset:
         if not self.paths:
             raise MetroError("a dataset needs at least one shard")
         columns, blobs, sizes = [], [], set()
-        self.colour_sums = np.zeros((2, 3))
+        colour = np.zeros((2, 3))
         for path in self.paths:
             with open_h5(path) as file:
                 columns.append({name: file["labels"][name][...] for name in LABELS})
                 blobs.append(_blob(path, file))
                 sizes.add(int(file.attrs["image_size"]))
-                self.colour_sums += [file.attrs["colour_sum"], file.attrs["colour_square_sum"]]
+                colour += [file.attrs["colour_sum"], file.attrs["colour_square_sum"]]
             if fits is not None:
                 _overlay(columns[-1], _fit_path(Path(fits), path.name))
         shapes = {(c["joints_2d"].shape[1:], c["pose_aa"].shape[1:]) for c in columns}
@@ -522,17 +522,25 @@ class ShardDataset:
         self.image_size = sizes.pop()
         self.labels: dict[str, np.ndarray] = {name: np.concatenate([c[name] for c in columns]) for name in LABELS}
         self._blobs = blobs
+        self.colour_moments = colour / max(1, len(self))
         self._firsts = np.cumsum([0] + [len(blob.offsets) - 1 for blob in blobs])
+        self._rows = np.arange(self._firsts[-1])
         self._maps: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.labels["keys"])
 
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ShardDataset:
+        """A view of some records, in the given order."""
+        rows = np.asarray(indices, np.int64)
+        view = copy.copy(self)
+        view.labels = {name: values[rows] for name, values in self.labels.items()}
+        view._rows = self._rows[rows]
+        return view
+
     def first(self, count: int) -> ShardDataset:
         """A view of the first `count` records."""
-        view = copy.copy(self)
-        view.labels = {name: values[:count] for name, values in self.labels.items()}
-        return view
+        return self.subset(np.arange(min(count, len(self))))
 
     @property
     def joint_set(self) -> str:
@@ -541,14 +549,19 @@ class ShardDataset:
 
     def encoded(self, index: int) -> np.ndarray:
         """JPEG file of a record, as a view (L,) uint8 of the mapped shard."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        shard = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        shard, row = self._find(index)
         if shard not in self._maps:
             self._maps[shard] = _map(self._blobs[shard])
         offsets = self._blobs[shard].offsets
-        row = index - self._firsts[shard]
         return self._maps[shard][offsets[row] : offsets[row + 1]]
+
+    def _find(self, index: int) -> tuple[int, int]:
+        """Shard of a record, and its row there."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        row = int(self._rows[index])
+        shard = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        return shard, row - int(self._firsts[shard])
 
     def image(self, index: int, reduce: int = 1) -> np.ndarray:
         """The stored image (S, S, 3) uint8 RGB; with `reduce` 2, 4 or 8 decoded at that fraction of its size.
@@ -560,7 +573,7 @@ class ShardDataset:
         """
         image = crop.decode(self.encoded(index), reduce)
         if image is None:
-            shard = int(np.searchsorted(self._firsts, index, side="right")) - 1
+            shard, _ = self._find(index)
             key = self.labels["keys"][index].decode()
             raise MetroError(f"{self.paths[shard]}: image of {key} is corrupt; `metro data verify` checks the dataset")
         return image
@@ -636,7 +649,7 @@ def statistics(dataset: ShardDataset) -> dict[str, Any]:
     """
     labels = dataset.labels
     count = len(dataset)
-    mean, square = dataset.colour_sums / count
+    mean, square = dataset.colour_moments
     side = 200 * labels["scale"].astype(np.float64)
     visible = (labels["joints_2d"][..., 2] > 0).mean(0)
     return {

@@ -328,3 +328,14 @@ def test_a_sidecar_that_holds_no_numbers_fails_verification(made, tmp_path):
     with h5py.File(fits / "fit-00001.h5", "r+") as file:
         file["labels/betas"][0] = np.inf
     assert shards.verify(made, fits) == [f"{fits}/fit-00001.h5: betas is not finite"]
+
+
+def test_views_hold_their_own_records(made):
+    whole = shards.ShardDataset(made)
+    view = whole.subset([17, 3, 9]).subset([2, 0])
+    assert view.labels["keys"].tolist() == [b"made:000009.png#0", b"made:000017.png#0"]
+    assert np.array_equal(view.image(0), whole.image(9))
+    assert np.array_equal(pickle.loads(pickle.dumps(view)).image(1), whole.image(17))
+    assert (len(whole.first(5)), len(whole.first(50))) == (5, 20)
+    with pytest.raises(IndexError):
+        view.image(2)
