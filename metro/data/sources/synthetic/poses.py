@@ -151,7 +151,7 @@ ARCHETYPES: dict[str, Archetype] = {
         1.6,
         {
             **{"hip": (-86, 6, 10), "knee": (84, 0, 0), "spine1": (6, 0, 0)},
-            **{"shoulder": (0, -34, -58), "elbow": (0, -48, 0)},
+            **{"shoulder": (0, -32, -56), "elbow": (0, -56, 0)},
         },
         Support.SEAT,
     ),
@@ -159,7 +159,7 @@ ARCHETYPES: dict[str, Archetype] = {
         0.8,
         {
             **{"hip": (-80, 8, 16), "knee": (78, 0, 0), "spine1": (20, 0, 0), "spine2": (12, 0, 0)},
-            **{"shoulder": (0, -52, -52), "elbow": (0, -48, 0), "neck": (-12, 0, 0)},
+            **{"shoulder": (0, -54, -38), "elbow": (0, -56, 0), "neck": (-12, 0, 0)},
         },
         Support.SEAT,
         (8, 0),
@@ -262,7 +262,7 @@ ARCHETYPES: dict[str, Archetype] = {
             **{"right_shoulder": (0, -5, -70), "right_elbow": (0, -12, 0)},
         },
     ),
-    "read": Archetype(1, {"shoulder": (0, -36, -62), "elbow": (0, -98, 0), "neck": (16, 0, 0), "head": (10, 0, 0)}),
+    "read": Archetype(1, {"shoulder": (0, -36, -62), "elbow": (0, -88, 0), "neck": (16, 0, 0), "head": (10, 0, 0)}),
     "hips": Archetype(1, {"shoulder": (-35, 12, -46), "elbow": (0, -80, 0), "wrist": (0, 0, -25)}),
     "arms_crossed": Archetype(
         0.8,
@@ -271,7 +271,7 @@ ARCHETYPES: dict[str, Archetype] = {
             **{"right_shoulder": (20, -52, -62), "right_elbow": (0, -92, 0)},
         },
     ),
-    "carry": Archetype(1, {"shoulder": (0, -36, -68), "elbow": (10, -88, 0)}),
+    "carry": Archetype(1, {"shoulder": (0, -36, -68), "elbow": (10, -80, 0)}),
     "throw": Archetype(
         0.8,
         {

@@ -216,7 +216,7 @@ def aim(g: np.random.Generator, person: Person, config: DatasetConfig) -> Camera
         rx = axis_rotations(np.array([-pitch, 0.0, 0.0]))[0]
         rz = axis_rotations(np.array([0.0, 0.0, roll]))[2]
         turn = rx @ np.diag([1.0, -1.0, -1.0]) @ rz
-        for _ in range(4):
+        for _ in range(8 if cut else 4):
             ray = np.array([(aimed[0] - cx) / focal, (aimed[1] - cy) / focal, 1.0])
             camera = Camera(focal, cx, cy, turn, centre - turn @ (depth * ray), size)
             low, high, _, _ = camera.span(person.verts)
