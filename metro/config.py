@@ -31,8 +31,8 @@ class BodyConfig(Section):
     gender: Literal["neutral", "female", "male"] = "neutral"
     """Variant of the model. METRO trains and evaluates on the neutral one."""
     path: Path | None = None
-    """Licensed model file (.npz made by `metro body convert`, or .pkl), or a folder with `KIND_GENDER.npz`. Not used by the
-    open models."""
+    """Licensed model file (.npz made by `metro body convert`, or .pkl), or a folder with `KIND_GENDER.npz`. The open
+    models need none; a folder that `metro body build` wrote replaces the shipped ones."""
 
 
 class SamplingConfig(Section):
@@ -107,7 +107,7 @@ class FitConfig(Section):
     jump_rounds: int = Field(1, ge=0)
     """Rounds in which a 2D fit is tried again with each limb mirrored in depth. One costs twice the fit itself."""
     robust: float | None = 4.0
-    """Scale of the Geman–McClure penalty, in sigmas; none: least squares."""
+    """Scale of the Geman–McClure penalty, in sigmas (for 3D joints at least 80 mm); none: least squares."""
     min_joints: int = Field(6, ge=4)
     """Joints that a person needs to be fitted."""
     sigma_2d: float = 0.02
@@ -289,7 +289,7 @@ class BenchmarkConfig(Section):
     dataset: str
     """Name of the dataset (a key of `datasets`)."""
     protocol: Literal["open", "h36m_p2", "3dpw", "freihand"] = "open"
-    """Definition of the metrics (`metro evaluate protocols` describes them)."""
+    """Definition of the metrics (`metro protocols` describes them)."""
 
 
 class EvaluateConfig(Section):

