@@ -130,10 +130,9 @@ def verdict(result: Mapping[str, Any], key: str) -> str:
         return f"{text}; there is no baseline to compare it with."
     ratio, (low, high) = scores[key]["ratio"], scores[key]["ratio_ci95"]
     versus = f"the {BASELINES[name]} pose ({_number(scores[key]['value'])} {_unit(entry['unit'])})"
+    spread = f"ratio {ratio:.2f}, 95 % interval {low:.2f}–{high:.2f}"
     if low <= 1 <= high:
-        return (
-            f"{text}, which cannot be told apart from {versus}: ratio {ratio:.2f}, 95 % interval {low:.2f}–{high:.2f}."
-        )
+        return f"{text}, which cannot be told apart from {versus}: {spread}."
     change, side = (1 - ratio, "below") if ratio < 1 else (ratio - 1, "above")
     tail = "" if ratio < 1 else " A pose that ignores the image does better."
     return f"{text}, {100 * change:.0f} % {side} {versus}; {spread}.{tail}"
