@@ -192,7 +192,7 @@ class Metro(nn.Module):
     Raises
     ------
     MetroError
-        Template, joint set and mesh levels disagree, or the blocks do not end in 3.
+        Template, joint set and mesh levels disagree, or the blocks do not fit.
     """
 
     template_T3: Tensor
@@ -218,6 +218,9 @@ class Metro(nn.Module):
             )
         if config.blocks[-1].out != 3:
             raise MetroError(f"model.blocks: the last block must have out: 3 (xyz), not {config.blocks[-1].out}")
+        for block in config.blocks:
+            if block.width % block.heads:
+                raise MetroError(f"model.blocks: width {block.width} cannot be split into heads {block.heads}")
         self.register_buffer("template_T3", torch.as_tensor(template_T3, dtype=torch.float32), persistent=False)
 
         self.backbone, channels, (height, width) = build_backbone(

@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -175,9 +176,7 @@ def convert(state: Mapping[str, Tensor], heads: int = 4) -> tuple[ModelConfig, d
     problems += [f"{key} is unknown" for key in state if key not in consumed and not DEAD.match(key)]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise MetroError(
-            f"official checkpoint: {'; '.join(problems[:3])}{more}; this is not a METRO state dict we know"
-        )
+        raise MetroError(f"official checkpoint: {'; '.join(problems[:3])}{more}; the file is damaged or not METRO's")
     return description.config, converted
 
 
@@ -277,7 +276,7 @@ def _skeleton(description: Description, template_T3: Tensor | None = None) -> Me
     """The network with all parameters on the meta device: names and shapes only, nothing initialised."""
     levels = [  # learned upsampling takes only the sizes
         Level(np.arange(coarse), sparse.csr_matrix((fine, coarse)), np.empty((0, 3), np.int32))
-        for coarse, fine in zip(description.sizes[:-1], description.sizes[1:], strict=True)
+        for coarse, fine in pairwise(description.sizes)
     ][::-1]
     if template_T3 is None:
         joints = {"J14": 14, "HAND21": 21}[description.config.joint_set]

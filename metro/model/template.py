@@ -17,7 +17,7 @@ from metro.config import ModelConfig
 from metro.mesh.sampling import Level, compose_indices
 
 TEMPLATE_TURN = 3.1416  # official literal, not pi: y up (body model) to y down (camera)
-LOWERED_ARMS = {"L_Shoulder": -1.1, "R_Shoulder": 1.1}  # radians about the body's z, of the `relaxed` template
+LOWERED_ARMS = {"left_shoulder": -1.1, "right_shoulder": 1.1}  # radians about the body's z, of the `relaxed` template
 MESH_JOINTS = {"J14": "h36m17", "HAND21": "hand21"}  # regressor that reads the joints off the mesh
 ROOT_JOINTS = {"J14": ("R_Hip", "L_Hip"), "HAND21": ("Wrist",)}  # whose mean is the root in losses and metrics
 

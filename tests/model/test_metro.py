@@ -1,0 +1,247 @@
+"""The network against its description, and what each of its choices promises."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import published_network
+import pytest
+import scipy.sparse as sp
+import torch
+
+from metro.body.bundle import load_body
+from metro.body.joints import JOINT_SETS
+from metro.config import BlockConfig, ModelConfig
+from metro.errors import MetroError
+from metro.mesh.sampling import Level, build_sampling
+from metro.model.metro import Metro, build_model
+from metro.model.official import to_official
+from metro.model.template import template_tokens
+
+TOKENS = 24  # 14 joints and 10 coarse vertices
+HAND = {"joint_set": "HAND21", "token_source": "pooled", "camera_from": "all"}
+
+
+@pytest.mark.parametrize("kind", [{}, HAND], ids=["body", "hand"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_equals_the_published_forward_pass(make, images, kind, masked) -> None:
+    model = make(**kind)
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms are trivial at the start; make every term count
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        feature = model.backbone(images)
+        tokens = len(model.template_T3)
+        mask = torch.rand(len(images), tokens) < 0.4 if masked else None
+        output = model(images, mask)
+    pooled = feature.mean((2, 3)) if kind else feature
+    expected = published_network.forward(to_official(model), pooled, model.template_T3, heads=2, masked=mask)
+    torch.testing.assert_close(output.camera.double(), expected["camera"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output.joints.double(), expected["joints"], rtol=1e-4, atol=1e-5)
+    for level, vertices in zip(output.vertices, expected["vertices"], strict=True):
+        torch.testing.assert_close(level.double(), vertices, rtol=1e-4, atol=1e-5)
+
+
+def test_masked_queries_know_neither_image_nor_template(make, images) -> None:
+    model = make()
+    everything = torch.ones(3, TOKENS, dtype=torch.bool)
+    with torch.no_grad():
+        hidden = model(images, everything)
+        model.template_T3 += 1.0
+        moved = model(images.flip(-1), everything)
+        nothing = model(images, ~everything)
+        plain = model(images)
+    assert torch.equal(hidden.joints[0], hidden.joints[1])
+    assert torch.equal(hidden.vertices[0], moved.vertices[0])
+    assert torch.equal(nothing.joints, plain.joints)
+
+
+def test_masking_does_not_depend_on_the_mode(make, images) -> None:
+    model = make(attention_dropout=0.0)
+    for module in model.backbone.modules():  # BatchNorm alone differs between the modes
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.0
+            module.train = lambda mode=True, self=module: self
+    mask = torch.rand(3, TOKENS) < 0.5
+    assert torch.equal(model.eval()(images, mask).joints, model.train()(images, mask).joints)
+
+
+@pytest.mark.parametrize("kind", [{}, HAND], ids=["body", "hand"])
+def test_attention_maps_come_from_the_same_computation(make, images, kind) -> None:
+    model = make(**kind)
+    with torch.no_grad():
+        fused, explicit = model(images), model(images, need_attention=True)
+    torch.testing.assert_close(fused.vertices[-1], explicit.vertices[-1], rtol=1e-5, atol=1e-6)
+    assert fused.attention is None
+    assert [len(block) for block in explicit.attention] == [2, 1, 2]
+    tokens = len(model.template_T3)
+    for maps in (layer for block in explicit.attention for layer in block):
+        assert maps.shape == (3, 2, tokens, tokens)
+        torch.testing.assert_close(maps.sum(-1), torch.ones(3, 2, tokens))
+
+
+@pytest.mark.parametrize("upsampling", ["learned", "fixed"])
+def test_template_init_predicts_the_template(make, images, levels, upsampling) -> None:
+    model = make(init="template", upsampling=upsampling)
+    with torch.no_grad():
+        output = model(images)
+    expected = model.template_T3[14:]
+    for level, vertices in zip((None, *reversed(levels)), output.vertices, strict=True):
+        if level is not None:
+            expected = torch.from_numpy(level.up @ expected.numpy()).float()
+        assert (vertices - expected).norm(dim=-1).max() < 0.05
+    assert (output.joints - model.template_T3[:14]).norm(dim=-1).max() < 0.05
+    scale, shift = output.camera[:, 0], output.camera[:, 1:]
+    assert ((scale > 0.6) & (scale < 1.0)).all()
+    assert shift.abs().max() < 0.1
+
+
+def test_fixed_upsampling_is_the_matrix(make, images, levels) -> None:
+    model = make(upsampling="fixed")
+    with torch.no_grad():
+        coarse, middle, full = model(images).vertices
+    for b in range(3):
+        np.testing.assert_allclose(levels[1].up @ coarse[b].numpy(), middle[b].numpy(), atol=1e-6)
+        np.testing.assert_allclose(levels[0].up @ middle[b].numpy(), full[b].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("upsampling", ["learned", "fixed"])
+def test_mesh_joints_are_regressed_from_the_full_mesh(make, images, upsampling) -> None:
+    model = make(upsampling=upsampling)
+    rows = np.random.default_rng(1)
+    rows.normal(0, 0.4, (24, 3))  # the draw of the template, before that of the regressor
+    regressor = torch.from_numpy(rows.dirichlet(np.ones(90), 14)).float()
+    with torch.no_grad():
+        output, quick = model(images), model(images, full=False)
+    torch.testing.assert_close(output.mesh_joints, regressor @ output.vertices[-1], rtol=1e-4, atol=1e-6)
+    assert torch.equal(quick.mesh_joints, output.mesh_joints)
+    assert len(quick.vertices) == (1 if upsampling == "fixed" else 3)
+
+
+def test_one_image_keeps_its_batch_axis(make, images) -> None:
+    model = make()
+    with torch.no_grad():
+        one, many = model(images[:1]), model(images)
+    assert one.camera.shape == (1, 3)
+    assert [tuple(v.shape) for v in one.vertices] == [(1, 10, 3), (1, 30, 3), (1, 90, 3)]
+    torch.testing.assert_close(one.vertices[-1], many.vertices[-1][:1], rtol=1e-4, atol=1e-6)
+
+
+def test_mixed_precision_keeps_positions_exact(make, images) -> None:
+    model = make(init="template", upsampling="fixed")
+    with torch.no_grad():
+        exact = model(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = model(images)
+    for name in ("camera", "joints", "mesh_joints"):
+        value = getattr(mixed, name)
+        assert value.dtype == torch.float32
+        assert (value - getattr(exact, name)).abs().max() < 2e-3  # bfloat16 positions would be off by 4e-3 at 1 m
+
+
+def test_state_dict_holds_weights_alone(make) -> None:
+    for upsampling in ("learned", "fixed"):
+        names = make(upsampling=upsampling).state_dict()
+        assert not [n for n in names if "template" in n or "regressor" in n or "_KV" in n]
+    assert not [n for n in names if n.startswith("upsampling")]
+
+
+def test_every_parameter_is_used(make, images) -> None:
+    model = make().train()
+    output = model(images)
+    (output.camera.sum() + output.joints.sum() + output.vertices[-1].sum()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+def test_disagreeing_sizes_are_refused(make, levels) -> None:
+    config = make().config
+    with pytest.raises(MetroError, match=r"template has shape \(23, 3\).*need \(24, 3\)"):
+        Metro(config, torch.zeros(23, 3), levels)
+    with pytest.raises(MetroError, match="must have out: 3"):
+        make(blocks=(BlockConfig(width=8, out=4, layers=1, heads=1, ffn=8),))
+    with pytest.raises(MetroError, match=r"width 10.*heads 4"):
+        make(blocks=(BlockConfig(width=10, out=3, layers=1, heads=4, ffn=8),))
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes", "published"),
+    [
+        (ModelConfig(), (431, 1723, 6890), 196_187_885),
+        (
+            ModelConfig(
+                **HAND,
+                blocks=[
+                    BlockConfig(width=width, out=out, ffn=4 * width)
+                    for width, out in ((1024, 512), (256, 128), (64, 3))
+                ],
+                camera_width=150,
+            ),
+            (195, 778),
+            184_543_837,
+        ),
+    ],
+    ids=["body", "hand"],
+)
+def test_official_sizes(config: ModelConfig, sizes: tuple[int, ...], published: int) -> None:
+    tokens = len(JOINT_SETS[config.joint_set]) + sizes[0]
+    levels = [
+        Level(np.arange(coarse), sp.csr_matrix((fine, coarse)), np.zeros((0, 3), np.int32))
+        for coarse, fine in pairwise(sizes)
+    ]
+    with torch.device("meta"):
+        model = Metro(config, torch.zeros(tokens, 3), levels[::-1])
+    unused_rows = 512 - tokens  # of the official position tables
+    spare = sum(unused_rows * block.width for block in config.blocks)
+    assert sum(p.numel() for p in model.parameters()) + spare == published
+
+
+def test_template_of_a_body_stands_upside_down_in_camera_axes() -> None:
+    body = load_body("open")
+    levels = build_sampling(body.v_template, body.faces)
+    config = build_model_config()
+    tokens = template_tokens(config, body, levels)
+    assert tokens.shape == (445, 3)
+    joints = dict(zip(JOINT_SETS["J14"], tokens[:14], strict=True))
+    assert ((joints["R_Hip"] + joints["L_Hip"]) / 2).norm() < 0.05  # the pelvis is the origin
+    assert joints["Head"][1] < -0.5  # y points down
+    assert joints["R_Ankle"][1] > 0.6
+    assert joints["L_Wrist"][0] > 0.5  # the body faces the camera, whose x points to the left hand
+    assert joints["R_Wrist"][0] < -0.5
+    kept = levels[0].indices[levels[1].indices]
+    cos, sin = math.cos(3.1416), math.sin(3.1416)
+    upright = tokens[14:] @ torch.tensor([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
+    offset = upright - torch.from_numpy(body.v_template[kept])
+    assert (offset - offset[0]).abs().max() < 1e-5  # a rotation by 3.1416 about x and a shift, nothing else
+
+    relaxed = template_tokens(config.model_copy(update={"template": "relaxed"}), body, levels)
+    wrist = relaxed[JOINT_SETS["J14"].index("L_Wrist")]
+    assert wrist[1] > joints["L_Wrist"][1] + 0.3
+    assert wrist[0] < joints["L_Wrist"][0] - 0.1
+
+
+def test_template_of_a_hand_is_its_mean_pose() -> None:
+    hand = load_body("open_hand")
+    levels = build_sampling(hand.v_template, hand.faces, (195,))
+    config = build_model_config(joint_set="HAND21")
+    tokens = template_tokens(config, hand, levels)
+    assert tokens.shape == (216, 3)
+    assert tokens[0].abs().max() < 1e-6  # the wrist is the origin
+    flat = torch.from_numpy(hand.v_template[levels[0].indices])
+    curled = torch.cdist(tokens[21:], tokens[21:]) - torch.cdist(flat, flat)
+    assert curled.abs().max() > 0.01
+
+
+def test_build_model_joins_body_and_levels() -> None:
+    body = load_body("open_hand")
+    levels = build_sampling(body.v_template, body.faces, (195,))
+    model = build_model(build_model_config(joint_set="HAND21", token_source="pooled", camera_from="all"), body, levels)
+    with torch.no_grad():
+        output = model.eval()(torch.zeros(1, 3, 64, 64))
+    assert [v.shape[1] for v in output.vertices] == [195, 778]
+    assert output.mesh_joints.shape == (1, 21, 3)
+
+
+def build_model_config(**changes: object) -> ModelConfig:
+    block = BlockConfig(width=8, out=3, layers=1, heads=1, ffn=8)
+    return ModelConfig(**{"backbone": "resnet18", "image_size": 64, "blocks": (block,)} | changes)
