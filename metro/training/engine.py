@@ -49,7 +49,7 @@ class TrainResult:
     checkpoint: Checkpoint
     """The best checkpoint by validation, or the last one where nothing was validated."""
     curves: list[dict[str, float]]
-    """Log records, one per `log_every` steps and per validation, with their `step`."""
+    """Log records, means over `log_every` steps, and validations, with their `step`."""
 
 
 def train(
@@ -139,6 +139,7 @@ def train(
                 terms[name] = terms.get(name, 0.0) + value.detach() / len(parts)
         norm = nn.utils.clip_grad_norm_(metro.parameters(), config.clip or math.inf)
         _check_finite(terms["total"], norm, step, run.work)
+        run.window.append(terms)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         run.update_average(step)
@@ -147,6 +148,8 @@ def train(
 
         done = step + 1
         if done % config.log_every == 0 or done == config.steps:
+            terms = {k: torch.stack([t[k].to(fabric.device) for t in run.window]).mean() for k in terms}
+            run.window.clear()
             means = {f"loss/{k}": float(v) for k, v in fabric.all_reduce(terms, reduce_op="mean").items()}
             record = means | {"lr": learning_rate(step, config), "grad_norm": float(norm)} | meter.read(fabric.device)
             if fabric.is_global_zero:
@@ -212,6 +215,7 @@ class _Run:
         self.best = math.inf
         self.metrics: dict[str, float] = {}
         self.curves: list[dict[str, float]] = []
+        self.window: list[dict[str, Tensor]] = []  # loss terms since the last log record
         work.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> int:
@@ -226,7 +230,7 @@ class _Run:
         load_weights(self.metro, state["weights"], found.folder)
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.best, self.metrics = state["average"], state["best"], state["metrics"]
-        self.curves = json.loads(state["curves"])
+        self.curves, self.window = json.loads(state["curves"]), state["window"]
         return found.step
 
     def save(self, step: int) -> None:
@@ -238,6 +242,7 @@ class _Run:
             "best": self.best,
             "metrics": self.metrics,
             "curves": json.dumps(self.curves),
+            "window": self.window,
         }
         self._write(_step_name(step), step, self.metrics, state)
         for old in sorted(self.work.glob("step-*"))[: -self.params.train.keep]:

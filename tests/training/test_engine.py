@@ -42,14 +42,15 @@ def test_an_interrupted_run_continues_to_the_same_weights(setting: Setting, tmp_
     class KilledError(Exception):
         pass
 
-    def kill_at_5(scalars, step):
-        if step == 5:
+    def kill_at_4(scalars, step):
+        if step == 4:
             raise KilledError
 
-    arguments = (setting.params, setting.datasets, setting.body, setting.levels)
+    params = small_params(log_every=4)  # a log record spans a checkpoint
+    arguments = (params, setting.datasets, setting.body, setting.levels)
     whole = train(*arguments, tmp_path / "whole", validate=validate)
     with pytest.raises(KilledError):
-        train(*arguments, tmp_path / "cut", log=kill_at_5, validate=validate)
+        train(*arguments, tmp_path / "cut", log=kill_at_4, validate=validate)
     resumed = train(*arguments, tmp_path / "cut", validate=validate)
     assert losses(resumed) == losses(whole)
     for name in ("best", "step-00000006"):
