@@ -75,12 +75,15 @@ def measure(
     device: torch.device | str = "cpu",
     *,
     batch_size: int = 64,
+    rank: int = 0,
+    world_size: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
-    """Scores of every sample of a dataset; see `evaluate` for the parameters."""
+    """Scores of every sample of a dataset, or of this process's slice of it; see `evaluate` for the parameters."""
     check_compatible(model, body, protocol)
     model, body = model.to(device).eval(), body.to(device)
-    loader = make_loader([dataset], model.config, TrainConfig(batch_size=batch_size, workers=0), training=False)
+    single = TrainConfig(batch_size=batch_size, workers=0)
+    loader = make_loader([dataset], model.config, single, training=False, rank=rank, world_size=world_size)
     rows: list[dict[str, np.ndarray]] = []
     for batch in loader:
         batch = {k: v.to(device) for k, v in batch.items()}
