@@ -49,7 +49,7 @@ def metrics_table(root: Path) -> str:
 
 def picture_page(root: Path) -> str:
     """The reports' pictures as data URIs: Prefect serves no files."""
-    parts = []
+    parts: list[str] = []
     for path in sorted((root / "reports").rglob("*.png")):
         if path.stat().st_size <= MAX_PICTURE_BYTES and len(parts) < MAX_PICTURES:
             data = base64.b64encode(path.read_bytes()).decode()

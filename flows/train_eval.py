@@ -25,7 +25,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
-from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 from prefect.utilities.annotations import quote
 
@@ -80,7 +79,9 @@ def can_heal(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
 def run_stage(stage: str, group: Group, root: Path, timeout_minutes: float | None) -> Outcome:
     """Bring one stage up to date, its inputs being so already."""
     logger = get_run_logger()
-    context = {"PREFECT_FLOW_RUN_ID": str(flow_run.get_id() or "")}
+    # Stages say `python`: the one that runs this flow.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    context = {"PREFECT_FLOW_RUN_ID": str(flow_run.get_id() or ""), "PATH": path}
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage]
     done = group.run(
         command,
@@ -95,9 +96,6 @@ def run_stage(stage: str, group: Group, root: Path, timeout_minutes: float | Non
     return Outcome(stage, _result(done), round(done.seconds, 1))
 
 
-RUNNER: ThreadPoolTaskRunner[Outcome] = ThreadPoolTaskRunner()
-
-
 def run_name() -> str:
     """A run is called after the preset it works on and the moment it starts."""
     try:
@@ -107,7 +105,7 @@ def run_name() -> str:
     return f"{preset}-{time.strftime('%m%d-%H%M%S')}"
 
 
-@flow(name="metro", flow_run_name=run_name, task_runner=RUNNER, persist_result=False)
+@flow(name="metro", flow_run_name=run_name, persist_result=False)
 def run_pipeline(
     targets: list[str] | None = None, parallel: int | None = None, stage_timeout_minutes: float | None = None
 ) -> None:

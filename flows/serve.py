@@ -1,0 +1,168 @@
+"""``make serve``: Prefect server, work pool, worker and deployment, and the MLflow UI, until Ctrl-C.
+
+Everything listens on localhost only. Ports: ``PREFECT_PORT`` (4200) and ``MLFLOW_PORT`` (5000). Ctrl-C or SIGTERM ends
+everything that was started, runs in progress included; nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from flows.process import Group
+from metro.errors import MetroError
+
+HOST = "127.0.0.1"
+POOL = "metro-process"
+PATIENCE_SECONDS = 180.0
+"""A first start makes databases, which takes its time on a busy machine."""
+
+
+class Service:
+    """A long-running program of `make serve`, in a thread that reads its output into a log file."""
+
+    def __init__(self, name: str, command: Sequence[str], group: Group, env: Mapping[str, str], log: Path) -> None:
+        self.name, self.log = name, log
+        self.ended = threading.Event()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._file = log.open("w", buffering=1)
+        self._thread = threading.Thread(target=self._serve, args=(command, group, env), daemon=True)
+        self._thread.start()
+
+    def _serve(self, command: Sequence[str], group: Group, env: Mapping[str, str]) -> None:
+        try:
+            group.run(command, say=lambda line: print(line, file=self._file), env=env)
+        finally:
+            self.ended.set()
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return " | ".join(self.log.read_text().splitlines()[-3:])
+
+
+def main() -> int:
+    """Start everything, say where it is, wait, stop everything."""
+    group, asked = Group(), threading.Event()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        asked.set()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        services = _start(group, asked)
+        while not asked.wait(0.5):
+            gone = [service for service in services if service.ended.is_set()]
+            if gone:
+                raise MetroError(f"serve: {gone[0].name} ended by itself, see {gone[0].log}: {gone[0].last_words()}")
+        return 0
+    except MetroError as err:
+        print(err, file=sys.stderr)
+        return 2
+    finally:
+        print("serve: stopping", flush=True)
+        group.kill()
+
+
+def _start(group: Group, asked: threading.Event) -> list[Service]:
+    prefect_port, mlflow_port = _port("PREFECT_PORT", 4200), _port("MLFLOW_PORT", 5000)
+    root = Path.cwd()
+    if not (root / "prefect.yaml").is_file():
+        raise MetroError(f"serve: no prefect.yaml in {root}; run from the project root")
+    from pipeline import tracking
+
+    tracking.setup()
+    logs = root / ".metro" / "logs"
+    mlflow_url = f"http://{HOST}:{mlflow_port}"
+    env = {
+        "PREFECT_API_URL": f"http://{HOST}:{prefect_port}/api",
+        # Not `--port`: the page would go on asking port 4200.
+        "PREFECT_SERVER_API_HOST": HOST,
+        "PREFECT_SERVER_API_PORT": str(prefect_port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_UI": mlflow_url,
+    }
+    os.environ.update(env)
+    python = [sys.executable, "-m"]
+
+    server = Service("Prefect server", [*python, "prefect", "server", "start"], group, env, logs / "prefect-server.log")
+    mlflow = [*python, "mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
+    mlflow += ["--backend-store-uri", tracking.store_uri()]
+    ui = Service("MLflow UI", mlflow, group, env, logs / "mlflow.log")
+    _await(f"http://{HOST}:{prefect_port}/api/health", server, asked)
+    _once([*python, "prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite"], env)
+    _once([*python, "prefect", "--no-prompt", "deploy", "--all"], env)
+    start_worker = [*python, "prefect", "worker", "start", "--pool", POOL]
+    worker = Service("Prefect worker", start_worker, group, env, logs / "prefect-worker.log")
+    _await(f"{mlflow_url}/health", ui, asked)
+    if not asked.is_set():
+        print(
+            f"Prefect  http://{HOST}:{prefect_port}\n"
+            f"MLflow   {mlflow_url}/#/experiments/{tracking.setup()}/runs\n"
+            "\n"
+            "In another shell:\n"
+            f"  export PREFECT_API_URL={env['PREFECT_API_URL']}\n"
+            "  prefect deployment run metro/train-eval --watch\n"
+            "\n"
+            "Ctrl-C stops everything.",
+            flush=True,
+        )
+    return [server, ui, worker]
+
+
+def _port(variable: str, default: int) -> int:
+    """A free port.
+
+    Raises
+    ------
+    MetroError
+        It is taken, or no number.
+    """
+    written = os.environ.get(variable, str(default))
+    if not written.isdigit() or not 0 < int(written) < 65536:
+        raise MetroError(f"serve: {variable}={written} is not a port number")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, int(written)))
+        except OSError:
+            raise MetroError(f"serve: port {written} is in use; choose another with {variable}=PORT") from None
+    return int(written)
+
+
+def _await(url: str, service: Service, asked: threading.Event) -> None:
+    """Wait until a service answers."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not asked.is_set():
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            if service.ended.is_set() or time.monotonic() > deadline:
+                raise MetroError(
+                    f"serve: {service.name} does not answer at {url}, see {service.log}: {service.last_words()}"
+                ) from None
+        asked.wait(0.5)
+
+
+def _once(command: Sequence[str], env: Mapping[str, str]) -> None:
+    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise MetroError(f"serve: `{' '.join(command[2:])}` failed: {' '.join(last)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""`metro doctor`: is this machine ready, and for which presets."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from metro import __version__
+from metro.config import Params, load_params
+from metro.errors import MetroError
+from metro.presets import preset_folder, resolve
+
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "h5py", "dvc", "prefect", "fastapi", "mlflow")
+OPTIONAL = {"smplx": "reference body layer, for tests", "anny": "`metro body build`"}
+PORTS = {"PREFECT_PORT": 4200, "MLFLOW_PORT": 5000}
+DISK_GB = 6
+OK, NOTE, BAD = "ok", "note", "PROBLEM"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    topic: str
+    state: str
+    text: str
+
+
+def doctor(params: Path = Path("params.yaml")) -> str:
+    """Check versions, data, stores and ports, and say what each preset still needs.
+
+    Parameters
+    ----------
+    params
+        The project's parameters.
+    """
+    findings = [*_versions(), *_machine(), *_project(), *_parameters(params), *_services()]
+    findings += [_preset(path.stem) for path in sorted(preset_folder().glob("*.yaml"))]
+    width = max(len(f.topic) for f in findings)
+    lines = [f"{f.state:<8}{f.topic:<{width}}  {f.text}" for f in findings]
+    bad = sum(f.state == BAD for f in findings)
+    verdict = "everything needed is here" if not bad else f"{bad} problem{'s' * (bad > 1)} to mend"
+    report = "\n".join([f"metro {__version__}: {verdict}", "", *lines])
+    if bad:
+        print(report)
+        raise MetroError(f"doctor: {verdict}, see above")
+    return report
+
+
+def _versions() -> Iterator[Finding]:
+    python = platform.python_version()
+    good = sys.version_info >= (3, 11)
+    yield Finding("python", OK if good else BAD, python if good else f"{python}: 3.11 or newer is needed")
+    for name in PACKAGES:
+        found = _version(name) or (_version("opencv-python-headless") if name == "opencv-python" else None)
+        yield Finding(name, OK if found else BAD, found or "not installed: `make env`")
+    fastapi = _version("fastapi")
+    if fastapi and tuple(map(int, fastapi.split(".")[:2])) >= (0, 155):
+        yield Finding("fastapi", BAD, f"{fastapi} breaks Prefect 3.8: `pip install -c constraints.txt fastapi`")
+    for name, use in OPTIONAL.items():
+        yield Finding(name, OK if (found := _version(name)) else NOTE, found or f"not installed ({use})")
+    try:
+        import cv2  # noqa: F401
+    except ImportError as err:
+        yield Finding("opencv", BAD, f"{err}: install libGL, or opencv-python-headless in place of opencv-python")
+
+
+def _machine() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("cores", OK, str(cores))
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    yield Finding("disk", OK if free > DISK_GB else BAD, f"{free:.0f} GB free (the open preset takes {DISK_GB})")
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield Finding("gpu", OK if gpus else NOTE, ", ".join(gpus) or "none: the open preset is made for this")
+
+
+def _project() -> Iterator[Finding]:
+    commit = _output("git", "rev-parse", "--short", "HEAD")
+    if commit is None:
+        yield Finding("git", BAD, "not a git repository with a commit; DVC needs one: `git init`, then commit")
+    else:
+        changed = len((_output("git", "status", "--porcelain") or "").splitlines())
+        yield Finding("git", OK, f"{commit}, {changed} files changed" if changed else f"{commit}, clean")
+    dvc = Path(".dvc/config").is_file()
+    yield Finding("dvc", OK if dvc else BAD, "repository here" if dvc else "no .dvc here: run from the project root")
+    on_path = shutil.which("python")
+    same = on_path is not None and Path(on_path).resolve() == Path(sys.executable).resolve()
+    same = same or (on_path is not None and Path(on_path).parent == Path(sys.executable).parent)
+    hint = "stages call `python`: activate the environment, or use `make repro`"
+    yield Finding("python on PATH", OK if same else NOTE, "this one" if same else f"another one; {hint}")
+
+
+def _parameters(path: Path) -> Iterator[Finding]:
+    try:
+        params = load_params(path)
+    except MetroError as err:
+        yield Finding("params", BAD, str(err))
+        return
+    yield Finding("params", OK, f"{path}, preset {params.preset!r}")
+    missing = list(_missing(params))
+    yield Finding("its inputs", BAD if missing else OK, "; ".join(missing) or "all here")
+
+
+def _preset(name: str) -> Finding:
+    missing = list(_missing(load_params(resolve(name))))
+    return Finding(f"preset {name}", NOTE if missing else OK, "; ".join(missing) or "can run")
+
+
+def _missing(params: Params) -> Iterator[str]:
+    """What the parameters name and this machine lacks."""
+    if params.body.kind not in ("open", "open_hand"):
+        path = params.body.path
+        if path is None or not path.is_file():
+            yield f"the licensed {params.body.kind} model ({path or 'body.path is not set'})"
+    roots = sorted({(d.source, str(d.root)) for d in params.datasets.values() if d.root and not d.root.is_dir()})
+    for source, root in roots:
+        yield f"the {source} dataset ({root})"
+    if params.train.init not in ("none", "open") and not Path(params.train.init).exists():
+        yield f"start weights ({params.train.init})"
+    if params.train.init == "open":
+        from metro.training.checkpoint import META, open_checkpoint
+
+        if not (open_checkpoint() / META).is_file():
+            yield "the shipped open checkpoint (incomplete checkout)"
+
+
+def _services() -> Iterator[Finding]:
+    store = os.environ.get("MLFLOW_TRACKING_URI")
+    if os.environ.get("METRO_TRACKING", "").lower() in ("off", "0", "false", "no"):
+        yield Finding("tracking", NOTE, "switched off by METRO_TRACKING")
+    elif store:
+        yield Finding("tracking", OK, f"MLFLOW_TRACKING_URI={store}")
+    else:
+        made = Path("mlflow.db").is_file()
+        yield Finding("tracking", OK, "mlflow.db" if made else "mlflow.db (made by the first run)")
+    for variable, default in PORTS.items():
+        written = os.environ.get(variable, str(default))
+        free = written.isdigit() and not _listening(int(written))
+        text = "free" if free else f"in use (or no number): `make serve` may be running, else set {variable}"
+        yield Finding(f"port {written}", OK if free else NOTE, text)
+
+
+def _listening(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _output(*words: str) -> str | None:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
