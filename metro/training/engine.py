@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -150,7 +150,7 @@ def train(
         if done % config.log_every == 0 or done == config.steps:
             terms = {k: torch.stack([t[k].to(fabric.device) for t in run.window]).mean() for k in terms}
             run.window.clear()
-            means = {f"loss/{k}": float(v) for k, v in fabric.all_reduce(terms, reduce_op="mean").items()}
+            means = {f"loss/{k}": float(cast("Tensor", fabric.all_reduce(v, reduce_op="mean"))) for k, v in terms.items()}
             record = means | {"lr": learning_rate(step, config), "grad_norm": float(norm)} | meter.read(fabric.device)
             if fabric.is_global_zero:
                 run.record(record, done, log)
