@@ -139,7 +139,7 @@ def train(
                 terms[name] = terms.get(name, 0.0) + value.detach() / len(parts)
         norm = nn.utils.clip_grad_norm_(metro.parameters(), config.clip or math.inf)
         _check_finite(terms["total"], norm, step, run.work)
-        run.window.append(terms)
+        run.window.append(torch.stack(list(terms.values())))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         run.update_average(step)
@@ -148,9 +148,10 @@ def train(
 
         done = step + 1
         if done % config.log_every == 0 or done == config.steps:
-            terms = {k: torch.stack([t[k].to(fabric.device) for t in run.window]).mean() for k in terms}
+            mean = torch.stack([t.to(fabric.device) for t in run.window]).mean(0)
             run.window.clear()
-            means = {f"loss/{k}": float(cast("Tensor", fabric.all_reduce(v, reduce_op="mean"))) for k, v in terms.items()}
+            mean = cast("Tensor", fabric.all_reduce(mean, reduce_op="mean"))
+            means = dict(zip((f"loss/{name}" for name in terms), mean.tolist(), strict=True))
             record = means | {"lr": learning_rate(step, config), "grad_norm": float(norm)} | meter.read(fabric.device)
             if fabric.is_global_zero:
                 run.record(record, done, log)
@@ -215,7 +216,7 @@ class _Run:
         self.best = math.inf
         self.metrics: dict[str, float] = {}
         self.curves: list[dict[str, float]] = []
-        self.window: list[dict[str, Tensor]] = []  # loss terms since the last log record
+        self.window: list[Tensor] = []  # loss terms since the last log record
         work.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> int:
