@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, str | Mapping[str, str]] = {
         "info": "metro.training.commands:info",
         "import": "metro.training.commands:import_official",
         "export": "metro.training.commands:export_official",
+        "release": "metro.training.commands:release",
     },
     "evaluate": "metro.evaluation.commands:evaluate",
     "protocols": "metro.evaluation.commands:protocols",

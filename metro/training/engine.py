@@ -30,8 +30,10 @@ from metro.data.loader import make_loader
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.mesh.sampling import Level
+from metro.model.backbones import load_tensors
 from metro.model.losses import make_target, metro_loss
 from metro.model.metro import Metro, build_model
+from metro.model.official import convert
 from metro.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
 from metro.training.schedule import learning_rate
 
@@ -198,8 +200,13 @@ def build_optimizer(metro: Metro, config: TrainConfig, fused: bool = False) -> t
 
 
 def load_start_weights(metro: Metro, init: str) -> None:
-    """Start `metro` from `init`: `none`, `open` (the shipped checkpoint) or the folder of a checkpoint."""
-    if init != "none":
+    """Start `metro` from `init`: `none`, `open` (the shipped checkpoint), a checkpoint folder or an official file."""
+    if init == "none":
+        return
+    if Path(init).is_file():
+        _, weights = convert(load_tensors(init))
+        load_weights(metro, weights, init)
+    else:
         checkpoint = load_checkpoint(init)
         load_weights(metro, checkpoint.weights(), checkpoint.folder)
 
