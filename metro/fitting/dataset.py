@@ -110,9 +110,8 @@ def _fit_shard(job: _Job) -> dict[str, np.ndarray]:
             return {name: file["labels"][name][...] for name in kept}
     labels = ShardDataset([job.shard]).labels
     rows = np.flatnonzero(~labels["has_mesh"])
-    fits = fit(
-        {name: values[rows] for name, values in labels.items()}, load_body(job.body), job.config, device=job.device
-    )
+    without_mesh = {name: values[rows] for name, values in labels.items()}
+    fits = fit(without_mesh, load_body(job.body), job.config, device=job.device)
     count = len(labels["keys"])
 
     def spread(values: np.ndarray, missing: Any) -> np.ndarray:

@@ -45,10 +45,9 @@ def start_from_space(objective: Objective, torso_K: Tensor) -> FitState:
     here_B1C, there_B1C = (weight_BK1 * points_BKC).sum(1, True), (weight_BK1 * objective.target_BKR).sum(1, True)
     covariance = (weight_BK1 * (points_BKC - here_B1C)).mT @ (objective.target_BKR - there_B1C)
     u, _, vt = torch.linalg.svd(covariance.double())
-    sign = torch.linalg.det(u @ vt)
-    turn = (vt.mT @ torch.diag_embed(torch.stack((torch.ones_like(sign), torch.ones_like(sign), sign), -1)) @ u.mT).to(
-        here_B1C
-    )
+    proper = torch.ones_like(vt[:, 0])
+    proper[:, 2] = torch.linalg.det(u @ vt)
+    turn = (vt.mT @ (proper[..., None] * u.mT)).to(here_B1C)
     # The root turns about the pelvis joint, not about the origin.
     pivot_BC = objective.points.chain(*_rest_arguments(rest)[:2])[1][:, 0].T
     transl = there_B1C[:, 0] - (turn @ (here_B1C[:, 0] - pivot_BC)[..., None])[..., 0] - pivot_BC
@@ -56,7 +55,7 @@ def start_from_space(objective: Objective, torso_K: Tensor) -> FitState:
 
 
 def start_from_image(objective: Objective, torso_K: Tensor, yaw_deg: float) -> FitState:
-    """The mean pose, upright, turned by `yaw_deg` from facing the camera, at the depth its spread in the image tells."""
+    """The mean pose, upright, turned by `yaw_deg` from facing the camera, as far as its spread in the image tells."""
     assert objective.focal_B2 is not None
     rest = _mean_state(objective)
     yaw = math.radians(yaw_deg)

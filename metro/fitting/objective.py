@@ -111,9 +111,7 @@ class Objective:
         jacobian_RKUB = self.points.jacobian(posed, tangent, rows * (root_weight_KB / self.sigma))
 
         batch, pose = len(state), state.joints_aa.shape[1]
-        jacobian_BXU = (
-            jacobian_RKUB.flatten(0, 1).flatten(0, 1).T.contiguous().reshape(batch, -1, self.points.num_unknowns)
-        )
+        jacobian_BXU = jacobian_RKUB.flatten(0, 2).T.contiguous().reshape(batch, -1, self.points.num_unknowns)
         residual_BX = (root_weight_KB * residual_RKB).flatten(0, 1).T
         columns = torch.tensor([c for c, _ in _HINGES], device=rot.device)
         signs = torch.tensor([s for _, s in _HINGES], dtype=rot.dtype, device=rot.device) / _HINGE_RAD

@@ -104,9 +104,9 @@ class PosedPoints:
         for k in range(points):
             vertices = rows.indices[rows.indptr[k] : rows.indptr[k + 1]]
             share_VJ = rows.data[rows.indptr[k] : rows.indptr[k + 1], None] * skin_VJ[vertices]
-            for j in np.flatnonzero(np.abs(share_VJ).sum(0) > _MIN_WEIGHT):
+            for j in np.flatnonzero(np.abs(share_VJ).sum(0) > _MIN_WEIGHT).tolist():
                 share_V, total = share_VJ[:, j], share_VJ[:, j].sum()
-                pairs.append((k, int(j)))
+                pairs.append((k, j))
                 mass.append(total)
                 offset.append(share_V @ template_VC[vertices] - total * rest_JC[j])
                 offset_shape.append(np.tensordot(share_V, shapes_VCS[vertices], 1) - total * rest_shape_JCS[j])
@@ -129,10 +129,10 @@ class PosedPoints:
         # d p_k / d beta_s = Σ_j G_j of_bone[k, s, j] + of_root[k, s]: each link turns with its parent's bone.
         of_bone_KSJD = np.zeros((points, betas, joints, 3))
         of_root_KSC = np.zeros((points, betas, 3))
-        for (k, j), total, shape_CS in zip(pairs, mass, offset_shape, strict=True):
-            of_bone_KSJD[k, :, j] += shape_CS.T
+        for (k, bone), total, shape_CS in zip(pairs, mass, offset_shape, strict=True):
+            of_bone_KSJD[k, :, bone] += shape_CS.T
             of_root_KSC[k] += total * link_shape_JCS[0].T
-            for i in np.flatnonzero(carries_JJ[j])[1:]:
+            for i in np.flatnonzero(carries_JJ[bone])[1:].tolist():
                 of_bone_KSJD[k, :, parents[i]] += total * link_shape_JCS[i].T
 
         def real(array: object) -> Tensor:

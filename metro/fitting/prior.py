@@ -50,7 +50,7 @@ def gaussian(poses_ND: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArr
     covariance = np.cov(poses.T) + _FLOOR_RAD**2 * np.eye(poses.shape[1])
     # covariance = spread spreadᵀ with an upper triangular factor: Cholesky of the reversed matrix.
     lower = np.linalg.cholesky(covariance[::-1, ::-1])
-    return poses.mean(0), lower[::-1, ::-1]
+    return poses.mean(0), np.ascontiguousarray(lower[::-1, ::-1], np.float64)
 
 
 def load_prior(file: Path | IO[bytes] | None = None) -> PosePrior:

@@ -1,8 +1,9 @@
 """SMPLify in batches: pseudo-meshes from 2D or 3D joints.
 
-Schedule. 3D joints: from a rigid alignment, at a loose sigma if the asked one is tight, then at the asked one. 2D
-joints: from two facings, the root alone, then everything at a loose sigma, then at the asked one; the cheaper facing
-wins; then rounds of jumps (see `metro.fitting.hypotheses`), each kept where it lowers the cost.
+Schedule. 3D joints: from a rigid alignment by least squares, at a loose sigma if the asked one is tight; then at the
+asked one with the robust penalty, which would throw out whole limbs if it came first. 2D joints: from two facings, at
+a loose sigma, then at the asked one; the cheaper facing wins; then rounds of jumps (see `metro.fitting.hypotheses`),
+each kept where it lowers the cost.
 
 Shape legend: N people asked for, B people solved together, K points, R target coordinates.
 """
@@ -33,7 +34,8 @@ from metro.fitting.state import FitState, concatenate
 Array = NDArray[np.float32]
 
 _CROP_PX = 224  # the crop that `FitConfig.focal` refers to
-_TIGHT_3D, _LOOSE_3D = 0.01, 0.05  # metres: below the first, start at the second
+_LOOSE_3D = 0.02  # metres: least sigma of the first stage
+_LEAST_ROBUST_3D = 0.08  # metres: an outlier is an error of decimetres, however sharp the other joints are
 _LOOSE_2D = 8.0  # × sigma_2d in the first stages
 _LOOSE_JUMP = 4.0  # × sigma_2d right after a jump
 _LEAST_GAIN = 0.05  # by which a jump must lower the cost
@@ -139,7 +141,7 @@ class _Task:
         pixels_NK2, conf_NK = _split(arrays["joints_2d"], arrays["has_2d"])
         camera_N33 = np.asarray(arrays["intrinsics"], np.float64)
         side_N1 = 200.0 * np.asarray(arrays["scale"], np.float64)[:, None]
-        known_N1 = np.isfinite(camera_N33).all((1, 2))[:, None]
+        known_N1 = np.isfinite(camera_N33.reshape(-1, 9)).all(1, keepdims=True)
         centre_N2 = np.where(known_N1, camera_N33[:, :2, 2], np.asarray(arrays["center"], np.float64))
         with np.errstate(divide="ignore", invalid="ignore"):
             focal_N2 = np.where(known_N1, camera_N33[:, (0, 1), (0, 1)] / side_N1, config.focal / _CROP_PX)
@@ -204,9 +206,10 @@ def _fit_batch(
 
 
 def _solve_space(objective: Objective, torso_K: Tensor, config: FitConfig) -> Solution:
-    state = start_from_space(objective, torso_K)
-    if objective.sigma < _TIGHT_3D:
-        state = minimise(replace(objective, sigma=_LOOSE_3D), state, 15, relative=1e-2, absolute=0.1).state
+    loose = replace(objective, sigma=max(objective.sigma, _LOOSE_3D), robust=None)
+    state = minimise(loose, start_from_space(objective, torso_K), 15, relative=1e-2, absolute=0.1).state
+    if objective.robust is not None:
+        objective = replace(objective, robust=max(objective.robust, _LEAST_ROBUST_3D / objective.sigma))
     return minimise(objective, state, config.iterations)
 
 
@@ -216,14 +219,6 @@ def _solve_image(objective: Objective, torso_K: Tensor, config: FitConfig) -> So
     person = torch.arange(count, device=torso_K.device)
     twice = objective.select(person.repeat(starts))
     loose = replace(twice, sigma=_LOOSE_2D * objective.sigma)
-    state = minimise(
-        replace(loose, conf_BK=loose.conf_BK * (1 + 2 * torso_K)),
-        state,
-        10,
-        root_only=True,
-        relative=1e-2,
-        absolute=0.1,
-    ).state
     state = minimise(loose, state, 12, relative=1e-2, absolute=0.1, damping=10).state
     solution = minimise(twice, state, config.iterations)
     best = solution.select(solution.cost_B.reshape(starts, count).argmin(0) * count + person)
@@ -240,7 +235,7 @@ def _jump(objective: Objective, best: Solution, config: FitConfig) -> Solution:
         tried = objective.select(person[part])
         loose = replace(tried, sigma=_LOOSE_JUMP * objective.sigma)
         near = minimise(loose, state.select(part), 4, relative=1e-2, absolute=0.1).state
-        ends.append(minimise(tried, near, 8, relative=1e-3, absolute=0.01))
+        ends.append(minimise(tried, near, 6, relative=1e-3, absolute=0.01))
     if not ends:
         return best
     cost = torch.cat([end.cost_B for end in ends])

@@ -53,7 +53,6 @@ def minimise(
     start: FitState,
     iterations: int,
     *,
-    root_only: bool = False,
     relative: float = 1e-4,
     absolute: float = 1e-3,
     damping: float = 0.1,
@@ -66,8 +65,6 @@ def minimise(
         What to minimise and from where.
     iterations
         Most iterations.
-    root_only
-        Move the root rotation and the translation alone.
     relative, absolute
         A person is done after two steps in a row that change its cost by less than `relative · cost + absolute`, or
         when no step lowers it at any damping. Whoever is done leaves the batch.
@@ -86,7 +83,7 @@ def minimise(
     damping_B = torch.full_like(here.cost_B, damping)
     small_steps = torch.zeros_like(active)
     for iteration in range(iterations):
-        trial = state.moved(_root_step(here, damping_B) if root_only else _step(here, damping_B, objective))
+        trial = state.moved(_step(here, damping_B, objective))
         there = objective.linearise(trial)
         accepted = (there.cost_B < here.cost_B) & objective.plausible(trial)
         small = (here.cost_B - there.cost_B).abs() < relative * here.cost_B + absolute
@@ -94,7 +91,10 @@ def minimise(
         damping_B = torch.where(
             accepted, (damping_B * _DAMPING_DOWN).clamp_min(_DAMPING_LEAST), damping_B * _DAMPING_UP
         )
-        state, here = trial.where(accepted, state), _where(accepted, there, here)
+        if bool(accepted.all()):
+            state, here = trial, there
+        else:
+            state, here = trial.where(accepted, state), _where(accepted, there, here)
         taken = torch.full_like(active, iteration + 1)
         done = (small_steps >= 2) | (damping_B > _DAMPING_MOST)
         if iteration == iterations - 1 or bool(done.any()):
@@ -134,17 +134,6 @@ def _step(here: Linearisation, damping_B: Tensor, objective: Objective) -> Tenso
         1,
     )
     return torch.where(((failed + failed_small) > 0)[:, None], 0, step)
-
-
-def _root_step(here: Linearisation, damping_B: Tensor) -> Tensor:
-    """The step (B, U) of root rotation and translation alone."""
-    free_BXF = here.jacobian_BXF
-    system_BFF = free_BXF.mT @ free_BXF
-    diagonal = system_BFF.diagonal(dim1=1, dim2=2)
-    diagonal.add_(diagonal * 0.01 * damping_B[:, None] + 1e-6)
-    step_BF1, failed = _solve(system_BFF, -free_BXF.mT @ here.residual_BX[..., None])
-    step_BF = torch.where((failed > 0)[:, None], 0, step_BF1[..., 0])
-    return torch.cat((step_BF[:, :3], torch.zeros_like(here.prior_BZ), step_BF[:, 3:]), 1)
 
 
 def _solve(matrix_BFF: Tensor, right_BF1: Tensor) -> tuple[Tensor, Tensor]:
