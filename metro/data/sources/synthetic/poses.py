@@ -513,7 +513,7 @@ def sample_poses(seed: int, indices: Sequence[int], joints_rest: ArrayLike, unif
     names = [*ARCHETYPES, "uniform"]
     pending = np.arange(count)
     for attempt in range(MAX_ATTEMPTS):
-        drawn = [_draw(stream(seed, indices[i], Stream.POSE, attempt)) for i in pending]
+        drawn = [_draw(stream(seed, indices[int(i)], Stream.POSE, attempt)) for i in pending]
         # Noise fades with the attempts; the last one is the noiseless archetype of standing, which is free of overlap.
         calm = 1 - attempt / (MAX_ATTEMPTS - 1)
         angles, rows, sup, pelvis = _angles(drawn, uniform, calm)
@@ -566,7 +566,16 @@ def _angles(
 
 
 # Rough share of the body's mass near each joint, for the balance of standing people (after Winter's segment masses).
-_MASS = {"pelvis": 14, "spine1": 14, "spine2": 12, "spine3": 10, "head": 8, "hip": 10, "knee": 8, "ankle": 3}
+_MASS: dict[str, float] = {
+    "pelvis": 14,
+    "spine1": 14,
+    "spine2": 12,
+    "spine3": 10,
+    "head": 8,
+    "hip": 10,
+    "knee": 8,
+    "ankle": 3,
+}
 _MASS |= {"shoulder": 4, "elbow": 2.5, "wrist": 1.2}
 _MASSES = np.array([_MASS.get(_part(name), 0.0) for name in NAMES])
 _MASSES /= _MASSES.sum()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,8 @@ from metro.errors import MetroError
 from metro.viz.raster import draw, pool, sample_intrinsics, vertex_normals
 
 Array = NDArray[np.float64]
+Picture = NDArray[Any]
+"""Linear light as float32, or 8 bits; OpenCV's stubs do not tell."""
 
 SSAA = 2
 BOX_SCALE = 1.2
@@ -159,7 +162,11 @@ class Stage:
     def objects(self) -> sh.Objects:
         """All meshes as one."""
         return sh.Objects(
-            *(np.concatenate(part) for part in (self.verts, self.normals, self.rest, self.faces, self.owner))
+            np.concatenate(self.verts),
+            np.concatenate(self.normals),
+            np.concatenate(self.rest),
+            np.concatenate(self.faces),
+            np.concatenate(self.owner),
         )
 
 
@@ -211,7 +218,7 @@ def aim(g: np.random.Generator, person: Person, config: DatasetConfig) -> Camera
     centre = (person.low + person.high) / 2
     depth = float((person.high - person.low).max()) * focal / target
     aimed = np.array([(size - 1) / 2, (size - 1) / 2]) + shift
-    camera = None
+    camera = Camera(focal, cx, cy, np.eye(3), np.zeros(3), size)
     for _ in range(40):
         rx = axis_rotations(np.array([-pitch, 0.0, 0.0]))[0]
         rz = axis_rotations(np.array([0.0, 0.0, roll]))[2]
@@ -229,7 +236,6 @@ def aim(g: np.random.Generator, person: Person, config: DatasetConfig) -> Camera
                 axis, far = edge // 2, edge % 2
                 wanted[axis] = (size - 1) - (0.5 - share) * extent[axis] if far else (0.5 - share) * extent[axis]
             aimed = aimed + wanted - (low + high) / 2
-        assert camera is not None
         if camera.eye[1] > 0.2:
             break
         pitch += 4
@@ -354,7 +360,10 @@ def build_world(g: np.random.Generator, studio: Studio, person: Person, camera: 
 
 def _box_mesh(half: Array, cos: float, sin: float, centre: Array) -> tuple[Array, Array, Array, NDArray[np.int32]]:
     """Vertices, normals, surface coordinates (24, 3) and faces (12, 3) of a box."""
-    verts, normals, rest, faces = [], [], [], []
+    verts: list[Array] = []
+    normals: list[Array] = []
+    rest: list[list[float]] = []
+    faces: list[list[int]] = []
     for axis in range(3):
         for side in (-1.0, 1.0):
             a, b = (axis + 1) % 3, (axis + 2) % 3
@@ -546,7 +555,7 @@ def light_scene(g: np.random.Generator, world: sh.World, objects: sh.Objects, pe
 
 def _background(
     g: np.random.Generator, studio: Studio, camera: Camera, world: sh.World, light: sh.Light, defocus: float
-) -> NDArray[np.float32]:
+) -> Picture:
     """What lies behind everything, out of focus by a blur of `defocus` pixels, linear light (H, W, 3)."""
     if world.kind == sh.BACKDROP:
         image = _photo_background(g, studio, camera.size)
@@ -554,19 +563,20 @@ def _background(
         # A blurred background holds no more than half of the detail: cast half of the rays along each axis.
         step = 2 if defocus > 1.1 else 1
         fx, _, cx, cy = sample_intrinsics(camera.K, 1 / step)
-        image = np.empty((camera.size // step, camera.size // step, 3), np.float32)
+        rays = np.empty((camera.size // step, camera.size // step, 3), np.float32)
         turn, eye = camera.turn.astype(np.float32), camera.eye.astype(np.float32)
-        sh.cast_surroundings(fx, cx, cy, turn, eye, world, light, studio.noise, studio.tiles, image)
+        sh.cast_surroundings(fx, cx, cy, turn, eye, world, light, studio.noise, studio.tiles, rays)
+        image = rays
         if step > 1:
-            image = cv2.resize(image, (camera.size, camera.size), interpolation=cv2.INTER_LINEAR)
+            image = cv2.resize(rays, (camera.size, camera.size), interpolation=cv2.INTER_LINEAR)
             defocus = np.sqrt(defocus**2 - 0.7)  # the interpolation has blurred a little already
     return cv2.GaussianBlur(image, (0, 0), defocus) if defocus else image
 
 
-def _photo_background(g: np.random.Generator, studio: Studio, size: int) -> NDArray[np.float32]:
+def _photo_background(g: np.random.Generator, studio: Studio, size: int) -> Picture:
     """A random cut of a photograph, or soft colour noise, linear light."""
     if g.random() < 0.25:
-        image = np.zeros((size, size, 3), np.float32)
+        image: Picture = np.zeros((size, size, 3), np.float32)
         for octave in (2, 4, 8, 16, 48):
             layer = cv2.resize(g.random((octave, octave, 3), np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
             image += layer / (1 + octave**0.5)
@@ -576,14 +586,14 @@ def _photo_background(g: np.random.Generator, studio: Studio, size: int) -> NDAr
     photo = studio.photographs[g.integers(len(studio.photographs))]
     side = int(min(photo.shape[:2]) * g.uniform(0.35, 1.0))
     y, x = g.integers(photo.shape[0] - side + 1), g.integers(photo.shape[1] - side + 1)
-    cut = cv2.resize(photo[y : y + side, x : x + side], (size, size), interpolation=cv2.INTER_AREA)
+    cut: Picture = cv2.resize(photo[y : y + side, x : x + side], (size, size), interpolation=cv2.INTER_AREA)
     if g.random() < 0.5:
         cut = cut[:, ::-1]
     gains = g.uniform(0.75, 1.25, 3) * g.uniform(0.6, 1.3)
     return ((cut / np.float32(255)) ** 2.2 * gains).astype(np.float32)
 
 
-def develop(g: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.uint8]:
+def develop(g: np.random.Generator, image: Picture) -> Picture:
     """Turn linear light into a photograph: blur, exposure, white balance, curve, noise and JPEG traces."""
     if g.random() < 0.55:
         image = cv2.GaussianBlur(image, (0, 0), float(g.uniform(0.3, 1.0)))
@@ -600,10 +610,11 @@ def develop(g: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.ui
     exposure = 0.2 * np.exp(0.3 * g.standard_normal()) / max(metered, 0.02)
     gains = float(np.clip(exposure, 0.35, 3.5)) * (1 + 0.07 * np.clip(g.standard_normal(3), -2, 2))
     gamma, contrast, grain = g.uniform(2.0, 2.4), g.uniform(0.9, 1.12), min(g.exponential(3.0), 14.0)
-    out = sh.expose(image, gains.astype(np.float32), gamma, contrast, grain, int(g.integers(1 << 62)))
+    out: Picture = sh.expose(image, gains.astype(np.float32), gamma, contrast, grain, int(g.integers(1 << 62)))
     if g.random() < 0.25:
         quality = int(g.integers(35, 90))
-        out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        coded = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        out = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     return out
 
 
@@ -611,7 +622,7 @@ def develop(g: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.ui
 class Shot:
     """A picture and what is true in it."""
 
-    image: NDArray[np.uint8]
+    image: Picture  # (H, W, 3) uint8 RGB
     camera: Camera
     person: Person
     own: NDArray[np.bool_]  # (H · s, W · s) samples that show the person, dressed

@@ -492,7 +492,7 @@ def expose(image: Array, gains: Array, gamma: float, contrast: float, noise: flo
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _bell(word: int) -> float:
+def _bell(word: np.uint64) -> float:
     """A bell-shaped number of mean 0 and deviation 1 from the low 16 bits of a word: two uniforms added."""
     a = word & np.uint64(255)
     b = (word >> np.uint64(8)) & np.uint64(255)
@@ -500,7 +500,9 @@ def _bell(word: int) -> float:
 
 
 @njit(cache=True, error_model="numpy")
-def bounds(verts: Array, turn: Array, eye: Array, focal: float, cx: float, cy: float) -> NDArray[np.float64]:
+def bounds(
+    verts: Array, turn: NDArray[np.float64], eye: NDArray[np.float64], focal: float, cx: float, cy: float
+) -> NDArray[np.float64]:
     """Pixel bounds of world points and their range of depth: left, top, right, bottom, nearest, farthest."""
     out = np.array([1e9, 1e9, -1e9, -1e9, 1e9, -1e9])
     for i in range(verts.shape[0]):

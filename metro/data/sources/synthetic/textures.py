@@ -25,8 +25,8 @@ SURFACES = ("brick.png", "grass.png", "gravel.png")
 """Grey photographs of surfaces, the first tiles of the atlas; every split uses them, tinted."""
 PHOTOGRAPHS = {
     "train": ("coffee.png", "motorcycle_left.png", "chelsea.png"),
-    "validation": ("hubble_deep_field.jpg", "rocket.jpg"),
-    "test": ("hubble_deep_field.jpg", "rocket.jpg"),
+    "validation": ("rocket.jpg", "ihc.png", "coins.png"),
+    "test": ("rocket.jpg", "ihc.png", "coins.png"),
 }
 """Photographs of things, by split: backgrounds and pictures seen in training are not seen in tests."""
 
