@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -192,6 +193,17 @@ def test_kinematic_regressor_reads_the_rest_joints_off_a_mesh(body):
     betas = random_inputs(body, 2)[1]
     out = BodyModel(body)(torch.zeros(2, 72), betas)
     torch.testing.assert_close(BodyModel(body).regress("kinematic", out.vertices), out.joints, atol=1e-6, rtol=0)
+
+
+def test_hand_joints_of_mano_are_its_layers(hand):
+    """METRO's layer: kinematic joints, fingertips at vertices 745, 317, 444, 556, 673."""
+    mano = BodyModel(replace(hand, kind="mano"))
+    out = mano(*random_inputs(hand, 2, seed=7))
+    stacked = torch.cat([out.joints, out.vertices[:, [745, 317, 444, 556, 673]]], 1)
+    published = [0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20]
+    torch.testing.assert_close(mano.hand_joints(out), stacked[:, published])
+    model = BodyModel(hand)
+    torch.testing.assert_close(model.hand_joints(out), model.regress("hand21", out.vertices))
 
 
 def test_no_state_and_device_follows(body):

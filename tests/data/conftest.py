@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import people
 import pytest
 
 from metro.config import BodyConfig, CropConfig, DatasetConfig
 from metro.data import shards, sources
+from tests.data import people
 
 
 @pytest.fixture

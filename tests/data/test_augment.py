@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import official_crop
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from metro.body.joints import JOINT_SETS, flip_permutation
 from metro.body.model import BodyModel
 from metro.config import AugmentConfig, MaskConfig
 from metro.data import augment, crop
+from tests.data import official_crop
 
 J24, SMPL24 = flip_permutation("J24"), flip_permutation("SMPL24")
 

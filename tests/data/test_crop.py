@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import official_crop
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from metro.data import crop
 from metro.errors import MetroError
+from tests.data import official_crop
 
 SLOPE = np.array([[0.11, 0.23], [0.28, 0.05], [0.13, 0.24]])  # grey levels per pixel, of each channel
 

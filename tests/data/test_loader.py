@@ -6,7 +6,6 @@ import itertools
 from pathlib import Path
 
 import numpy as np
-import people
 import pytest
 import torch
 from hypothesis import given
@@ -16,6 +15,7 @@ from metro.config import AugmentConfig, BodyConfig, CropConfig, DatasetConfig, M
 from metro.data import loader, shards, sources
 from metro.data.loader import make_loader, permute
 from metro.errors import MetroError
+from tests.data import people
 
 MODEL = ModelConfig(image_size=48)
 

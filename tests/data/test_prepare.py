@@ -8,12 +8,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import people
 import pytest
 
 from metro.config import BodyConfig, DatasetConfig
 from metro.data import parallel, shards, sources
 from metro.errors import MetroError
+from tests.data import people
 
 
 def contents(folder: Path) -> dict[str, bytes]:

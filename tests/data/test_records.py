@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import people
 import pytest
 
 from metro.errors import MetroError
+from tests.data import people
 
 
 def test_a_whole_record_passes():

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import people
 import pytest
 
 from metro.config import CropConfig
 from metro.data import crop, shards
 from metro.errors import MetroError
+from tests.data import people
 
 CROP = CropConfig(box_px=64, margin=1.5)
 
@@ -105,7 +105,7 @@ def test_nothing_is_left_when_the_writer_fails(tmp_path):
 DISK_FULL = """
 import resource, sys
 sys.path[:0] = {path!r}
-import people
+from tests.data import people
 from metro.config import CropConfig
 from metro.data import shards
 from metro.errors import MetroError

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import World
 from scipy.spatial.transform import Rotation
 
 from metro.body.joints import JOINT_SETS, index_map
 from metro.errors import MetroError
 from metro.evaluation import baselines as b
+from tests.conftest import World
 
 
 def standing(heading_deg: float, lean_deg: float = 0.0) -> torch.Tensor:

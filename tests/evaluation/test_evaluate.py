@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import World
 
 from metro.body.joints import index_map
 from metro.config import EvaluateConfig
@@ -19,6 +18,7 @@ from metro.evaluation.baselines import BASELINES, Baselines, mean_poses
 from metro.evaluation.evaluate import Result, evaluate
 from metro.evaluation.measure import Samples, measure, merge
 from metro.evaluation.protocols import METRICS, PROTOCOLS, SCALE, protocol_of
+from tests.conftest import World
 
 FEW = EvaluateConfig(bootstrap=50, overlays=2)
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import trimesh
-from coma_procedure import coma_procedure, plane_quadrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from metro.errors import MetroError
 from metro.mesh import decimate as module
 from metro.mesh.decimate import Collapse, decimate, vertex_quadrics
 from metro.mesh.topology import euler, is_manifold, is_watertight
+from tests.mesh.coma_procedure import coma_procedure, plane_quadrics
 
 
 def torus(around=16, across=9):

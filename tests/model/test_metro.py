@@ -6,7 +6,6 @@ import math
 from itertools import pairwise
 
 import numpy as np
-import published_network
 import pytest
 import scipy.sparse as sp
 import torch
@@ -19,6 +18,7 @@ from metro.mesh.sampling import Level, build_sampling
 from metro.model.metro import Metro, build_model
 from metro.model.official import to_official
 from metro.model.template import template_tokens
+from tests.model import published_network
 
 TOKENS = 24  # 14 joints and 10 coarse vertices
 HAND = {"joint_set": "HAND21", "token_source": "pooled", "camera_from": "all"}
