@@ -14,6 +14,7 @@ from torch import nn
 
 from metro.body.bundle import BodyData
 from metro.body.convert import EXTRA_FILE, H36M_FILE
+from metro.body.joints import FINGERTIPS, JOINT_SETS, TIP_VERTICES, index_map
 from metro.body.rotation import rot_from_aa
 from metro.errors import MetroError
 
@@ -164,6 +165,18 @@ class BodyModel(nn.Module):
         for level in range(1, len(self._starts) - 1):
             above, begin, end = self._starts[level - 1 : level + 2]
             yield begin, end, self.parent_by_depth[begin:end] - above
+
+    def hand_joints(self, output: BodyOutput) -> torch.Tensor:
+        """The 21 joints (B, 21, 3) of a posed hand that METRO trains towards, HAND21 order.
+
+        MANO: kinematic joints and fingertip vertices, as METRO's MANO layer reports them; joints of a predicted mesh
+        come from `regress("hand21", …)` instead, which differs by the tip of the middle finger and under bending. The
+        open hand has one definition, the regressor, for both.
+        """
+        if self.kind != "mano":
+            return self.regress("hand21", output.vertices)
+        stacked = torch.cat((output.joints, output.vertices[:, list(TIP_VERTICES["layer"])]), 1)
+        return stacked[:, index_map(JOINT_SETS["MANO16"] + FINGERTIPS, "HAND21")]
 
     def regress(self, name: str, vertices: torch.Tensor) -> torch.Tensor:
         """Joints (B, K, 3) of vertices (B, V, 3) by the regressor `name`.

@@ -20,7 +20,7 @@ from metro.config import LossConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, compose_indices
 from metro.model.metro import MetroOutput
-from metro.model.template import MESH_JOINTS, ROOT_JOINTS
+from metro.model.template import ROOT_JOINTS
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,10 @@ def make_target(batch: Mapping[str, Tensor], body: BodyModel, levels: Sequence[L
     pose_aa = torch.where(has_mesh[:, None], batch["pose_aa"], 0.0)
     betas = torch.where(has_mesh[:, None], batch["betas"], 0.0)
     with torch.no_grad():
-        full_BV3 = body(pose_aa, betas).vertices
-        mesh_joints_BK3 = body.regress(MESH_JOINTS[config.joint_set], full_BV3)
-        full_BV3 = full_BV3 - mesh_joints_BK3[:, :1]  # row 0 is the pelvis or wrist
+        posed = body(pose_aa, betas)
+        hand = config.joint_set == "HAND21"
+        mesh_joints_BK3 = body.hand_joints(posed) if hand else body.regress("h36m17", posed.vertices)
+        full_BV3 = posed.vertices - mesh_joints_BK3[:, :1]  # row 0 is the pelvis or wrist
     coarser = [full_BV3[:, torch.from_numpy(index).to(full_BV3.device)] for index in compose_indices(levels)]
 
     labels = "HAND21" if config.joint_set == "HAND21" else "J24"
@@ -79,7 +80,7 @@ def make_target(batch: Mapping[str, Tensor], body: BodyModel, levels: Sequence[L
     confidence_3d, confidence_2d = joints_3d_BJ4[..., 3].nan_to_num(), joints_2d_BJ3[..., 2].nan_to_num()
     joints_3d = torch.where(confidence_3d[..., None] > 0, joints_3d_BJ4[..., :3], 0.0)
     joints_2d = torch.where(confidence_2d[..., None] > 0, joints_2d_BJ3[..., :2], 0.0)
-    if config.joint_set == "HAND21":
+    if hand:
         joints_3d = torch.where(has_mesh[:, None, None], mesh_joints_BK3, joints_3d)
         confidence_3d = torch.where(has_mesh[:, None], 1.0, confidence_3d)
         has_3d = has_3d | has_mesh

@@ -29,15 +29,15 @@ def template_tokens(config: ModelConfig, body: BodyData, levels: Sequence[Level]
     """
     model = BodyModel(body)
     pose_aa = torch.zeros(1, 3 * model.num_joints)
-    if body.hands_mean is not None:
-        pose_aa[0, 3:] = torch.as_tensor(body.hands_mean)
-    else:
+    if not body.is_hand:  # a hand's zero pose is its mean pose
         pose_aa[0, 0] = TEMPLATE_TURN
         if config.template == "relaxed":
             for name, turn in LOWERED_ARMS.items():
                 pose_aa[0, 3 * body.joint_names.index(name) + 2] = turn
-    vertices_V3 = model(pose_aa, torch.zeros(1, model.num_betas)).vertices[0]
-    joints_K3 = model.regress(MESH_JOINTS[config.joint_set], vertices_V3[None])[0]  # row 0 is the root: pelvis or wrist
+    output = model(pose_aa, torch.zeros(1, model.num_betas))
+    vertices_V3 = output.vertices[0]
+    # Row 0 is the root: pelvis or wrist.
+    joints_K3 = (model.hand_joints(output) if body.is_hand else model.regress("h36m17", output.vertices))[0]
     coarse = torch.from_numpy(compose_indices(levels)[-1]).long()
     tokens_T3 = torch.cat([joints_K3[mesh_joint_rows(config.joint_set)], vertices_V3[coarse]])
     return tokens_T3 - joints_K3[0]
