@@ -197,7 +197,14 @@ def normalise(image_BSS3: torch.Tensor, colour_B3: torch.Tensor) -> torch.Tensor
         (B, 3, S, S) float32, in channels-last memory order.
     """
     mean_3, sd_3 = (colour_B3.new_tensor(values) for values in (IMAGENET_MEAN, IMAGENET_SD))
+    batch, height, width, _ = image_BSS3.shape
+
+    def along_row(values: torch.Tensor) -> torch.Tensor:
+        """(..., 3) for each pixel of a row: on a CPU three times as fast as an innermost axis of three."""
+        return torch.cat([values] * width, -1)
+
     # (min(gain · x, 255) / 255 - mean) / sd, with everything per channel folded into one gain and one offset.
-    gain_B113 = (colour_B3 / (255 * sd_3))[:, None, None]
-    image = image_BSS3.to(colour_B3.dtype).mul_(gain_B113).sub_(mean_3 / sd_3)
-    return torch.minimum(image, (1 - mean_3) / sd_3).permute(0, 3, 1, 2)
+    image = image_BSS3.reshape(batch, height, 3 * width).to(colour_B3.dtype)
+    image = image.mul_(along_row(colour_B3 / (255 * sd_3))[:, None]).sub_(along_row(mean_3 / sd_3))
+    image = image.clamp_(max=along_row((1 - mean_3) / sd_3))
+    return image.reshape(batch, height, width, 3).permute(0, 3, 1, 2)

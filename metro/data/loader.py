@@ -84,7 +84,7 @@ def make_loader(
     """
     batches = _Batches(datasets, model, train, training, rank, world_size, weights, vertex_tokens)
     if training and train.workers:
-        _check_shared_memory(train, model.image_size, world_size)
+        _check_shared_memory(train, model.image_size)
     return Loader(batches, train.workers, start_step)
 
 
@@ -314,7 +314,7 @@ def _quotas(firsts: np.ndarray, weights: Sequence[float] | None) -> list[int]:
     return [max(1, round(x)) for x in share / share.sum() * sizes.sum()]
 
 
-def _check_shared_memory(train: TrainConfig, size: int, world_size: int) -> None:
+def _check_shared_memory(train: TrainConfig, size: int) -> None:
     """Workers hand batches over in shared memory; where it is too small they would die of a bus error."""
     need = train.workers * (_PREFETCH + 1) * train.batch_size * size * size * 3 * 1.1
     try:
