@@ -8,6 +8,8 @@ from functools import partial
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import Record
 
+LICENCE = "pictures and labels come under the terms of the body: CC0 1.0 and Apache 2.0 for the open ones"
+
 BATCH = 64
 """People posed at once. It does not influence what they look like."""
 
