@@ -155,12 +155,12 @@ def write_attention(attention: Attention, body: BodyData, levels: Sequence[Level
     )
     plots.heatmap(
         tokens * attention.joint_joint, names, names, folder / "joints.png",
-        title="Attention of joint queries (rows) to joints", label="× an even spread over all tokens",
+        title="Attention of joint queries (rows) to joints", label="× an even spread over all tokens", reach=2,
     )  # fmt: skip
     plots.heatmap(
         by_part, names, parts, folder / "parts.png",
         title="Attention of joint queries (rows) to the vertices of body parts",
-        label="× an even spread over all tokens",
+        label="× an even spread over all tokens", reach=2,
     )  # fmt: skip
     overlay.save_image(_mean_sheet(attention, body, levels), folder / "mean.png")
     overlay.save_image(_example_sheet(attention, body, levels), folder / "examples.png")

@@ -114,19 +114,18 @@ def _predict(
         batch = {k: v.to(device) for k, v in batch.items()}
         output = model(normalise(batch["image"], batch["colour"]))
         truth = ground_truth(batch, body, result.protocol)
-        true_camera = _fit_camera(truth.vertices_BV3.nan_to_num(), batch, body, result)
+        regressor = "hand21" if result.protocol.joint_set == "HAND21" else "j24"
+        true_joints = body.regress(regressor, truth.vertices_BV3.nan_to_num())
+        true_camera = fit_camera(true_joints, batch["joints_2d"])
         tensors = (batch["image"], output.vertices[-1], truth.vertices_BV3, output.camera, true_camera)
         parts.append(tuple(t.cpu().numpy() for t in tensors))
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
-def _fit_camera(
-    vertices_BV3: torch.Tensor, batch: dict[str, torch.Tensor], body: BodyModel, result: Result
-) -> torch.Tensor:
-    """Weak-perspective cameras (B, 3) that best project the true mesh's joints onto the annotated 2D joints."""
-    name = "hand21" if result.protocol.joint_set == "HAND21" else "j24"
-    xy = body.regress(name, vertices_BV3)[..., :2].double()
-    uv, weight = batch["joints_2d"][..., :2].double(), (batch["joints_2d"][..., 2:] > 0).double()
+def fit_camera(joints_BJ3: torch.Tensor, joints_2d: torch.Tensor) -> torch.Tensor:
+    """Weak-perspective cameras (B, 3) that best project joints (B, J, 3) onto 2D joints in [-1, 1] + confidence."""
+    xy, uv = joints_BJ3[..., :2].double(), joints_2d[..., :2].double()
+    weight = (joints_2d[..., 2:] > 0).double()
     total = weight.sum(1, keepdim=True).clamp_min(1)
     xy_mean, uv_mean = ((a * weight).sum(1, keepdim=True) / total for a in (xy, uv))
     x, u = (xy - xy_mean) * weight, (uv - uv_mean) * weight

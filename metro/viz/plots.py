@@ -81,7 +81,7 @@ def learning_curves(curves: Sequence[Mapping[str, float]], path: Path) -> Path:
         for name, colour in zip(["loss/total", *terms], (INK, *SERIES, *SERIES), strict=False):
             x, y = _series(curves, name)
             losses.plot(x, _smooth(y), color=colour, label=name[5:], lw=2.0 if name == "loss/total" else 1.2)
-        losses.set(title="Loss, weighted terms", yscale="log", xlabel="step")
+        losses.set(title="Loss (the total is weighted, its terms are not)", yscale="log", xlabel="step")
         losses.legend(ncols=2)
         measured = [k for k in _names(curves, "validation/") if "mpjpe" in k or "mpve" in k]
         for name, colour in zip(measured, SERIES, strict=False):
@@ -176,7 +176,7 @@ def pck_curves(curve: Mapping[str, Sequence[float]], path: Path) -> Path:
                 )  # fmt: skip
         ax.set(title="Joints within a distance (root-centred)", xlabel="distance, mm", ylabel="%", ylim=(0, 101))
         ax.set_xlim(0, curve["thresholds"][-1])
-        ax.legend(loc="lower right")
+        ax.legend(loc="best")
     return path
 
 
@@ -199,14 +199,23 @@ def histogram(
 
 
 def heatmap(
-    matrix: ArrayLike, rows: Sequence[str], columns: Sequence[str], path: Path, *, title: str, label: str = ""
+    matrix: ArrayLike,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+    label: str = "",
+    reach: float = 0.0,
 ) -> Path:
-    """A matrix as coloured cells with named rows and columns."""
+    """A matrix as coloured cells with named rows and columns; the scale runs from 0 to at least `reach`."""
     table = np.asarray(matrix, float)
     size = (1.9 + 0.3 * len(columns), 1.6 + 0.27 * len(rows))
     with figure(path, size) as (drawn, axes):
         ax = axes[0, 0]
-        image = ax.imshow(table, cmap="magma", aspect="auto", vmin=0, vmax=np.nanquantile(table, 0.995))
+        image = ax.imshow(
+            table, cmap="magma", aspect="auto", vmin=0, vmax=max(reach, float(np.nanquantile(table, 0.995)))
+        )
         ax.set_xticks(range(len(columns)), columns, rotation=55, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(len(rows)), rows)
         ax.set_title(title)

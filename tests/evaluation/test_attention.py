@@ -1,0 +1,90 @@
+"""Attention analysis: what is averaged, where it lands on the mesh, and the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metro.config import AttentionConfig
+from metro.data.augment import normalise
+from metro.errors import MetroError
+from metro.evaluation import attention as a
+from tests.conftest import World
+
+
+@pytest.fixture(scope="module")
+def measured(world: World) -> a.Attention:
+    return a.measure_attention(world.model, world.dataset, AttentionConfig(samples=10, examples=3))
+
+
+def test_rows_are_means_over_heads_and_images(world: World, measured: a.Attention) -> None:
+    from metro.data.loader import make_loader
+
+    batch = next(iter(make_loader([world.dataset], world.model.config, world.params.train, training=False)))
+    with torch.inference_mode():
+        maps = world.model(normalise(batch["image"], batch["colour"]), need_attention=True).attention[-1][-1]
+    assert measured.count == 10
+    expected = np.mean([[maps[b, h, :14].numpy() for h in range(2)] for b in range(10)], axis=(0, 1))
+    assert np.abs(measured.mean_JT - expected).max() < 1e-6
+    assert measured.mean_JT.sum(1) == pytest.approx(np.ones(14))
+    assert measured.joint_joint.shape == (14, 14)
+    assert measured.joint_vertex.shape == (14, 60)
+    assert len(measured.examples_BJT) == len(measured.images) == 3
+
+
+def test_hand_tokens_are_split_at_21(hands: World) -> None:
+    measured = a.measure_attention(hands.model, hands.dataset, AttentionConfig(samples=2, examples=1))
+    assert measured.joint_joint.shape == (21, 21)
+    assert measured.joint_vertex.shape == (21, 50)
+
+
+def test_attention_lands_on_its_vertices(world: World) -> None:
+    """All weight on one coarse vertex colours exactly the full vertices that copy it."""
+    weights = np.zeros(60)
+    weights[17] = 1
+    full = a.on_full_mesh(weights, world.levels)
+    index = np.arange(world.data.num_vertices)
+    for level in world.levels:
+        index = index[level.indices]
+    assert full[index[17]] == 1
+    assert full[np.delete(index, 17)].max() == 0
+
+
+def test_parts_are_measured_against_an_even_spread(world: World) -> None:
+    even = np.full((14, 74), 1 / 74)
+    blank = np.zeros((0, 1))
+    spread = a.Attention(measured_names(), even, blank, blank, blank, blank, blank, 1)
+    parts = a.part_attention(spread, world.data, world.levels)
+    assert parts.shape == (14, 24)
+    assert np.nanmax(np.abs(parts - 1)) < 1e-9
+
+
+def test_colours_are_grey_without_structure() -> None:
+    even = a.colours(np.ones(50))
+    assert np.ptp(even) < 0.04
+    peak = a.colours(np.r_[np.ones(49), 10.0])
+    assert peak[-1, 0] > 2 * peak[-1, 1]
+
+
+def test_files(world: World, measured: a.Attention, tmp_path: Path) -> None:
+    summary = a.write_attention(measured, world.data, world.levels, tmp_path)
+    assert json.loads((tmp_path / "attention.json").read_text()) == summary
+    assert {p.name for p in tmp_path.glob("*.png")} == {"joints.png", "parts.png", "mean.png", "examples.png"}
+    assert [q["joint"] for q in summary["queries"]] == list(measured.joint_names)
+    with np.load(tmp_path / "attention.npz") as arrays:
+        assert np.array_equal(arrays["joint_joint"], measured.joint_joint)
+
+
+def test_nothing_to_draw(world: World) -> None:
+    with pytest.raises(MetroError, match=r"attention\.examples of at least 1"):
+        a.measure_attention(world.model, world.dataset, AttentionConfig(samples=2, examples=0))
+
+
+def measured_names() -> tuple[str, ...]:
+    from metro.body.joints import JOINT_SETS
+
+    return JOINT_SETS["J14"]
