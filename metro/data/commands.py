@@ -81,6 +81,8 @@ def show(
     from metro.data.show import stored_sheet, training_sheet
     from metro.viz.overlay import save_image
 
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise MetroError(f"{out}: pictures are written as .png or .jpg")
     dataset = shards.ShardDataset(folder, fits)
     if params is not None:
         settings = load_params(params)
@@ -99,7 +101,7 @@ def show(
     try:
         save_image(sheet, out)
     except OSError as err:
-        raise MetroError(str(err)) from None
+        raise MetroError(f"{out}: cannot be written: {err.strerror or err}") from None
     return f"{out}: {min(count, len(dataset))} of {len(dataset)} records"
 
 

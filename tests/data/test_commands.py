@@ -69,3 +69,11 @@ def test_show_writes_a_picture(made, tmp_path, augmented):
     out = tmp_path / "sub" / "sheet.png"
     assert commands.show(made, out, count=2, augmented=augmented) == f"{out}: 2 of 20 records"
     assert cv2.imread(str(out)).std() > 10
+
+
+def test_show_refuses_what_it_cannot_write(made, tmp_path):
+    with pytest.raises(MetroError, match=r"sheet\.txt: pictures are written as \.png or \.jpg"):
+        commands.show(made, tmp_path / "sheet.txt")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MetroError, match="cannot be written"):
+        commands.show(made, tmp_path / "file" / "sheet.png", count=1)
