@@ -339,3 +339,11 @@ def test_views_hold_their_own_records(made):
     assert (len(whole.first(5)), len(whole.first(50))) == (5, 20)
     with pytest.raises(IndexError):
         view.image(2)
+
+
+def test_a_shard_whose_records_were_all_bad_is_empty(made, tmp_path):
+    with shards.ShardWriter(tmp_path / "empty.h5", CROP) as writer:
+        writer.add(people.BadRecord("made:0#0", "gone"))
+    both = shards.ShardDataset([tmp_path / "empty.h5", made / "shard-00001.h5"])
+    assert len(both) == 8
+    assert np.array_equal(both.image(0), shards.ShardDataset(made).image(8))
