@@ -35,6 +35,7 @@ from metro.model.losses import make_target, metro_loss
 from metro.model.metro import Metro, build_model
 from metro.model.official import convert
 from metro.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from metro.training.pretext import teach_backbone
 from metro.training.schedule import learning_rate
 
 RUN_SECTIONS = ("body", "sampling", "model", "train")
@@ -104,6 +105,8 @@ def train(
     start = run.resume()
     if start == 0:
         load_start_weights(metro, config.init)
+        if config.pretext.steps:
+            teach_backbone(metro, params, datasets, run.work, fabric, vertex_tokens=levels[-1].up.shape[1])
         run.average = {k: v.detach().clone() for k, v in metro.state_dict().items()} if config.ema else None
 
     network: Any = torch.compile(metro) if config.compile else metro
