@@ -152,4 +152,4 @@ def _load(backbone: nn.Module, path: Path, name: str) -> None:
 
 
 def _line(err: Exception) -> str:
-    return " ".join(str(err).split())[:200]
+    return " ".join(str(err).split()).split(". ")[0][:200]
