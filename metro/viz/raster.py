@@ -52,14 +52,30 @@ class Raster:
 
     def interpolate(self, attributes: ArrayLike, faces: NDArray[np.integer]) -> Array:
         """Vertex attributes (V, C) at the samples, (H·s, W·s, C); 0 outside of the mesh."""
-        corners = np.asarray(attributes, np.float32)[np.asarray(faces)[np.maximum(self.face, 0)]]  # (h, w, 3, C)
-        return np.where(self.face[..., None] >= 0, (corners * self.bary[..., None]).sum(2), np.float32(0))
+        values = np.ascontiguousarray(attributes, np.float32)
+        return _interpolate(self.face, self.bary, values, np.ascontiguousarray(faces, np.int32))
+
+
+@njit(cache=True, error_model="numpy")
+def _interpolate(face: NDArray[np.int32], bary: Array, values: Array, faces: NDArray[np.int32]) -> Array:
+    out = np.zeros((face.shape[0], face.shape[1], values.shape[1]), np.float32)
+    for y in range(face.shape[0]):
+        for x in range(face.shape[1]):
+            f = face[y, x]
+            if f >= 0:
+                for k in range(3):
+                    for c in range(values.shape[1]):
+                        out[y, x, c] += bary[y, x, k] * values[faces[f, k], c]
+    return out
 
 
 def pool(image: NDArray, factor: int) -> NDArray:
     """Mean over blocks of factor × factor: (h, w[, C]) to (h / factor, w / factor[, C])."""
-    h, w = image.shape[0] // factor, image.shape[1] // factor
-    return image.reshape(h, factor, w, factor, *image.shape[2:]).mean((1, 3))
+    parts = [image[row::factor, col::factor] for row in range(factor) for col in range(factor)]
+    total = parts[0].astype(np.result_type(image, np.float32))
+    for part in parts[1:]:
+        total += part
+    return total / factor**2
 
 
 @njit(cache=True, error_model="numpy")
@@ -216,14 +232,15 @@ def render_mesh(
     verts = np.ascontiguousarray(verts_cam, np.float32)
     tris = np.ascontiguousarray(faces, np.int32)
     raster = rasterise(verts, tris, K, size, ssaa)
-    normals = raster.interpolate(vertex_normals(verts, tris), tris)
-    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
-    towards = np.asarray(light, np.float32) / np.linalg.norm(np.asarray(light, np.float64))
+    base = np.broadcast_to(np.asarray(colour, np.float32), (len(verts), 3))
+    towards = np.asarray(light, np.float64) / np.linalg.norm(np.asarray(light, np.float64))
+    shown = raster.face >= 0
+    fields = raster.interpolate(np.concatenate([vertex_normals(verts, tris), base], 1), tris)[shown]
+    normals = fields[:, :3] / np.maximum(np.linalg.norm(fields[:, :3], axis=-1, keepdims=True), 1e-9)
     diffuse = np.maximum(normals @ towards.astype(np.float32), 0)
-    fill = np.maximum(-normals[..., 2], 0)  # a weak light at the camera keeps shadowed sides readable
-    base = np.broadcast_to(np.asarray(colour, np.float32), (*verts.shape[:1], 3))
-    lit = raster.interpolate(base, tris) * (0.3 + 0.5 * diffuse + 0.2 * fill)[..., None]
-    lit[raster.face < 0] = 0
+    fill = np.maximum(-normals[:, 2], 0)  # a weak light at the camera keeps shadowed sides readable
+    lit = np.zeros((*shown.shape, 3), np.float32)
+    lit[shown] = fields[:, 3:] * (0.3 + 0.5 * diffuse + 0.2 * fill)[:, None]
     under = np.full((size[1], size[0], 3), 255, np.uint8) if background is None else background
     mixed = pool(lit, ssaa) * 255 + under * (1 - raster.coverage[..., None])
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)

@@ -67,13 +67,22 @@ class World(NamedTuple):
 
 @njit(cache=True, error_model="numpy")
 def surface_colour(
-    m: Array, u: float, v: float, w: float, footprint: float, noise: Noise, tiles: Array, seed: float, out: Array
+    materials: Array,
+    row: int,
+    u: float,
+    v: float,
+    w: float,
+    footprint: float,
+    noise: Noise,
+    tiles: Array,
+    seed: float,
+    out: Array,
 ) -> None:
-    """Colour of a material at (u, v) metres on its surface; w tells apart faces of one box."""
-    if m[MAT_TURN] > 0.5:
+    """Colour of the material in a row at (u, v) metres on its surface; w tells apart faces of one box."""
+    if materials[row, MAT_TURN] > 0.5:
         u, v = v, u
-    kind = int(m[MAT_KIND])
-    scale = m[MAT_SCALE]
+    kind = int(materials[row, MAT_KIND])
+    scale = materials[row, MAT_SCALE]
     mix = 0.0
     shade = 1.0
     if kind == TILES:
@@ -105,16 +114,16 @@ def surface_colour(
         b = noise_at(noise, u * scale * 3.7, v * scale * 3.7 + seed, w * 5.7)
         mix = min(max(1.6 * (0.65 * a + 0.35 * b) - 0.3, 0.0), 1.0)
     for c in range(3):
-        out[c] = m[MAT_R + c] + (m[MAT_R2 + c] - m[MAT_R + c]) * mix
+        out[c] = materials[row, MAT_R + c] + (materials[row, MAT_R2 + c] - materials[row, MAT_R + c]) * mix
     if kind == SURFACE:
-        r, g, b = tile_at(tiles, int(m[MAT_TILE]), u * scale, v * scale, footprint * scale)
+        r, g, b = tile_at(tiles, int(materials[row, MAT_TILE]), u * scale, v * scale, footprint * scale)
         out[0] *= r
         out[1] *= g
         out[2] *= b
     elif kind == PICTURE:
-        r, g, b = tile_at(tiles, int(m[MAT_TILE]), u * scale, v * scale, footprint * scale)
+        r, g, b = tile_at(tiles, int(materials[row, MAT_TILE]), u * scale, v * scale, footprint * scale)
         out[0], out[1], out[2] = 0.85 * r, 0.85 * g, 0.85 * b
-    rough = m[MAT_ROUGH]
+    rough = materials[row, MAT_ROUGH]
     if rough > 0:
         n = noise_at(noise, u * 6 + seed, v * 6, w * 3.3 + seed)
         shade *= 1 + 1.2 * rough * (n - 0.5)
@@ -222,10 +231,11 @@ def cast_surroundings(
     """
     colour, lit = np.zeros(3, np.float32), np.zeros(3, np.float32)
     ca, sa = world.turn[0], world.turn[1]
-    count = world.boxes.shape[0]
+    boxes, pictures, materials = world.boxes, world.pictures, world.materials
+    count = boxes.shape[0]
     span = np.empty((count, 4), np.int64)  # pixels that a box may cover: left, right, top, bottom
     for b in range(count):
-        span[b] = _box_span(world.boxes[b], fx, cx, cy, turn, eye, image.shape[1], image.shape[0])
+        span[b] = _box_span(boxes[b], fx, cx, cy, turn, eye, image.shape[1], image.shape[0])
     # The eye in the frame of the room.
     ox, oz = eye[0] - world.origin[0], eye[2] - world.origin[2]
     ox, oz = ca * ox - sa * oz, sa * ox + ca * oz
@@ -260,30 +270,28 @@ def cast_surroundings(
                         u = oz + t * uz if axis == 0 else ox + t * ux
                         v = oy + t * dy
                         w = axis + side
-                        for p in range(world.pictures.shape[0]):
-                            pic = world.pictures[p]
+                        for p in range(pictures.shape[0]):
                             if (
-                                pic[PIC_AXIS] == axis
-                                and pic[PIC_SIDE] == side
-                                and abs(u - pic[PIC_U]) < pic[PIC_HU]
-                                and abs(v - pic[PIC_V]) < pic[PIC_HV]
+                                pictures[p, PIC_AXIS] == axis
+                                and pictures[p, PIC_SIDE] == side
+                                and abs(u - pictures[p, PIC_U]) < pictures[p, PIC_HU]
+                                and abs(v - pictures[p, PIC_V]) < pictures[p, PIC_HV]
                             ):
-                                material = int(pic[PIC_MATERIAL])
+                                material = int(pictures[p, PIC_MATERIAL])
                 if material == 1 and v < 0.09:
                     material = 3  # skirting board
             for b in range(count):
                 if col < span[b, 0] or col > span[b, 1] or row < span[b, 2] or row > span[b, 3]:
                     continue
-                box = world.boxes[b]
-                px, py, pz = eye[0] - box[BOX_X], eye[1] - box[BOX_Y], eye[2] - box[BOX_Z]
-                c, s = box[BOX_C], box[BOX_S]
+                px, py, pz = eye[0] - boxes[b, BOX_X], eye[1] - boxes[b, BOX_Y], eye[2] - boxes[b, BOX_Z]
+                c, s = boxes[b, BOX_C], boxes[b, BOX_S]
                 bx, bz = c * px - s * pz, s * px + c * pz
                 ex, ez = c * dx - s * dz, s * dx + c * dz
                 near, far, face = -1e9, 1e9, -1
                 for axis in range(3):
                     d = ex if axis == 0 else (dy if axis == 1 else ez)
                     o = bx if axis == 0 else (py if axis == 1 else bz)
-                    h = box[BOX_HX + axis]
+                    h = boxes[b, BOX_HX + axis]
                     if abs(d) < 1e-9:
                         if abs(o) > h:
                             near = 1e9
@@ -296,7 +304,7 @@ def cast_surroundings(
                     far = min(far, t1)
                 if near > far or near <= 0.05 or near >= best or face < 0:
                     continue
-                best, material = near, int(box[BOX_MATERIAL])
+                best, material = near, int(boxes[b, BOX_MATERIAL])
                 hx, hy, hz = bx + near * ex, py + near * dy, bz + near * ez
                 if face == 0:
                     lx, lz = (-1.0 if ex > 0 else 1.0), 0.0
@@ -324,16 +332,15 @@ def cast_surroundings(
             x, y, z = eye[0] + best * dx, eye[1] + best * dy, eye[2] + best * dz
             slant = abs(nx * dx + ny * dy + nz * dz) / np.sqrt(dx * dx + dy * dy + dz * dz)
             footprint = best / fx / max(slant, 0.05)
-            surface_colour(world.materials[material], u, v, w, footprint, noise, tiles, world.seed, colour)
+            surface_colour(materials, material, u, v, w, footprint, noise, tiles, world.seed, colour)
             open_ = 1.0
             if material == 0:
                 open_ = floor_light(x, z, light)
-                for b in range(world.boxes.shape[0]):  # boxes darken the floor at their feet
-                    box = world.boxes[b]
-                    if box[BOX_Y] - box[BOX_HY] < 0.05:
-                        px, pz = x - box[BOX_X], z - box[BOX_Z]
-                        qx = abs(box[BOX_C] * px - box[BOX_S] * pz) - box[BOX_HX]
-                        qz = abs(box[BOX_S] * px + box[BOX_C] * pz) - box[BOX_HZ]
+                for b in range(count):  # boxes darken the floor at their feet
+                    if boxes[b, BOX_Y] - boxes[b, BOX_HY] < 0.05:
+                        px, pz = x - boxes[b, BOX_X], z - boxes[b, BOX_Z]
+                        qx = abs(boxes[b, BOX_C] * px - boxes[b, BOX_S] * pz) - boxes[b, BOX_HX]
+                        qz = abs(boxes[b, BOX_S] * px + boxes[b, BOX_C] * pz) - boxes[b, BOX_HZ]
                         away = np.sqrt(max(qx, 0.0) ** 2 + max(qz, 0.0) ** 2)
                         open_ *= 1 - 0.55 * np.exp(-away / 0.18)
             elif world.kind == ROOM and material != 2:
@@ -440,7 +447,7 @@ def shade_objects(
                             gx, gy, gz = slope_at(noise, rx * 15 + seed, ry * 15, rz * 15)
                             nx, ny, nz = nx - 2.2 * fold * gx, ny - 2.2 * fold * gy, nz - 2.2 * fold * gz
                     else:
-                        surface_colour(materials[-1 - owner], rx, ry, rz, z / fx, noise, tiles, seed, albedo)
+                        surface_colour(materials, -1 - owner, rx, ry, rz, z / fx, noise, tiles, seed, albedo)
                     length = np.sqrt(nx * nx + ny * ny + nz * nz)
                     nx, ny, nz = nx / length, ny / length, nz / length
                     reach = np.sqrt(dx * dx + dy * dy + dz * dz)

@@ -1,0 +1,119 @@
+"""How fast people are rendered: `python benchmarks/render.py` writes the table `benchmarks/render.md`.
+
+CPU seconds of one process are counted, so that other jobs on the machine disturb the figures less; each figure is the
+best of several repetitions. The painter's algorithm in OpenCV (sort the triangles, fill them far to near) is the
+baseline that needs no code of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numba
+import numpy as np
+
+from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
+from metro.data.sources.synthetic import read_shard
+from metro.data.sources.synthetic.poses import sample_poses
+from metro.data.sources.synthetic.scene import make_people, open_studio, photograph_people
+from metro.data.sources.synthetic.skinning import rest_joints, shape_and_pose
+from metro.viz.raster import rasterise, render_mesh, vertex_normals
+
+PEOPLE = 64
+
+
+def painter(verts: np.ndarray, faces: np.ndarray, k: np.ndarray, size: int) -> np.ndarray:
+    """Flat-shaded triangles, far to near."""
+    pixels = (verts @ k.T)[:, :2] / verts[:, 2:]
+    corners = verts[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    front = (normals * corners[:, 0]).sum(1) < 0
+    order = np.flatnonzero(front)[np.argsort(-corners[front, :, 2].mean(1))]
+    shade = (60 + 190 * np.maximum(-normals[:, 2], 0)).astype(int)
+    image = np.full((size, size, 3), 255, np.uint8)
+    fixed = np.rint(pixels[faces] * 16).astype(np.int32)
+    for f in order:
+        value = int(shade[f])
+        cv2.fillConvexPoly(image, fixed[f], (value, value, value), lineType=cv2.LINE_AA, shift=4)
+    return image
+
+
+def seconds(work: Callable[[], object], repeat: int = 5) -> float:
+    """CPU seconds of one call, best of several, after a first call that compiles."""
+    work()
+    best = np.inf
+    for _ in range(repeat):
+        start = time.process_time()
+        work()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def measure() -> list[tuple[str, float]]:
+    """Rows of the table: what is done, milliseconds per picture."""
+    body, config = BodyConfig(), DatasetConfig(synthetic=SyntheticConfig(seed=1, count=PEOPLE))
+    studio = open_studio(body, "train")
+    shot = next(iter(photograph_people(config, body, range(1))))
+    camera, faces = shot.camera, studio.skin.faces
+    size = 224
+    person = shot.person
+    centre = (person.low + person.high) / 2
+    verts = ((person.verts - centre) * [1, -1, -1]).astype(np.float32)
+    reach = float(np.abs(verts[:, :2]).max())
+    verts[:, 2] += 2.5 * reach / 0.85
+    k = np.array([[2.5 * size / 2, 0, (size - 1) / 2], [0, 2.5 * size / 2, (size - 1) / 2], [0, 0, 1]])
+    rest = rest_joints(studio.skin, np.zeros((PEOPLE, 10)))
+    rows = [
+        ("mesh filling 224 px, OpenCV painter, flat shading", seconds(lambda: painter(verts, faces, k, size))),
+        ("mesh filling 224 px, `rasterise`, 1 sample", seconds(lambda: rasterise(verts, faces, k, (size, size), 1))),
+        ("mesh filling 224 px, `rasterise`, 2 x 2 samples", seconds(lambda: rasterise(verts, faces, k, (size, size)))),
+        ("mesh filling 224 px, `render_mesh`", seconds(lambda: render_mesh(verts, faces, k, (size, size)))),
+        ("vertex normals", seconds(lambda: vertex_normals(person.verts, faces))),
+        ("pose, with overlap check", seconds(lambda: sample_poses(1, range(PEOPLE), rest)) / PEOPLE),
+        (
+            "shape and skin one body",
+            seconds(lambda: shape_and_pose(studio.skin, person.betas, person.rot, person.transl)),
+        ),
+        (
+            "person: pose, shape, skin, look",
+            seconds(lambda: make_people(studio, config.synthetic, range(PEOPLE)), 3) / PEOPLE,
+        ),
+    ]
+    for box in (96, 128, 192):
+        wide = config.model_copy(update={"crop": CropConfig(box_px=box)})
+        each = seconds(lambda wide=wide: list(read_shard(wide, body, 0, PEOPLE)), 3) / PEOPLE
+        side = next(iter(photograph_people(wide, body, range(1)))).image.shape[0]
+        rows.append((f"finished record, box {box} px, frame {side} px", each))
+    assert camera.size == size
+    return [(name, 1000 * each) for name, each in rows]
+
+
+def main() -> None:
+    """Measure and write the table."""
+    cv2.setNumThreads(1)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    rows = measure()
+    versions = f"Python {platform.python_version()}, numba {numba.__version__}, OpenCV {cv2.__version__}"
+    lines = [
+        "# Rendering speed",
+        "",
+        "Written by `python benchmarks/render.py`: one process, one thread, CPU time, best of 3 to 5.",
+        f"{os.cpu_count()} cores ({platform.machine()}), load {load:.1f} from other work while it ran. {versions}.",
+        "",
+        "| work | ms | per second |",
+        "| --- | ---: | ---: |",
+        *(f"| {name} | {ms:.2f} | {1000 / ms:.0f} |" for name, ms in rows),
+        "",
+    ]
+    Path(__file__).with_suffix(".md").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
