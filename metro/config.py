@@ -107,7 +107,7 @@ class FitConfig(Section):
     jump_rounds: int = Field(1, ge=0)
     """Rounds in which a 2D fit is tried again with each limb mirrored in depth. One costs twice the fit itself."""
     robust: float | None = 4.0
-    """Scale of the Geman–McClure penalty, in sigmas (for 3D joints at least 80 mm); none: least squares."""
+    """Scale of the Geman–McClure penalty, in sigmas, at least 80 mm or 4 % of the box; none: least squares."""
     min_joints: int = Field(6, ge=4)
     """Joints that a person needs to be fitted."""
     sigma_2d: float = 0.02
@@ -225,7 +225,7 @@ class AugmentConfig(Section):
 
 
 class PretextConfig(Section):
-    """What a backbone without ImageNet weights learns first: to locate joints (`metro.training.pretext`, not the paper)."""
+    """What a backbone without ImageNet weights learns first: locating joints (`metro.training.pretext`; not METRO)."""
 
     steps: int = Field(0, ge=0)
     """Optimizer steps; 0: none."""
