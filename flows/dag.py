@@ -31,9 +31,11 @@ def read_dag(root: Path | str = ".") -> dict[str, list[str]]:
     try:
         with Repo(str(root)) as repo:
             graph = repo.index.graph
+            # Not `addressing`, which depends on the working directory.
+            names = {stage: getattr(stage, "name", None) or stage.addressing for stage in graph}
             return {
-                stage.addressing: sorted(needed.addressing for needed in graph.successors(stage))
-                for stage in reversed(list(nx.lexicographical_topological_sort(graph, key=lambda s: s.addressing)))
+                names[stage]: sorted(names[needed] for needed in graph.successors(stage))
+                for stage in reversed(list(nx.lexicographical_topological_sort(graph, key=names.__getitem__)))
             }
     except DvcException as err:
         raise MetroError(f"dvc.yaml: {' '.join(str(err).split())}") from None

@@ -462,7 +462,7 @@ def _facts(stage: str, inputs: Iterable[str | Path]) -> dict[str, str]:
     for entry in _lock(Path()).get("stages", {}).values():
         for out in entry.get("outs", []):
             path = Path(out["path"])
-            if any(path == want or want in path.parents for want in wanted):
+            if any(path == want or want in path.parents or path in want.parents for want in wanted):
                 facts[f"dvc.dep.{out['path']}"] = out.get("md5", "")
     return facts | _git_facts(Path())
 

@@ -1,0 +1,100 @@
+"""Parameters and presets: mistakes are named, presets are whole and what is committed is one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metro import presets
+from metro.config import FitConfig, load_params
+from metro.errors import MetroError
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"trian": {}}, "'trian'; did you mean 'train'"),
+        ({"train": {"stpes": 3}}, "'train.stpes'; did you mean 'steps'"),
+        ({"model": {"blocks": [{"width": 8, "out": 3, "layer": 1}]}}, "did you mean 'layers'"),
+        ({"datasets": {"a": {"suorce": "coco"}}}, "'datasets.a.suorce'; did you mean 'source'"),
+        ({"train": {"steps": 0}}, "train.steps"),
+        ({"train": {"optimizer": "sgd"}}, "train.optimizer"),
+        ({"train": {"datasets": ["synth"]}, "datasets": {"synt": {}}}, "did you mean 'synt'"),
+        ({"fit": {"datasets": ["x"]}}, "fit.datasets: no dataset 'x'"),
+        ({"benchmarks": {"b": {"dataset": "x"}}}, "benchmarks.b.dataset: no dataset 'x'"),
+    ],
+)
+def test_a_mistake_is_named(given: dict, said: str) -> None:
+    with pytest.raises(MetroError) as caught:
+        load_params(given)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_broken_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MetroError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("train: [unclosed")
+    with pytest.raises(MetroError, match="not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_is_valid_and_survives_being_written(name: str) -> None:
+    written = load_params(yaml.safe_load(presets.render(name)))
+    assert written == load_params(presets.resolve(name))
+    assert written.preset == name
+    assert written.train_sets()
+    assert written.benchmarks
+
+
+def test_committed_params_are_the_open_preset() -> None:
+    assert load_params(ROOT / "params.yaml") == load_params(presets.resolve("open")), "run: metro preset apply open"
+
+
+def test_values_of_a_preset_replace_those_of_its_ancestors_and_collections_as_a_whole() -> None:
+    debug, base = load_params(presets.resolve("debug")), load_params(presets.resolve("open"))
+    assert debug.model.backbone == base.model.backbone
+    assert debug.model.image_size < base.model.image_size
+    assert set(debug.datasets) < set(base.datasets)
+
+
+def test_applying_a_preset_tells_what_changed_and_forgets_edits(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    assert "written" in presets.apply("open", path)
+    path.write_text(path.read_text().replace("seed: 88", "seed: 5"))
+    said = presets.apply("debug", path)
+    assert "preset: open → debug" in said
+    assert "train.seed: 5 → 88" in said
+    assert "- datasets.synth-2d" in said
+
+
+def test_merging_a_preset_keeps_edits(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    presets.apply("open", path)
+    path.write_text(path.read_text().replace("seed: 88", "seed: 5"))
+    presets.apply("debug", path, merge=True)
+    assert load_params(path).train.seed == 5
+    assert load_params(path).train.steps == load_params(presets.resolve("debug")).train.steps
+
+
+def test_a_broken_file_is_mended_by_applying_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("trian: {}")
+    presets.apply("open", path)
+    assert load_params(path).preset == "open"
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(MetroError, match="did you mean 'open-hand'"):
+        presets.show("open-hnd")
+
+
+def test_fits_depend_on_all_of_their_settings_but_the_list_of_sets() -> None:
+    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["fit"]["params"]
+    assert set(declared) == {"body", *(f"fit.{name}" for name in FitConfig.model_fields if name != "datasets")}
