@@ -2,6 +2,9 @@
 
 The world is y up, metres, with the floor at y = 0. Light is one directional key light with a shadow map, a fill light
 from the other side, and an ambient term that differs between above and below. Colours are linear RGB.
+
+numba's cache notices changes of a file, not of the functions that it calls in other files: after editing `looks` or
+`textures`, touch this file too, or old pictures come out of the cache.
 """
 
 from __future__ import annotations
