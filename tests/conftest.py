@@ -64,7 +64,7 @@ def small_model(*, hand: bool = False) -> ModelConfig:
     return ModelConfig(
         joint_set="HAND21" if hand else "J14",
         image_size=64,
-        backbone="resnet18",
+        backbone="timm/test_resnet",
         blocks=(BlockConfig(width=16, out=8, **block), BlockConfig(width=8, out=3, **block)),
         upsampling="fixed",
         init="template",
