@@ -1,0 +1,184 @@
+"""The report: complete, offline, and honest about what the numbers allow to say."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from metro.errors import MetroError
+from metro.viz.report import Content, DataSet, _quantised, verdict, write_report
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def entry(value: float, unit: str = "mm", label: str = "MPJPE") -> dict:
+    return {
+        "label": label, "unit": unit, "meaning": "m", "lower_is_better": True, "value": value,
+        "ci95": [value - 2, value + 2], "n": 50,
+    }  # fmt: skip
+
+
+def result(ratio: float = 0.7, low: float = 0.6, high: float = 0.8) -> dict:
+    score = {"mpjpe": {"value": 100 / ratio, "ratio": ratio, "ratio_ci95": [low, high]}}
+    return {
+        "schema": 1, "benchmark": "b", "samples": 50,
+        "protocol": {"name": "open", "title": "Open <benchmark>", "description": "d", "joints": ["Neck"]},
+        "model": {},
+        "metrics": {"mpjpe": entry(100.0), "pck50": entry(30.0, "%", "PCK@50")},
+        "baselines": {
+            "origin": "training labels", "count": 9,
+            **{name: score for name in ("camera_mean", "canonical_mean", "canonical_true_heading")},
+        },
+        "per_joint": [{"joint": "Neck", "mpjpe": 40.0, "pa_mpjpe": 20.0, "camera_mean": 60.0}],
+        "joint_groups": [],
+        "groups": {"heading": [{"group": "front", "n": 3, "mpjpe": {"value": 1.0, "ci95": None, "camera_mean": 2.0}}]},
+        "curve": {},
+        "cases": {k: [{"index": i, "key": "x", "mpjpe": 10.0 + i}] for i, k in enumerate(("best", "median", "worst"))},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Content:
+    folder, attention = tmp_path / "bench", tmp_path / "attention"
+    folder.mkdir()
+    attention.mkdir()
+    (folder / "result.json").write_text(json.dumps(result()))
+    for name in ("best", "median", "worst", "joints", "pck", "distribution", "groups_heading"):
+        cv2.imwrite(str(folder / f"{name}.png"), PICTURE)
+    mesh = np.random.default_rng(1).normal(size=(3, 4, 3)).astype(np.float32)
+    true = mesh.copy()
+    true[1] = np.nan
+    np.savez(
+        folder / "cases.npz",
+        kind=np.array(["best", "median", "worst"]),
+        index=np.arange(3),
+        image=np.stack([PICTURE] * 3),
+        predicted=mesh,
+        true=true,
+        faces=np.array([[0, 1, 2], [0, 2, 3]], np.int32),
+    )
+    query = {"joint": "Neck", "on_joints": 0.1, "effective_tokens": 9.0}
+    query |= {"top_joints": {"Neck": 2.0}, "top_parts": {"head": 3}}
+    facts = {"images": 4, "tokens": 445, "share_on_joints": 0.2, "share_on_joints_if_uniform": 0.03, "queries": [query]}
+    (attention / "attention.json").write_text(json.dumps(facts))
+    cv2.imwrite(str(attention / "mean.png"), PICTURE)
+    manifest = {"count": 7, "skipped": 1, "licence": "CC0", "shards": [{"bytes": 1200}], "statistics": {"has_mesh": 5}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "curves.json").write_text(json.dumps([{"step": s, "loss/total": 1.0, "lr": 1e-3} for s in range(5)]))
+    points = [{"ratio": 0.3, "value": 9.0, "ci95": [8, 10]}, {"ratio": 0.0, "value": 12.0, "ci95": [11, 13]}]
+    (tmp_path / "sweep.json").write_text(json.dumps({"benchmark": "b", "steps": 100, "points": points}))
+    return Content(
+        title="A title & more",
+        lead="Lead.",
+        facts={"preset": "open"},
+        benchmarks={"b": folder},
+        curves=tmp_path / "curves.json",
+        train={"steps": 1200},
+        sweep=tmp_path / "sweep.json",
+        attention=attention,
+        datasets=[DataSet("people", tmp_path / "manifest.json", "training", None, {"accepted": 5})],
+        export={"bundle": "3 MB"},
+        runs=[{"stage": "train", "run_id": "abc", "url": "http://127.0.0.1:5000/x"}, {"stage": "fit", "run_id": "def"}],
+    )
+
+
+class Page(HTMLParser):
+    """Collects sources, links and ids, and checks that tags close."""
+
+    VOID = frozenset({"meta", "img", "input", "br", "link"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.sources += [v for k, v in attrs if k == "src" and v]
+        self.links += [v for k, v in attrs if k == "href" and v]
+        self.ids |= {named["id"]} if named.get("id") else set()
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_everything_is_in_one_file(content: Content, tmp_path: Path) -> None:
+    text = write_report(content, tmp_path / "out" / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert all(source.startswith("data:image/") for source in page.sources)
+    assert [link for link in page.links if not link.startswith("#")] == ["http://127.0.0.1:5000/x"]
+    assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
+    assert {"results", "cases", "training", "masking", "attention", "data", "artefacts", "reading"} <= page.ids
+    assert "A title &amp; more" in text
+    assert "Open &lt;benchmark&gt;" in text
+    assert not re.search(r"url\(|@import|<link", text)
+    assert "Its interval lies below those of 0 %" in text
+
+
+def test_the_same_content_gives_the_same_bytes(content: Content, tmp_path: Path) -> None:
+    first, second = (write_report(content, tmp_path / f"{k}.html").read_bytes() for k in range(2))
+    assert first == second
+
+
+def test_meshes_survive_the_packing(content: Content, tmp_path: Path) -> None:
+    text = write_report(content, tmp_path / "r.html").read_text()
+    packed = json.loads(re.search(r'id="meshes-1">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    with np.load(content.benchmarks["b"] / "cases.npz") as arrays:
+        for case, vertices in zip(packed["cases"], arrays["predicted"], strict=True):
+            raw = np.frombuffer(base64.b64decode(case["predicted"]["data"]), "<i2").reshape(-1, 3)
+            assert np.abs(raw * case["predicted"]["scale"] - vertices).max() < 1e-4
+        assert [case["true"] is None for case in packed["cases"]] == [False, True, False]
+        faces = np.frombuffer(base64.b64decode(packed["faces"]), "<u4")
+        assert faces.tolist() == arrays["faces"].reshape(-1).tolist()
+
+
+def test_parts_may_be_missing(tmp_path: Path) -> None:
+    text = write_report(Content("Only a title"), tmp_path / "r.html").read_text()
+    assert "Only a title" in text
+    assert 'id="results"' not in text
+    assert 'id="reading"' in text
+
+
+def test_quantisation_error() -> None:
+    points = np.random.default_rng(2).uniform(-1, 1, (100, 3))
+    packed = _quantised(points)
+    raw = np.frombuffer(base64.b64decode(packed["data"]), "<i2").reshape(-1, 3)
+    assert np.abs(raw * packed["scale"] - points).max() < 2e-5  # metres
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "words"),
+    [
+        (0.7, 0.6, 0.8, "30 % below the camera-frame mean pose"),
+        (0.97, 0.9, 1.04, "cannot be told apart from"),
+        (1.2, 1.1, 1.3, "20 % above the camera-frame mean pose .* A pose that ignores the image does better"),
+    ],
+)
+def test_verdicts(ratio: float, low: float, high: float, words: str) -> None:
+    assert re.search(words, verdict(result(ratio, low, high), "mpjpe"))
+
+
+def test_verdict_without_baseline() -> None:
+    assert "no baseline to compare it with" in verdict(result() | {"baselines": {}}, "mpjpe")
+
+
+def test_missing_and_damaged_files(content: Content, tmp_path: Path) -> None:
+    (content.benchmarks["b"] / "result.json").write_text("{")
+    with pytest.raises(MetroError, match=r"result\.json: not valid JSON"):
+        write_report(content, tmp_path / "r.html")
+    (content.benchmarks["b"] / "result.json").unlink()
+    with pytest.raises(MetroError, match=r"result\.json: missing; run the stage that makes it"):
+        write_report(content, tmp_path / "r.html")
