@@ -8,7 +8,7 @@ from typing import Any
 
 def fit(
     folder: Path,
-    out: Path,
+    out: Path | None = None,
     params: Path | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
@@ -21,7 +21,7 @@ def fit(
     folder
         Dataset folder with shards and manifest.json. It is not changed.
     out
-        Folder for the fits, one file per shard, and summary.json.
+        Folder for the fits, one file per shard, and summary.json; FOLDER-fits if left out.
     params
         Params file with `body` and `fit` sections; the defaults if left out.
     scheduler
@@ -34,5 +34,6 @@ def fit(
     from metro.config import Params, load_params
     from metro.fitting.dataset import fit_dataset
 
+    out = out or folder.with_name(f"{folder.name}-fits")
     settings = load_params(params) if params is not None else Params()
     return fit_dataset(folder, out, settings.body, settings.fit, scheduler, workers, device=device)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,9 @@ Array = NDArray[np.float32]
 
 _CROP_PX = 224  # the crop that `FitConfig.focal` refers to
 _LOOSE_3D = 0.02  # metres: least sigma of the first stage
-_LEAST_ROBUST_3D = 0.08  # metres: an outlier is an error of decimetres, however sharp the other joints are
+# An outlier is a joint in another place, however sharp the others are: least scale of the robust penalty.
+_LEAST_ROBUST_3D = 0.08  # metres
+_LEAST_ROBUST_2D = 0.04  # × box side
 _LOOSE_2D = 8.0  # × sigma_2d in the first stages
 _LOOSE_JUMP = 4.0  # × sigma_2d right after a jump
 _LEAST_GAIN = 0.05  # by which a jump must lower the cost
@@ -183,7 +186,7 @@ def _fit_batch(
         conf_BK=tensor(task.conf_NK[rows][:, used]),
         sigma=config.sigma_3d if in_space else config.sigma_2d,
         focal_B2=None if task.focal_N2 is None else tensor(task.focal_N2[rows]),
-        robust=config.robust,
+        robust=_robust_scale(in_space, config),
     )
     torso_K = tensor(np.array([JOINT_SETS["J24"][k] in TORSO for k in used]))
     solution = (_solve_space if in_space else _solve_image)(objective, torso_K, config)
@@ -205,11 +208,17 @@ def _fit_batch(
     fits.converged[rows] = solution.converged_B.cpu().numpy()
 
 
+def _robust_scale(in_space: bool, config: FitConfig) -> float | None:
+    """Scale of the robust penalty in sigmas."""
+    if config.robust is None:
+        return None
+    least = _LEAST_ROBUST_3D / config.sigma_3d if in_space else _LEAST_ROBUST_2D / config.sigma_2d
+    return max(config.robust, least)
+
+
 def _solve_space(objective: Objective, torso_K: Tensor, config: FitConfig) -> Solution:
     loose = replace(objective, sigma=max(objective.sigma, _LOOSE_3D), robust=None)
     state = minimise(loose, start_from_space(objective, torso_K), 15, relative=1e-2, absolute=0.1).state
-    if objective.robust is not None:
-        objective = replace(objective, robust=max(objective.robust, _LEAST_ROBUST_3D / objective.sigma))
     return minimise(objective, state, config.iterations)
 
 
@@ -277,14 +286,18 @@ def _label_arrays(labels: Mapping[str, np.ndarray] | Sequence[Record]) -> dict[s
     records, joints = list(labels), len(JOINT_SETS["J24"])
     empty_2d, empty_3d, unknown = np.zeros((joints, 3)), np.zeros((joints, 4)), np.full((3, 3), np.nan)
     squares = [record.crop_square() for record in records]
+
+    def stack(rows: Sequence[Any], *shape: int) -> np.ndarray:
+        return np.array(rows, np.float64).reshape(len(records), *shape)
+
     return {
-        "joints_2d": np.array([empty_2d if r.keypoints_2d is None else r.keypoints_2d for r in records]),
-        "joints_3d": np.array([empty_3d if r.joints_3d is None else r.joints_3d for r in records]),
+        "joints_2d": stack([empty_2d if r.keypoints_2d is None else r.keypoints_2d for r in records], joints, 3),
+        "joints_3d": stack([empty_3d if r.joints_3d is None else r.joints_3d for r in records], joints, 4),
         "has_2d": np.array([r.has_2d for r in records], bool),
         "has_3d": np.array([r.has_3d for r in records], bool),
-        "center": np.array([center for center, _ in squares]),
-        "scale": np.array([scale for _, scale in squares]),
-        "intrinsics": np.array([unknown if r.intrinsics is None else r.intrinsics for r in records]),
+        "center": stack([center for center, _ in squares], 2),
+        "scale": stack([scale for _, scale in squares]),
+        "intrinsics": stack([unknown if r.intrinsics is None else r.intrinsics for r in records], 3, 3),
     }
 
 

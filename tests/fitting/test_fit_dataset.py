@@ -1,0 +1,120 @@
+"""Sidecars for a prepared dataset: complete, resumable, and laid over the shards by the loader."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metro.config import BodyConfig, CropConfig, DatasetConfig, FitConfig
+from metro.data import shards, sources
+from metro.data.records import Record
+from metro.data.shards import ShardDataset
+from metro.errors import MetroError
+from metro.fitting.dataset import fit_dataset
+from tests.fitting.conftest import People
+
+CONFIG = FitConfig(jump_rounds=0, sigma_3d=0.005)
+
+
+@pytest.fixture
+def dataset(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nine people in three shards: one has a mesh, one too few joints."""
+    labels = people.labels
+
+    def record(i: int) -> Record:
+        joints = labels["joints_3d"][i].copy()
+        joints[4:, 3] *= i != 4
+        mesh = {"pose_aa": people.pose_aa[i], "betas": people.betas[i], "transl": people.transl[i]}
+        return Record(
+            source="made",
+            frame=str(i),
+            image=np.full((64, 64, 3), 90, np.uint8),
+            center=labels["center"][i],
+            scale=float(labels["scale"][i]),
+            joints_3d=joints,
+            **({**mesh, "mesh_origin": "mocap"} if i == 2 else {}),
+        )
+
+    def tasks(config: DatasetConfig, body: BodyConfig) -> list:
+        return [lambda k=k: iter([record(i) for i in range(3 * k, 3 * k + 3)]) for k in range(3)]
+
+    monkeypatch.setattr(sources, "shard_tasks", tasks)
+    monkeypatch.setattr(sources, "licence", lambda name: "")
+    out = tmp_path / "shards"
+    shards.prepare("made", DatasetConfig(crop=CropConfig(box_px=32)), BodyConfig(), out, workers=1, progress=False)
+    return out
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob("*.h5"))}
+
+
+def run(dataset: Path, out: Path, config: FitConfig = CONFIG, workers: int = 1) -> dict:
+    return fit_dataset(dataset, out, BodyConfig(), config, workers=workers, progress=False)
+
+
+def test_sidecars_and_summary(dataset: Path, people: People, tmp_path: Path) -> None:
+    before = bytes_of(dataset)
+    summary = run(dataset, tmp_path / "fits")
+    assert bytes_of(dataset) == before
+    assert summary == json.loads((tmp_path / "fits" / "summary.json").read_text())
+    assert summary["count"] == 9
+    assert summary["accepted"] == 7
+    assert summary["kept_meshes"] == 1
+    assert summary["rejected"] == {"too few joints": 1}
+    assert summary["error_3d_mm"]["max"] < 5
+    assert summary["error_2d_percent"] is None
+    assert summary["seconds"] > 0
+    assert shards.verify(dataset, fits=tmp_path / "fits") == []
+
+    labels = ShardDataset(dataset, fits=tmp_path / "fits").labels
+    assert np.flatnonzero(~labels["has_mesh"]).tolist() == [4]
+    assert np.array_equal(labels["pose_aa"][2], people.pose_aa[2])  # the mesh it had is not touched
+    assert np.abs(labels["transl"][[0, 8]] - people.transl[[0, 8]]).max() < 0.05
+
+
+def test_finished_shards_are_kept_and_others_made_again(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fits"
+    first = run(dataset, out)
+    made = bytes_of(out)
+    times = {p.name: p.stat().st_mtime_ns for p in out.glob("*.h5")}
+    (out / "fit-00001.h5").write_bytes(b"interrupted")
+    (out / "fit-00009.h5").write_bytes(b"of an older dataset")
+    again = run(dataset, out)
+    assert bytes_of(out) == made
+    changed = {p.name for p in out.glob("*.h5") if p.stat().st_mtime_ns != times[p.name]}
+    assert changed == {"fit-00001.h5"}
+    assert {k: v for k, v in again.items() if "seconds" not in k} == {
+        k: v for k, v in first.items() if "seconds" not in k
+    }
+    run(dataset, out, CONFIG.model_copy(update={"sigma_3d": 0.03}))
+    assert all(bytes_of(out)[name] != digest for name, digest in made.items())
+
+
+def test_processes_give_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
+    run(dataset, tmp_path / "one")
+    run(dataset, tmp_path / "two", workers=2)
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+
+
+def test_an_unfinished_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:
+    (dataset / "manifest.json").unlink()
+    with pytest.raises(MetroError, match="not a finished dataset"):
+        run(dataset, tmp_path / "fits")
+    assert not (tmp_path / "fits").exists()
+
+
+def test_command_line(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from metro.cli import main
+
+    params = tmp_path / "params.yaml"
+    params.write_text("fit: {jump_rounds: 0, max_error_3d: 0.0001}\n")
+    out = tmp_path / "fits"
+    assert main(["fit", str(dataset), "--out", str(out), "--params", str(params), "--workers", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["rejected"] == {"3D error too large": 7, "too few joints": 1}
+    assert main(["fit", str(tmp_path / "nowhere"), "--out", str(out)]) == 2
+    assert "manifest.json" in capsys.readouterr().err

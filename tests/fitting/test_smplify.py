@@ -1,0 +1,182 @@
+"""Known people are found again; bad input is turned away with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metro.body.bundle import load_body
+from metro.config import FitConfig
+from metro.data.records import Record
+from metro.errors import MetroError
+from metro.fitting.gate import Reason
+from metro.fitting.smplify import Fits, fit
+from tests.fitting.conftest import People, mpjpe_mm
+
+SHARP = FitConfig(sigma_2d=1 / 224, sigma_3d=0.002)
+
+
+@pytest.fixture(scope="module")
+def in_space(people: People, body) -> Fits:
+    return fit(people.only("3d"), body, SHARP)
+
+
+@pytest.fixture(scope="module")
+def in_image(people: People, body) -> Fits:
+    return fit(people.only("2d"), body, SHARP)
+
+
+def test_exact_3d_joints_are_met(people, model, in_space) -> None:
+    assert in_space.accepted.all()
+    assert in_space.converged.all()
+    assert (in_space.error_3d < 2e-3).all()
+    assert mpjpe_mm(model, people, in_space).max() < 5
+    assert np.abs(in_space.transl - people.transl).max() < 0.05
+    assert np.isnan(in_space.error_2d).all()
+
+
+def test_exact_2d_joints_give_plausible_depth(people, model, in_image) -> None:
+    assert in_image.accepted.all()
+    assert in_image.error_2d.mean() < 0.002
+    errors = mpjpe_mm(model, people, in_image)
+    assert errors.mean() < 60  # 45 expected over many people
+    assert np.median(errors) < 50
+
+
+def test_noisy_2d_joints(people, body, model) -> None:
+    labels = people.only("2d")
+    rng = np.random.default_rng(0)
+    side = 200 * labels["scale"][:, None, None]
+    labels["joints_2d"][..., :2] += rng.normal(0, 4 / 224, (30, 24, 2)) * side
+    labels["joints_2d"][..., 2] = rng.random((30, 24)) > 0.2
+    fits = fit(labels, body, FitConfig(sigma_2d=4 / 224))
+    assert fits.accepted.mean() > 0.95
+    assert mpjpe_mm(model, people, fits).mean() < 115
+
+
+def test_outliers_cost_little(people, body, model) -> None:
+    labels = people.only("3d")
+    labels["joints_3d"][:, 0, :3] += [0.5, 0.0, -0.3]
+    errors = {robust: mpjpe_mm(model, people, fit(labels, body, FitConfig(robust=robust))) for robust in (4.0, None)}
+    assert np.median(errors[4.0]) < 0.5 * np.median(errors[None])
+
+
+def test_missing_joints_do_not_matter_and_may_hold_anything(people, body, model) -> None:
+    labels = people.only("3d", slice(6))
+    labels["joints_3d"][:, 5] = [np.nan, np.inf, 7.0, 1.0]
+    labels["joints_3d"][:, 11] = [9.0, 9.0, 9.0, 0.0]
+    fits = fit(labels, body, SHARP)
+    assert fits.accepted.all()
+    assert (fits.error_3d < 2e-3).all()
+    assert np.median(mpjpe_mm(model, people, fits, slice(6))) < 20  # the left ankle and wrist are guessed
+
+
+def test_without_intrinsics_the_box_is_met(people, body, model) -> None:
+    labels = people.only("2d", slice(10))
+    labels["intrinsics"][:] = np.nan
+    fits = fit(labels, body, FitConfig(sigma_2d=0.005))
+    assert fits.accepted.all()
+    assert (fits.transl[:, 2] > 20).all()  # METRO's camera: focal 5000 px, tens of metres away
+    assert fits.error_2d.mean() < 0.005
+    assert mpjpe_mm(model, people, fits, slice(10)).mean() < 130
+
+
+def test_a_result_does_not_depend_on_the_company(people, body, in_space, in_image) -> None:
+    for kind, together in (("3d", in_space), ("2d", in_image)):
+        apart = fit(people.only(kind, slice(9)), body, replace_batch(SHARP, 4))
+        close = np.abs(apart.pose_aa - together.pose_aa[:9]).max(1)
+        assert (close < 0.01).all()
+        assert np.abs(apart.transl - together.transl[:9]).max() < 0.01
+
+
+def replace_batch(config: FitConfig, size: int) -> FitConfig:
+    return config.model_copy(update={"batch_size": size})
+
+
+def test_records_and_labels_give_the_same(people, body, in_space) -> None:
+    joints = people.labels["joints_3d"][:3]
+    records = [
+        Record(source="made", frame=str(i), image=b"", box=np.array([0, 0, 50, 50]), joints_3d=j)
+        for i, j in enumerate(joints)
+    ]
+    fits = fit(records, body, SHARP)
+    assert np.allclose(fits.pose_aa, in_space.pose_aa[:3], atol=0.01)
+
+
+def test_3d_joints_are_preferred_and_2d_joints_step_in(people, body) -> None:
+    labels = {name: values[:3].copy() for name, values in people.labels.items()}
+    labels["has_3d"][1] = False
+    labels["joints_3d"][2, 4:, 3] = 0
+    fits = fit(labels, body)
+    assert np.isfinite(fits.error_3d).tolist() == [True, False, False]
+    assert np.isfinite(fits.error_2d).tolist() == [False, True, True]
+    assert fits.accepted.all()
+
+
+def test_bad_input_is_turned_away_with_a_reason(people, body) -> None:
+    labels = people.only("2d", slice(8))
+    labels["has_2d"][0] = False
+    labels["joints_2d"][1, 5:, 2] = 0
+    labels["joints_2d"][2, :, :2] = 300.0
+    labels["scale"][3] = 0.0
+    labels["intrinsics"][4, 0, 0] = -1000.0
+    labels["joints_2d"][5, :, :2] = np.random.default_rng(0).uniform(0, 1000, (24, 2))
+    labels["joints_2d"][6, :, :2] = np.nan
+    fits = fit(labels, body)
+    assert fits.reason.tolist() == [
+        Reason.NO_JOINTS,
+        Reason.FEW_JOINTS,
+        Reason.NO_SPREAD,
+        Reason.BAD_BOX,
+        Reason.BAD_BOX,
+        Reason.ERROR_2D,
+        Reason.NO_JOINTS,
+        Reason.NONE,
+    ]
+    assert fits.accepted.tolist() == [False] * 7 + [True]
+    for array in (fits.pose_aa, fits.betas, fits.transl):
+        assert np.isfinite(array).all()
+
+
+def test_nobody_to_fit(people, body) -> None:
+    assert len(fit({name: values[:0] for name, values in people.labels.items()}, body)) == 0
+    assert len(fit([], body)) == 0
+
+
+def test_gate_refuses_large_3d_errors(people, body) -> None:
+    labels = people.only("3d", slice(3))
+    labels["joints_3d"][1, :, :3] += np.random.default_rng(0).normal(0, 0.15, (24, 3))
+    fits = fit(labels, body)
+    assert fits.reason.tolist() == ["", Reason.ERROR_3D, ""]
+    assert fits.error_3d[1] > 0.05
+
+
+def test_extreme_shapes_become_the_mean_shape_refitted(people, body) -> None:
+    labels = people.only("3d", slice(4))
+    pelvis = labels["joints_3d"][1, 14, :3].copy()
+    labels["joints_3d"][1, :, :3] = pelvis + 1.5 * (labels["joints_3d"][1, :, :3] - pelvis)  # a giant
+    fits = fit(labels, body, SHARP)
+    assert (fits.betas[1] == 0).all()
+    assert fits.reason[1] == Reason.ERROR_3D
+    assert (np.abs(fits.betas) <= 3).all()
+    assert fits.accepted[[0, 2, 3]].all()
+    lenient = fit(labels, body, SHARP.model_copy(update={"max_beta": 50.0}))
+    assert np.abs(lenient.betas[1]).max() > 3
+    assert lenient.error_3d[1] < fits.error_3d[1]
+
+
+def test_a_body_without_smpl_joints_is_refused(people, body) -> None:
+    with pytest.raises(MetroError, match="24 joints"):
+        fit(people.labels, load_body("open_hand"))
+    with pytest.raises(MetroError, match="j24"):
+        fit(people.labels, replace(body, regressors={}))
+
+
+def test_wrong_labels_are_refused(people, body) -> None:
+    with pytest.raises(MetroError, match="lack has_3d"):
+        fit({name: values for name, values in people.labels.items() if name != "has_3d"}, body)
+    hands = {**people.labels, "joints_2d": people.labels["joints_2d"][:, :21]}
+    with pytest.raises(MetroError, match="24 joints of J24"):
+        fit(hands, body)
