@@ -157,7 +157,7 @@ def skeleton(
         Width of a bone in pixels; none: it follows the image's size.
     """
     points = np.asarray(points_N2, np.float64)
-    shown: NDArray[np.bool_] = np.isfinite(points).all(1)
+    shown = np.asarray(np.isfinite(points).all(1))
     if confidence is not None:
         shown &= np.asarray(confidence) > 0
     names, canvas = names_of(joint_set), image.copy()
