@@ -145,7 +145,7 @@ class LearnedUpsampling(ExactLinear):
         super().__init__(up.shape[1], up.shape[0])
 
     def forward(self, coarse_BV3: Tensor) -> Tensor:
-        return super().forward(coarse_BV3.mT).mT
+        return super().forward(coarse_BV3.mT.contiguous()).mT  # strided, one image takes twice the time
 
 
 class FixedUpsampling(nn.Module):
