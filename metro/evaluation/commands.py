@@ -53,8 +53,11 @@ def evaluate(
     device
         Where to run, e.g. `cuda`; none: a GPU if there is one.
     """
+    import sys
+
     import numpy as np
     import torch
+    from tqdm import tqdm
 
     from metro.body.model import BodyModel
     from metro.config import EvaluateConfig
@@ -78,9 +81,19 @@ def evaluate(
         baseline = mean_poses([dataset], body_model, origin="the benchmark's own labels")
     config = EvaluateConfig(batch_size=batch_size, bootstrap=bootstrap, overlays=cases)
     about = {"model": model, **bundle.meta["origin"]}
-    result = run(
-        bundle.model, dataset, body_model, protocol, config, baseline, device, benchmark=data.name, about=about
-    )
+    with tqdm(total=len(dataset), desc="evaluate", unit="img", disable=not sys.stderr.isatty()) as bar:
+        result = run(
+            bundle.model,
+            dataset,
+            body_model,
+            protocol,
+            config,
+            baseline,
+            device,
+            benchmark=data.name,
+            about=about,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
     result.write(out)
     write_figures(result, bundle.model, dataset, body_model, out, device)
     return f"{table(result.summary)}\nwritten to {out}"
