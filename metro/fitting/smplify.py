@@ -232,13 +232,20 @@ def _solve_image(objective: Objective, torso_K: Tensor, config: FitConfig) -> So
     solution = minimise(twice, state, config.iterations)
     best = solution.select(solution.cost_B.reshape(starts, count).argmin(0) * count + person)
     for _ in range(config.jump_rounds):
-        best = _jump(objective, best, config)
+        best, person = _jump(objective, best, person, config)
     return best
 
 
-def _jump(objective: Objective, best: Solution, config: FitConfig) -> Solution:
-    """Try every mirrored bone for every person, and keep the cheapest result where it is cheaper."""
-    state, person = mirrored_in_depth(objective, best.state)
+def _jump(objective: Objective, best: Solution, people: Tensor, config: FitConfig) -> tuple[Solution, Tensor]:
+    """Try every mirrored bone of some people, and keep the cheapest result where it is cheaper.
+
+    Returns
+    -------
+    best, people
+        The solutions, and for whom they changed: nobody else would gain from another round.
+    """
+    state, row = mirrored_in_depth(objective.select(people), best.state.select(people))
+    person = people[row]
     ends = []
     for part in torch.arange(len(person), device=person.device).split(config.batch_size):
         tried = objective.select(person[part])
@@ -246,19 +253,19 @@ def _jump(objective: Objective, best: Solution, config: FitConfig) -> Solution:
         near = minimise(loose, state.select(part), 4, relative=1e-2, absolute=0.1).state
         ends.append(minimise(tried, near, 6, relative=1e-3, absolute=0.01))
     if not ends:
-        return best
+        return best, people[:0]
     cost = torch.cat([end.cost_B for end in ends])
     lowest_B = torch.full_like(best.cost_B, torch.inf).scatter_reduce(0, person, cost, "amin")
     wins = (cost == lowest_B[person]) & (cost < best.cost_B[person] - _LEAST_GAIN)
     # Two bones may lead to the very same cost: the first counts.
     winners: dict[int, int] = {}
-    for row in wins.nonzero()[:, 0].tolist():
-        winners.setdefault(int(person[row]), row)
+    for number in wins.nonzero()[:, 0].tolist():
+        winners.setdefault(int(person[number]), number)
     if not winners:
-        return best
+        return best, people[:0]
     who, which = (torch.tensor(list(x), device=person.device) for x in (winners.keys(), winners.values()))
     state = concatenate([end.state for end in ends]).select(which)
-    return best.replaced(who, minimise(objective.select(who), state, config.iterations))
+    return best.replaced(who, minimise(objective.select(who), state, config.iterations)), who
 
 
 def _with_sound_shapes(objective: Objective, solution: Solution, config: FitConfig) -> Solution:

@@ -13,7 +13,7 @@ from metro.body.model import BodyModel
 from metro.body.rotation import rot_from_aa
 from metro.fitting.points import PosedPoints, right_jacobian
 
-BATCH = 5
+BATCH = 3
 
 
 @pytest.fixture
