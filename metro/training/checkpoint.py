@@ -90,6 +90,7 @@ def save_checkpoint(
         if dtype is not None:
             tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
         save_file(tensors, temporary / WEIGHTS)
+        (temporary / WEIGHTS).chmod(0o644)  # safetensors keeps its files to their owner
         if training_state is not None:
             torch.save(dict(training_state), temporary / TRAINING)
         meta = {
