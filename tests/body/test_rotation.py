@@ -22,14 +22,14 @@ ANGLES = st.one_of(
 
 
 @given(AXES, ANGLES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_matrix_equals_scipy(axis, angle):
     ours = rot_from_aa(torch.tensor(axis * angle))
     np.testing.assert_allclose(ours.numpy(), Rotation.from_rotvec(axis * angle).as_matrix(), atol=1e-13)
 
 
 @given(AXES, ANGLES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_round_trip_in_double(axis, angle):
     aa = axis * angle
     back = aa_from_rot(rot_from_aa(torch.tensor(aa))).numpy()
@@ -38,7 +38,7 @@ def test_round_trip_in_double(axis, angle):
 
 
 @given(AXES, ANGLES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_round_trip_of_the_matrix_in_single(axis, angle):
     rot = rot_from_aa(torch.tensor(axis * angle, dtype=torch.float32))
     again = rot_from_aa(aa_from_rot(rot))
@@ -47,7 +47,7 @@ def test_round_trip_of_the_matrix_in_single(axis, angle):
 
 
 @given(AXES, ANGLES.filter(lambda a: a < np.pi - 1e-3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_gradient_of_the_matrix(axis, angle):
     aa = torch.tensor(axis * angle, requires_grad=True)
     assert torch.autograd.gradcheck(rot_from_aa, (aa,), atol=1e-6)
