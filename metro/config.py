@@ -410,7 +410,8 @@ def _explain(error: Any) -> str:
         section = _section_at(error["loc"][:-1])
         known = set(section.model_fields) if section else set()
         return f"unknown key {where!r}{_nearest(str(error['loc'][-1]), known)}"
-    return f"{where or 'params'}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r:.80})"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (got {error['input']!r:.80})" if where else message
 
 
 def _section_at(loc: tuple[Any, ...]) -> type[Section] | None:
