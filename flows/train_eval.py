@@ -23,6 +23,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import UnfinishedRun
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.tasks import Task
@@ -127,12 +128,16 @@ def run_pipeline(
     group = Group()
     with killed_on_sigterm(group):
         try:
-            states = _run_all(dag, group, root, parallel or max(2, (os.cpu_count() or 1) // 4), stage_timeout_minutes)
+            ended = _run_all(dag, group, root, parallel or max(2, (os.cpu_count() or 1) // 4), stage_timeout_minutes)
         finally:
             group.kill()
-    outcomes = [state.result() for state in states.values() if state.is_completed()]
-    failed = {stage: state for stage, state in states.items() if state.is_failed() and not _not_started(state)}
-    publish(root, outcomes, {stage: state.message or "" for stage, state in failed.items()})
+    outcomes = [result for result in ended.values() if isinstance(result, Outcome)]
+    done = {outcome.stage for outcome in outcomes}
+    # What was never started, because something that it needs failed, is not to blame.
+    failed = {
+        stage: str(result) for stage, result in ended.items() if stage not in done and done.issuperset(dag[stage])
+    }
+    publish(root, outcomes, failed)
     if failed:
         names = ", ".join(failed)
         raise StageFailedError(f"{len(failed)} of {len(dag)} stages failed: {names}; mend and retry this run")
@@ -140,8 +145,8 @@ def run_pipeline(
 
 def _run_all(
     dag: dict[str, list[str]], group: Group, root: Path, parallel: int, timeout_minutes: float | None
-) -> dict[str, State[Any]]:
-    """Final state of every stage; each is started once all that it needs has ended."""
+) -> dict[str, object]:
+    """What came of every stage (an `Outcome` or what was raised); each is started once all that it needs has ended."""
     futures: dict[str, PrefectFuture[Outcome]] = {}
     ended: set[str] = set()
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -159,11 +164,14 @@ def _run_all(
             if stage not in futures and ended.issuperset(needs):
                 start(stage)
         ended.add(finished.get())
-    return {stage: future.state for stage, future in futures.items()}
+    return {stage: _came_of(future) for stage, future in futures.items()}
 
 
-def _not_started(state: State[Any]) -> bool:
-    return state.name == "NotReady"
+def _came_of(future: PrefectFuture[Outcome]) -> object:
+    try:
+        return future.result(raise_on_failure=False)
+    except UnfinishedRun as never_started:
+        return never_started
 
 
 def _failure(stage: str, done: Finished) -> StageFailedError:

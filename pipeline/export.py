@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from metro.config import Params
 from pipeline import stage, tracking
 from pipeline.paths import BODY, EXPORT, METRICS, MODEL, SAMPLING, TRAIN_RUN
 
 
+class Rows(nn.Module):
+    """Everything a network says as one tensor (B, 1 + J + V, 3): camera, joints, vertices."""
+
+    def __init__(self, deployed: nn.Module) -> None:
+        super().__init__()
+        self.deployed = deployed
+
+    def forward(self, image: Tensor) -> Tensor:
+        camera, joints, vertices = self.deployed(image)
+        return torch.cat([camera[:, None], joints, vertices], 1)
+
+
 def main(params: Params) -> None:
     """Write the bundle and what `params.export` asks for, each compared with the network."""
-    import torch
-
     from metro.body.bundle import read_npz
     from metro.export.bundle import bundle_of, write_bundle
     from metro.export.onnx import Deployed, write_onnx, write_program
@@ -35,7 +48,7 @@ def main(params: Params) -> None:
         size = bundle.model.config.image_size
         example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).numpy()
         files = sorted((folder / "bundle").iterdir())
-        address = run.model(Deployed(bundle.model).eval(), example, ranking(scores), files)
+        address = run.model(Rows(Deployed(bundle.model)).eval(), example, ranking(scores), files)
         run.log({f"export/{name}_difference": value for name, value in difference.items()})
         stage.write_json(folder / "run.json", {**run.pointer(), "model": address})
     for name, value in difference.items():

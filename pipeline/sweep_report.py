@@ -35,14 +35,17 @@ def main(params: Params) -> None:
     first = result.protocol.headline[0]
     with stage.publish(SWEEP_REPORT) as folder:
         entries = [row["metrics"][first] for row in rows]
+        about = {"benchmark": name, "metric": first, "label": entries[0]["label"], "unit": entries[0]["unit"]}
+        points = [{"ratio": row["ratio"], **entry} for row, entry in zip(rows, entries, strict=True)]
         picture = ratio_curve(
             [row["ratio"] for row in rows],
             [entry["value"] for entry in entries],
             [entry["ci95"] for entry in entries],
             folder / "ratios.png",
-            label=entries[0]["label"],
+            label=about["label"],
+            unit=about["unit"],
         )
-        stage.write_json(folder / "sweep.json", {"benchmark": name, "steps": params.sweep.steps, "rows": rows})
+        stage.write_json(folder / "sweep.json", {**about, "steps": params.sweep.steps, "points": points})
         with tracking.tracked("sweep", params, reopen=tracking.group_run(group(params))) as run:
             run.artifact(picture, "figures")
             stage.write_json(folder / "run.json", run.pointer())

@@ -71,7 +71,7 @@ class Run:
         Parameters
         ----------
         model
-            Maps float images (B,3,S,S) to a tensor or a tuple of tensors.
+            Maps float images (B,3,S,S) to one tensor, which is all that MLflow's generic models can give back.
         images
             Example batch, B ≥ 2: a batch of one would freeze the batch size.
         metric
@@ -148,13 +148,12 @@ class MlflowRun(Run):
         if len(images) < 2:
             raise ValueError("an example batch of one would freeze the batch size of the logged model")
         with torch.no_grad():
-            outputs = model(torch.from_numpy(images))
-        first = outputs[0] if isinstance(outputs, tuple) else outputs
+            output = model(torch.from_numpy(images))
         with _quiet("mlflow"):
             info = mlflow.pytorch.log_model(
                 model,
                 name="model",
-                signature=infer_signature(images, first.numpy()),
+                signature=infer_signature(images, output.numpy()),
                 input_example=images,
                 pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
                 serialization_format="pt2",

@@ -1,0 +1,129 @@
+"""The frame of the stages: outputs appear whole or not at all, and what goes wrong is one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from metro.config import Params
+from metro.errors import MetroError
+from pipeline import stage
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    (tmp_path / "params.yaml").write_text("preset: open\n")
+    return tmp_path
+
+
+def test_a_folder_is_published_whole_and_replaces_the_old_one() -> None:
+    target = Path("out/folder")
+    for content in ("old", "new"):
+        with stage.publish(target) as folder:
+            (folder / content).write_text(content)
+            assert not (target / content).exists()
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in target.parent.iterdir()] == ["folder"]
+
+
+def test_a_failed_publication_leaves_the_old_one() -> None:
+    target = Path("folder")
+    with stage.publish(target) as folder:
+        (folder / "old").touch()
+
+    def fail() -> None:
+        with stage.publish(target) as folder:
+            (folder / "new").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert not list(Path().glob(".*partial"))
+
+
+def test_work_is_taken_up_only_under_the_same_conditions() -> None:
+    code = Path("code")
+    code.mkdir()
+    (code / "a.py").write_text("1")
+    first = stage.work_folder("train", {"lr": 1}, [code])
+    assert stage.work_folder("train", {"lr": 1}, [code]) == first
+    assert stage.work_folder("train", {"lr": 2}, [code]) != first
+    (code / "a.py").write_text("2")
+    assert stage.work_folder("train", {"lr": 1}, [code]) != first
+
+
+def test_finished_work_takes_the_leftovers_of_its_own_stage_with_it() -> None:
+    other = stage.work_folder("fit-synth", {})
+    stale = stage.work_folder("fit", {"lr": 1})
+    work = stage.work_folder("fit", {"lr": 2})
+    (work / "result").touch()
+    stage.publish_work(work, Path("out/fits"))
+    assert Path("out/fits/result").exists()
+    assert other.exists()
+    assert not stale.exists()
+    assert not work.exists()
+
+
+def test_outputs_of_other_stages_are_named_when_missing_or_broken() -> None:
+    with pytest.raises(MetroError, match="dvc repro train"):
+        stage.read_json(Path("run.json"), "train")
+    Path("run.json").write_text("{")
+    with pytest.raises(MetroError, match="not valid JSON"):
+        stage.read_json(Path("run.json"), "train")
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (MetroError("what,\nwhere"), "here@x: what, where\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "big.h5"), "here@x: disk full while writing big.h5; "),
+    ],
+)
+def test_a_problem_is_one_line_and_status_2(
+    problem: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(params: Params, item: str) -> None:
+        raise problem
+
+    monkeypatch.setattr(sys, "argv", ["stage", "x"])
+    monkeypatch.setenv("DVC_STAGE", "here@x")
+    with pytest.raises(SystemExit) as caught:
+        stage.run(main)
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(said)
+    assert told.count("\n") == 1
+
+
+def test_a_missing_item_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["prepare.py"])
+    with pytest.raises(SystemExit):
+        stage.run(lambda params, item: None)
+    assert "takes 1 argument, got 0" in capsys.readouterr().err
+
+
+def test_sigterm_unwinds() -> None:
+    code = (
+        "import time\nfrom pipeline import stage\n"
+        "def main(params):\n"
+        "    try:\n        print('in', flush=True); time.sleep(60)\n"
+        "    finally:\n        print('out', flush=True)\n"
+        "stage.run(main)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in\n"
+    time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.stdout.readline() == "out\n"
+    assert process.wait(10) == 128 + signal.SIGTERM
