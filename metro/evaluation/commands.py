@@ -108,7 +108,7 @@ def attention(
     body: Path | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Draw what the joint queries attend to in the last layer, on average and for single images.
+    """Draw what the joint queries attend to, on average and for single images.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def attention(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     measured = measure_attention(bundle.model, ShardDataset(data), config, device)
     summary = write_attention(measured, _body_of(bundle, body), bundle.levels, out)
-    return {"written": str(out), **{k: v for k, v in summary.items() if k != "queries"}}
+    return {"written": str(out), **{k: summary[k] for k in ("images", "tokens", "layers")}}
 
 
 def protocols() -> str:

@@ -228,11 +228,14 @@ def _sweep(path: Path | None, charts: Path) -> dict[str, Any] | None:
 def _attention(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
-    names = ("joints", "parts", "mean", "examples")
-    return {
-        **_json(folder / "attention.json"),
-        "pictures": {n: _picture(folder / f"{n}.png") for n in names if (folder / f"{n}.png").is_file()},
-    }
+    summary = _json(folder / "attention.json")
+    shown = []
+    for key, prefix in (("last", ""), ("sharpest", "sharpest_")):
+        if key in summary:
+            names = {n: folder / f"{prefix}{n}.png" for n in ("joints", "parts", "mean", "examples")}
+            pictures = {n: _picture(path) for n, path in names.items() if path.is_file()}
+            shown.append({**summary[key], "kind": key, "pictures": pictures})
+    return {**summary, "shown": shown}
 
 
 def _dataset(data: DataSet) -> dict[str, Any]:

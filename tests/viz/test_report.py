@@ -64,9 +64,10 @@ def content(tmp_path: Path) -> Content:
         true=true,
         faces=np.array([[0, 1, 2], [0, 2, 3]], np.int32),
     )
-    query = {"joint": "Neck", "on_joints": 0.1, "effective_tokens": 9.0}
-    query |= {"top_joints": {"Neck": 2.0}, "top_parts": {"head": 3}}
-    facts = {"images": 4, "tokens": 445, "share_on_joints": 0.2, "share_on_joints_if_uniform": 0.03, "queries": [query]}
+    query = {"joint": "Neck", "on_joints": 0.1, "top_joints": {"Neck": 2.0}, "top_parts": {"head": 3}}
+    last = {"block": 1, "layer": 1, "share_on_joints": 0.2, "share_on_joints_if_uniform": 0.03, "queries": [query]}
+    layers = [{"block": 1, "layer": 1, "effective_tokens": 444.0}]
+    facts = {"images": 4, "tokens": 445, "layers": layers, "last": last}
     (attention / "attention.json").write_text(json.dumps(facts))
     cv2.imwrite(str(attention / "mean.png"), PICTURE)
     manifest = {"count": 7, "skipped": 1, "licence": "CC0", "shards": [{"bytes": 1200}], "statistics": {"has_mesh": 5}}
@@ -126,6 +127,7 @@ def test_everything_is_in_one_file(content: Content, tmp_path: Path) -> None:
     assert "Open &lt;benchmark&gt;" in text
     assert not re.search(r"url\(|@import|<link", text)
     assert "Its interval lies below those of 0 %" in text
+    assert "spreads its attention almost evenly" in text
 
 
 def test_the_same_content_gives_the_same_bytes(content: Content, tmp_path: Path) -> None:
