@@ -162,8 +162,8 @@ def write_attention(attention: Attention, body: BodyData, levels: Sequence[Level
     """Write matrices (``attention.npz``), a summary (``attention.json``) and figures; returns the summary.
 
     Figures of the last layer: ``joints.png`` (joints to joints), ``parts.png`` (joints to body parts), ``mean.png``
-    (mean attention of each joint on the template), ``examples.png`` (single images). If another layer has more structure,
-    its figures are ``sharpest_joints.png`` and so on.
+    (mean attention of each joint on the template), ``examples.png`` (single images). If another layer has more
+    structure, its figures are ``sharpest_joints.png`` and so on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     last, sharpest = len(attention.layers) - 1, attention.sharpest
