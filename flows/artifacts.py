@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
@@ -38,13 +37,40 @@ def publish(root: Path, outcomes: Sequence[Outcome], failed: Mapping[str, str]) 
 
 
 def metrics_table(root: Path) -> str:
-    """Metrics of the workspace, and what changed since the last commit, as markdown."""
-    shown = _dvc(root, "metrics", "show", "--md")
-    changed = _dvc(root, "metrics", "diff", "--md")
-    parts = [f"## Metrics\n\n{shown}" if shown else "No metrics yet."]
-    if changed:
-        parts.append(f"## Changes since the last commit\n\n{changed}")
-    return "\n\n".join(parts)
+    """Metrics of the workspace as markdown, each beside what the last commit has."""
+    now = _flat(_dvc_json(root, "metrics", "show", "--json").get("", {}).get("data", {}))
+    changes = _dvc_json(root, "metrics", "diff", "--json")
+    diff = changes.get("diff", changes)
+    before = {
+        f"{Path(path).stem}: {name}": change.get("old")
+        for path, names in diff.items()
+        if isinstance(names, dict)
+        for name, change in names.items()
+        if isinstance(change, dict)
+    }
+    if not now:
+        return "No metrics yet."
+    rows = [f"| {name} | {value:.5g} | {_old(before.get(name))} |" for name, value in now.items()]
+    return "\n".join(["| metric | value | before, where it changed |", "| --- | ---: | ---: |", *rows])
+
+
+def _flat(files: Mapping[str, Any]) -> dict[str, float]:
+    flat: dict[str, float] = {}
+
+    def walk(path: str, name: str, tree: Any) -> None:
+        if isinstance(tree, dict):
+            for key, value in tree.items():
+                walk(path, f"{name}.{key}" if name else str(key), value)
+        elif isinstance(tree, int | float):
+            flat[f"{Path(path).stem}: {name}"] = float(tree)
+
+    for path, content in files.items():
+        walk(path, "", content.get("data", {}))
+    return flat
+
+
+def _old(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, int | float) else ""
 
 
 def picture_page(root: Path) -> str:
@@ -69,13 +95,7 @@ def run_links(root: Path) -> dict[str, str]:
     return {stage: url for stage, url in json.loads(done.stdout or "{}").items() if url and stage == "train"}
 
 
-def _dvc(root: Path, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "DVC_NO_ANALYTICS": "1"},
-    )
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _dvc_json(root: Path, *words: str) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else {}
+    return found if isinstance(found, dict) else {}

@@ -49,8 +49,8 @@ def main(params: Params) -> None:
         with tracking.tracked("sweep", params, reopen=tracking.group_run(group(params))) as run:
             run.artifact(picture, "figures")
             stage.write_json(folder / "run.json", run.pointer())
-    numbers = {str(row["ratio"]): {k: v for k, v in row.items() if k != "metrics"} for row in rows}
-    stage.write_json(METRICS / "sweep.json", numbers)
+    errors = {f"{row['ratio']:g}": {k: v for k, v in row.items() if k.endswith("_mm")} for row in rows}
+    stage.write_json(METRICS / "sweep.json", errors)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,9 @@ def main(params: Params) -> None:
         publish_checkpoint(result.checkpoint.folder, MODEL)
         stage.write_json(CURVES, result.curves)
         stage.write_json(TRAIN_RUN, run.pointer())
-        last = {key: value for record in result.curves for key, value in record.items() if not key.startswith("speed/")}
-        stage.write_metrics("train", in_millimetres(last) | {"step": result.checkpoint.step})
+        last = {key: value for record in result.curves for key, value in in_millimetres(record).items()}
+        shown = {key: value for key, value in last.items() if key.startswith(("loss/", "validation/"))}
+        stage.write_metrics("train", {"step": result.checkpoint.step, **shown})
     stage.forget_work(work)
 
 
