@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from metro.data.shards import ShardDataset
 from metro.evaluation.evaluate import Result
 from metro.evaluation.measure import ground_truth
 from metro.evaluation.protocols import METRICS, SCALE
-from metro.model.metro import Metro
+from metro.model.metro import MESH_JOINTS, Metro
 from metro.viz import overlay, plots
+from metro.viz.raster import render_mesh
 
 TILE = 208
 """Side of a tile of the case sheets, pixels."""
@@ -38,30 +40,28 @@ def write_figures(
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_charts(result, folder)
-    kinds = [(kind, index) for kind, indices in result.cases.items() for index in indices]
-    cases = _predict(model, dataset, body, result, [index for _, index in kinds], device)
-    faces = body.faces.cpu().numpy()
-    main = result.protocol.headline[0]
-    for kind in result.cases:
+    faces, main = body.faces.cpu().numpy(), result.protocol.headline[0]
+    first: dict[str, tuple[int, _Case]] = {}
+    for kind, entries in result.summary["cases"].items():
         tiles, labels = [], []
-        for row, case in enumerate(result.summary["cases"][kind]):
-            picks = [k for k, (name, index) in enumerate(kinds) if name == kind and index == case["index"]]
-            tiles += _tiles(*(part[picks[0]] for part in cases), faces=faces)
-            labels += [f"{kind} {row + 1}: {METRICS[main].label} {case[main]:.0f} mm", "ground truth", "prediction"]
+        for number, entry in enumerate(entries, 1):
+            case = _predict(model, dataset, body, result, entry["index"], device)
+            first.setdefault(kind, (entry["index"], case))
+            tiles += _tiles(case, faces)
+            labels += [f"{kind} {number}: {METRICS[main].label} {entry[main]:.0f} mm", "ground truth", "prediction"]
             labels += ["truth, from the side", "prediction, from the side"]
         if tiles:
             overlay.save_image(overlay.grid(tiles, 5, labels=labels), folder / f"{kind}.png")
-    first = [next(k for k, (name, _) in enumerate(kinds) if name == kind) for kind, ids in result.cases.items() if ids]
-    images, predicted, true, _, _ = (part[first] for part in cases)
-    np.savez_compressed(
-        folder / "cases.npz",
-        kind=np.array([kinds[k][0] for k in first]),
-        index=np.array([kinds[k][1] for k in first]),
-        image=images,
-        predicted=predicted.astype(np.float32),
-        true=true.astype(np.float32),
-        faces=faces.astype(np.int32),
-    )
+    if first:
+        np.savez_compressed(
+            folder / "cases.npz",
+            kind=np.array(list(first)),
+            index=np.array([index for index, _ in first.values()]),
+            image=np.stack([case.image for _, case in first.values()]),
+            predicted=np.stack([case.predicted for _, case in first.values()]).astype(np.float32),
+            true=np.stack([case.true for _, case in first.values()]).astype(np.float32),
+            faces=faces.astype(np.int32),
+        )
 
 
 def write_charts(result: Result, folder: Path) -> None:
@@ -94,32 +94,57 @@ def write_charts(result: Result, folder: Path) -> None:
     )
 
 
+class _Case(NamedTuple):
+    """One sample, drawn. Meshes are root-relative; the true one is nan where there is none."""
+
+    image: np.ndarray
+    predicted: np.ndarray
+    true: np.ndarray
+    camera: np.ndarray
+    offset: np.ndarray
+    """(3,) that places the true mesh before the camera `intrinsics` of the crop."""
+    intrinsics: np.ndarray
+
+
 @torch.inference_mode()
 def _predict(
-    model: Metro,
-    dataset: ShardDataset,
-    body: BodyModel,
-    result: Result,
-    indices: list[int],
-    device: torch.device | str,
-) -> tuple[np.ndarray, ...]:
-    """Crops, predicted and true meshes, predicted and true cameras of some samples; nan where there is no truth."""
+    model: Metro, dataset: ShardDataset, body: BodyModel, result: Result, index: int, device: torch.device | str
+) -> _Case:
     model, body = model.to(device).eval(), body.to(device)
     single = TrainConfig(batch_size=1, workers=0)
-    parts: list[tuple[np.ndarray, ...]] = []
-    for index in indices:
-        # Of as many slices as there are records, slice k is record k.
-        slice_k = make_loader([dataset], model.config, single, training=False, rank=index, world_size=len(dataset))
-        batch = next(iter(slice_k))
-        batch = {k: v.to(device) for k, v in batch.items()}
-        output = model(normalise(batch["image"], batch["colour"]))
-        truth = ground_truth(batch, body, result.protocol)
-        regressor = "hand21" if result.protocol.joint_set == "HAND21" else "j24"
-        true_joints = body.regress(regressor, truth.vertices_BV3.nan_to_num())
-        true_camera = fit_camera(true_joints, batch["joints_2d"])
-        tensors = (batch["image"], output.vertices[-1], truth.vertices_BV3, output.camera, true_camera)
-        parts.append(tuple(t.cpu().numpy() for t in tensors))
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    # Of as many slices as there are records, slice k is record k.
+    loader = make_loader([dataset], model.config, single, training=False, rank=index, world_size=len(dataset))
+    batch = {k: v.to(device) for k, v in next(iter(loader)).items()}
+    output = model(normalise(batch["image"], batch["colour"]))
+    truth = ground_truth(batch, body, result.protocol).vertices_BV3
+    offset, intrinsics = _true_view(truth.nan_to_num(), batch, dataset, index, body, result)
+    image, predicted, true, camera = (
+        t[0].cpu().numpy() for t in (batch["image"], output.vertices[-1], truth, output.camera)
+    )
+    return _Case(image, predicted, true, camera, offset, intrinsics)
+
+
+def _true_view(
+    vertices_BV3: torch.Tensor,
+    batch: dict[str, torch.Tensor],
+    dataset: ShardDataset,
+    index: int,
+    body: BodyModel,
+    result: Result,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the true mesh stands before the camera, by the record's own camera or by the best weak-perspective one."""
+    transl, intrinsics = (dataset.labels[k][index].astype(np.float64) for k in ("transl", "intrinsics"))
+    affine = np.vstack((batch["affine"][0].cpu().numpy().astype(np.float64), [0, 0, 1]))
+    if np.isfinite(transl).all() and np.isfinite(intrinsics).all():
+        posed = body(batch["pose_aa"], batch["betas"]).vertices
+        root = body.regress(MESH_JOINTS[result.protocol.joint_set], posed)[0, 0].cpu().numpy()
+        return root + transl, affine @ intrinsics
+    regressor = "hand21" if result.protocol.joint_set == "HAND21" else "j24"
+    camera = fit_camera(body.regress(regressor, vertices_BV3), batch["joints_2d"])[0].cpu().numpy()
+    size = batch["image"].shape[1]
+    focal = overlay.FOCAL * size / 224
+    middle = (size - 1) / 2
+    return overlay.perspective_translation(camera, size), np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1]])
 
 
 def fit_camera(joints_BJ3: torch.Tensor, joints_2d: torch.Tensor) -> torch.Tensor:
@@ -134,25 +159,19 @@ def fit_camera(joints_BJ3: torch.Tensor, joints_2d: torch.Tensor) -> torch.Tenso
     return torch.cat((scale[:, None], shift), 1)
 
 
-def _tiles(
-    image: np.ndarray,
-    predicted: np.ndarray,
-    true: np.ndarray,
-    camera: np.ndarray,
-    true_camera: np.ndarray,
-    *,
-    faces: np.ndarray,
-) -> list[overlay.Image]:
-    picture = overlay.resize(image, TILE)
+def _tiles(case: _Case, faces: np.ndarray) -> list[overlay.Image]:
+    picture = overlay.resize(case.image, TILE)
     blank = np.full_like(picture, 244)
-    radius = 1.05 * float(np.abs(predicted - predicted.mean(0)).max())
-    known = bool(np.isfinite(true).all())
-    if known:
-        radius = max(radius, 1.05 * float(np.abs(true - true.mean(0)).max()))
-    ours = overlay.mesh_overlay(picture, predicted, faces, camera)
-    side = overlay.view(predicted, faces, TILE, yaw_deg=90, radius=radius)
-    if not known:
+    meshes = [case.predicted, case.true] if np.isfinite(case.true).all() else [case.predicted]
+    radius = max(1.05 * float(np.abs(mesh - (mesh.min(0) + mesh.max(0)) / 2).max()) for mesh in meshes)
+    ours = overlay.mesh_overlay(picture, case.predicted, faces, case.camera)
+    side = overlay.view(case.predicted, faces, TILE, yaw_deg=90, radius=radius)
+    if len(meshes) == 1:
         return [picture, blank, ours, blank, side]
-    theirs = overlay.mesh_overlay(picture, true, faces, true_camera, colour=overlay.TRUE)
-    other = overlay.view(true, faces, TILE, yaw_deg=90, radius=radius, colour=overlay.TRUE)
-    return [picture, theirs, ours, other, side]
+    zoom = TILE / case.image.shape[1]
+    intrinsics = case.intrinsics.copy()
+    intrinsics[:2, 2] += 0.5  # the rasteriser puts pixel centres at one half
+    intrinsics[:2] *= zoom
+    drawn = render_mesh(case.true + case.offset, faces, intrinsics, (TILE, TILE), overlay.TRUE, picture)
+    other = overlay.view(case.true, faces, TILE, yaw_deg=90, radius=radius, colour=overlay.TRUE)
+    return [picture, overlay.blend(picture, drawn, 0.9), ours, other, side]

@@ -37,3 +37,25 @@ def test_true_camera_is_recovered(world: World) -> None:
     seen = torch.cat((uv, torch.ones(2, 24, 1)), -1)
     seen[0, 3] = torch.tensor([9.0, 9.0, 0.0])  # an unseen joint must not matter
     assert torch.allclose(fit_camera(joints, seen).float(), cameras, atol=1e-5)
+
+
+def test_the_true_mesh_is_drawn_where_it_was_photographed(world: World) -> None:
+    from metro.data import crop
+    from metro.evaluation.figures import _predict
+
+    result = evaluate(world.model, world.dataset, world.body, "open", EvaluateConfig(bootstrap=5, overlays=1))
+    case = _predict(world.model, world.dataset, world.body, result, 4, "cpu")
+    labels = world.dataset.labels
+    # Sample 4 in frame pixels, then in the pixels of its 64 px crop.
+    to_crop = crop.crop_affine(labels["center"][4:5], 200 * labels["scale"][4:5], 64)[0]
+    expected = crop.apply(to_crop, labels["joints_2d"][4, :, :2].astype(np.float64))
+    joints = world.data.regressors["j24"] @ case.true.astype(np.float64) + case.offset
+    pixels = joints @ case.intrinsics.T
+    assert np.abs(pixels[:, :2] / pixels[:, 2:] - expected).max() < 0.01
+
+
+def test_no_cases(world: World, tmp_path: Path) -> None:
+    result = evaluate(world.model, world.dataset, world.body, "open", EvaluateConfig(bootstrap=5, overlays=0))
+    write_figures(result, world.model, world.dataset, world.body, tmp_path)
+    assert not (tmp_path / "best.png").exists()
+    assert (tmp_path / "pck.png").exists()
