@@ -84,6 +84,7 @@ def _start(group: Group, asked: threading.Event) -> list[Service]:
     logs = root / ".metro" / "logs"
     mlflow_url = f"http://{HOST}:{mlflow_port}"
     env = {
+        "PWD": str(root),  # the deployment's working directory
         "PREFECT_API_URL": f"http://{HOST}:{prefect_port}/api",
         # Not `--port`: the page would go on asking port 4200.
         "PREFECT_SERVER_API_HOST": HOST,
