@@ -93,7 +93,7 @@ def run_stage(stage: str, group: Group, root: Path, timeout_minutes: float | Non
         timeout=None if timeout_minutes is None else 60 * timeout_minutes,
     )
     if done.status != 0:
-        raise _failure(stage, done)
+        raise _failure(stage, done, group)
     return Outcome(stage, _result(done), round(done.seconds, 1))
 
 
@@ -174,9 +174,10 @@ def _came_of(future: PrefectFuture[Outcome]) -> object:
         return never_started
 
 
-def _failure(stage: str, done: Finished) -> StageFailedError:
+def _failure(stage: str, done: Finished, group: Group) -> StageFailedError:
     tail = "\n".join(done.tail)
-    kind = StageInterruptedError if done.status < 0 or _HEALS.search(tail) else StageFailedError
+    interrupted = (done.status < 0 or _HEALS.search(tail)) and not group.stopped
+    kind = StageInterruptedError if interrupted else StageFailedError
     return kind(f"{stage} failed. Its last lines:\n{tail}")
 
 
