@@ -34,7 +34,10 @@ def test_evaluate(model: Path, people: Path, tmp_path: Path) -> None:
     assert {"metrics.json", "result.json", "samples.npz", "cases.npz", "worst.png", "pck.png"} <= written
 
 
-def test_evaluate_says_whose_labels_made_the_baselines(model: Path, people: Path, tmp_path: Path) -> None:
+def test_evaluate_says_whose_labels_made_the_baselines(
+    model: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metro.evaluation.figures.write_figures", lambda *args: None)  # drawn in the test above
     text = commands.evaluate(people, str(model), out=tmp_path, bootstrap=5, cases=1, limit=5, device="cpu")
     assert "mean poses of the benchmark's own labels" in text
     assert json.loads((tmp_path / "result.json").read_text())["samples"] == 5
