@@ -124,25 +124,22 @@ class Group:
 
 @contextmanager
 def killed_on_sigterm(group: Group) -> Iterator[None]:
-    """End the group when this process is asked to end, then do what would have been done anyway.
+    """End the group when this process is asked to end, then end this process.
 
-    Prefect ends the process of a cancelled run but not what that process started. Outside the main thread, where
+    Prefect ends the process of a cancelled run but not what that process started. Its own handler is left out: it would
+    call the run crashed before the worker, which knows better, can call it cancelled. Outside the main thread, where
     signals cannot be caught, it does nothing.
     """
-    try:
-        previous = signal.getsignal(signal.SIGTERM)
 
-        def stop(signum: int, frame: FrameType | None) -> None:
-            group.kill()
-            if callable(previous):
-                previous(signum, frame)
-            else:
-                raise SystemExit(128 + signum)
+    def stop(signum: int, frame: FrameType | None) -> None:
+        group.kill()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-        signal.signal(signal.SIGTERM, stop)
-    except ValueError:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

@@ -1,0 +1,81 @@
+"""The whole pipeline on the debug preset, in a clone: made once, not made again, continued after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    dropped = ("DVC_ROOT", "MLFLOW_TRACKING_URI", "METRO_TRACKING")
+    return {**{k: v for k, v in os.environ.items() if k not in dropped}, "PATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def repro(folder: Path, *words: str) -> list[str]:
+    """Names of the stages that `dvc repro` ran."""
+    command = [sys.executable, "-m", "dvc", "repro", *words]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clone") / "metro"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "metro.cli", "preset", "apply", "debug"], cwd=folder, env=environment(), check=True
+    )
+    return folder
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    text = (folder / "params.yaml").read_text()
+    assert old in text
+    (folder / "params.yaml").write_text(text.replace(old, new))
+
+
+def test_a_killed_training_goes_on_in_its_own_run(project: Path) -> None:
+    repro(project, "catalogue", "sampling")
+    edit(project, "  steps: 6 ", "  steps: 400 ")
+    command = [sys.executable, "-m", "dvc", "repro", "-s", "train"]
+    running = subprocess.Popen(command, cwd=project, env=environment(), start_new_session=True)
+    work = project / ".metro" / "work"
+    deadline = time.monotonic() + 900
+    while not list(work.glob("train-*/step-*/checkpoint.json")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    (told,) = work.glob("train-*/run.json")
+    run_id = json.loads(told.read_text())["run_id"]
+    assert not (project / "models/train/best").exists()
+    assert repro(project, "-s", "train") == ["train"]
+    assert json.loads((project / "models/train/run.json").read_text())["run_id"] == run_id
+    steps = [record["step"] for record in json.loads((project / "models/train/curves.json").read_text())]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 400
+    assert not list(work.glob("train-*"))
+
+
+def test_everything_is_made_once(project: Path) -> None:
+    assert "report" in repro(project)
+    assert (project / "reports/report/index.html").stat().st_size > 100_000
+    assert repro(project) == []
+
+
+def test_a_dropped_sweep_value_leaves_the_report(project: Path) -> None:
+    edit(project, "ratios: [0.0, 0.3]", "ratios: [0.3]")
+    assert set(repro(project)) == {"sweep-report", "report"}
+    assert list(json.loads((project / "reports/metrics/sweep.json").read_text())) == ["0.3"]
