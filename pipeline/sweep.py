@@ -9,11 +9,13 @@ from metro.config import Params
 from metro.errors import MetroError
 from pipeline import stage, tracking
 from pipeline.paths import BODY, SAMPLING, TRAIN_SETS, sweep
-from pipeline.train import CODE, publish_checkpoint, train_to
+from pipeline.train import CODE, train_to
 
 
 def main(params: Params, ratio: str) -> None:
     """Train with the joints and vertices masked up to `ratio`."""
+    from metro.training.checkpoint import copy_weights
+
     varied = at_ratio(params, float(ratio))
     settings = stage.section(varied, "body", "sampling", "model", "train")
     work = stage.work_folder(f"sweep-{ratio}", settings, [TRAIN_SETS, BODY, SAMPLING, *CODE])
@@ -30,7 +32,7 @@ def main(params: Params, ratio: str) -> None:
         stage.write_json(work / "run.json", run.pointer())
         result = train_to(work, varied, run)
         with stage.publish(sweep(ratio)) as folder:
-            publish_checkpoint(result.checkpoint.folder, folder / "model")
+            copy_weights(result.checkpoint.folder, folder / "model")
             stage.write_json(folder / "run.json", run.pointer())
     stage.forget_work(work)
 

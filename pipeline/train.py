@@ -34,6 +34,8 @@ CODE = tuple(Path(f"metro/{part}") for part in ("body", "mesh", "data", "model",
 
 def main(params: Params) -> None:
     """Train, and keep the best (or last) checkpoint and the curves."""
+    from metro.training.checkpoint import copy_weights
+
     _one_process_per_gpu()
     work = stage.work_folder(
         "train", stage.section(params, "body", "sampling", "model", "train"), [TRAIN_SETS, BODY, SAMPLING, *CODE]
@@ -45,7 +47,7 @@ def main(params: Params) -> None:
     with tracking.tracked("train", params, [TRAIN_SETS, BODY, SAMPLING], reopen=resumed) as run:
         stage.write_json(work / "run.json", run.pointer())
         result = train_to(work, params, run)
-        publish_checkpoint(result.checkpoint.folder, MODEL)
+        copy_weights(result.checkpoint.folder, MODEL)
         stage.write_json(CURVES, result.curves)
         stage.write_json(TRAIN_RUN, run.pointer())
         last = {key: value for record in result.curves for key, value in in_millimetres(record).items()}
@@ -132,21 +134,6 @@ def in_millimetres(record: Mapping[str, float]) -> dict[str, float]:
         f"{key}_mm" if key.startswith("validation/") else key: 1000 * value if key.startswith("validation/") else value
         for key, value in record.items()
     }
-
-
-def publish_checkpoint(source: Path, target: Path) -> None:
-    """Copy a checkpoint without what only a resume needs."""
-    from metro.training.checkpoint import load_checkpoint, save_checkpoint
-
-    found = load_checkpoint(source)
-    save_checkpoint(
-        target,
-        found.weights(),
-        params=found.params,
-        step=found.step,
-        metrics=found.metrics,
-        body_digest=found.body_digest,
-    )
 
 
 def _one_process_per_gpu() -> None:

@@ -117,6 +117,20 @@ def save_checkpoint(
     return folder
 
 
+def copy_weights(source: Path | str, target: Path, dtype: torch.dtype | None = None) -> Path:
+    """Copy a checkpoint without what only a resume needs; `dtype` may store floats in half the space."""
+    found = load_checkpoint(source)
+    return save_checkpoint(
+        target,
+        found.weights(),
+        params=found.params,
+        step=found.step,
+        metrics=found.metrics,
+        body_digest=found.body_digest,
+        dtype=dtype,
+    )
+
+
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Open a checkpoint folder. `open` names the one that ships with the project.
 

@@ -113,16 +113,7 @@ def release(checkpoint: Path, out: Path) -> str:
     """
     import torch
 
-    from metro.training.checkpoint import load_checkpoint, save_checkpoint
+    from metro.training.checkpoint import copy_weights
 
-    found = load_checkpoint(checkpoint)
-    save_checkpoint(
-        out,
-        found.weights(),
-        params=found.params,
-        step=found.step,
-        metrics=found.metrics,
-        body_digest=found.body_digest,
-        dtype=torch.float16,
-    )
+    copy_weights(checkpoint, out, dtype=torch.float16)
     return f"{out}: {sum(p.stat().st_size for p in out.iterdir()) / 2**20:.1f} MiB"
