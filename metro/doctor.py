@@ -118,6 +118,8 @@ def _preset(name: str) -> Finding:
 
 def _missing(params: Params) -> Iterator[str]:
     """What the parameters name and this machine lacks."""
+    from metro.model.backbones import packaged_weights
+
     if params.body.kind not in ("open", "open_hand"):
         path = params.body.path
         if path is None or not path.is_file():
@@ -125,6 +127,14 @@ def _missing(params: Params) -> Iterator[str]:
     roots = sorted({(d.source, str(d.root)) for d in params.datasets.values() if d.root and not d.root.is_dir()})
     for source, root in roots:
         yield f"the {source} dataset ({root})"
+    weights = params.model.backbone_weights
+    if weights == "packaged":
+        try:
+            packaged_weights(params.model.backbone)
+        except MetroError as err:
+            yield str(err)
+    elif weights not in ("none", "imagenet") and not Path(weights).is_file():
+        yield f"backbone weights ({weights})"
     if params.train.init not in ("none", "open") and not Path(params.train.init).exists():
         yield f"start weights ({params.train.init})"
     if params.train.init == "open":

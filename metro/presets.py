@@ -137,7 +137,7 @@ def _section(section: Section, indent: int) -> Iterator[str]:
         rows = _yaml({key: plain})
         comment = " ".join((field.description or "").split())
         if len(rows) == 1 and len(pad) + max(34, len(rows[0])) + len(comment) < 120:
-            yield f"{pad}{rows[0]:<34}# {comment}"
+            yield f"{pad}{rows[0]:<33} # {comment}"
         else:
             yield from textwrap.wrap(comment, 120, initial_indent=f"{pad}# ", subsequent_indent=f"{pad}# ")
             yield from (pad + row for row in rows)

@@ -9,7 +9,7 @@ from metro.config import Params
 from metro.errors import MetroError
 from pipeline import stage, tracking
 from pipeline.paths import BODY, SAMPLING, TRAIN_SETS, sweep
-from pipeline.train import CODE, train_to
+from pipeline.train import CODE, is_helper, train_to
 
 
 def main(params: Params, ratio: str) -> None:
@@ -19,6 +19,9 @@ def main(params: Params, ratio: str) -> None:
     varied = at_ratio(params, float(ratio))
     settings = stage.section(varied, "body", "sampling", "model", "train")
     work = stage.work_folder(f"sweep-{ratio}", settings, [TRAIN_SETS, BODY, SAMPLING, *CODE])
+    if is_helper():
+        train_to(work, varied, tracking.Run())
+        return
     resumed = json.loads((work / "run.json").read_text())["run_id"] if (work / "run.json").is_file() else None
     with tracking.tracked(
         "sweep",

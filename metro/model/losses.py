@@ -8,9 +8,10 @@ Shape suffixes: B sample, J joint, V vertex of the level at hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from metro.body.model import BodyModel
 from metro.config import LossConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, compose_indices
+from metro.mesh.topology import edges as mesh_edges
 from metro.model.metro import MetroOutput
 from metro.model.template import ROOT_JOINTS
 
@@ -41,6 +43,8 @@ class Target:
     """Mesh levels, coarse to full, each (B, V, 3), relative to the mesh's own pelvis (wrist)."""
     has_mesh: Tensor
     """(B,) bool."""
+    edges: Tensor
+    """(E, 2) edges of the coarsest mesh, vertex numbers."""
     root: tuple[int, ...]
     """Joints whose mean is the root of the 3D joint terms: both hips, or the wrist."""
 
@@ -93,6 +97,7 @@ def make_target(batch: Mapping[str, Tensor], body: BodyModel, levels: Sequence[L
         confidence_2d=confidence_2d,
         vertices=(*reversed(coarser), full_BV3),
         has_mesh=has_mesh,
+        edges=torch.from_numpy(mesh_edges(levels[-1].faces).astype(np.int64)).to(has_mesh.device),
         root=tuple(names.index(name) for name in ROOT_JOINTS[config.joint_set]),
     )
 
@@ -102,14 +107,20 @@ def project(points_BN3: Tensor, camera_B3: Tensor) -> Tensor:
     return camera_B3[:, None, :1] * (points_BN3[..., :2] + camera_B3[:, None, 1:])
 
 
-def metro_loss(output: MetroOutput, target: Target, config: LossConfig) -> dict[str, Tensor]:
+def metro_loss(
+    output: MetroOutput, target: Target, config: LossConfig, over_processes: Callable[[Tensor], Tensor] = lambda n: n
+) -> dict[str, Tensor]:
     """Loss terms, unweighted, and their weighted sum `total`.
 
     `joints_3d`, `mesh_joints_3d` (token joints; joints regressed from the mesh): squared distance per coordinate after
     centring each side at its own root, times confidence; mean over the samples that have 3D joints, where joints
     without confidence count. `vertices`: L1 over the samples that have a mesh, summed over levels with
-    `level_weights`; the prediction is not centred, so it must be root-relative itself. `joints_2d`, `mesh_joints_2d`:
+    `level_weights`; the prediction is not centred, so it must be root-relative itself. `edges` (where it has a weight):
+    difference of edge lengths of the coarsest mesh, over the samples that have a mesh. `joints_2d`, `mesh_joints_2d`:
     squared distance per coordinate times confidence, mean over the whole batch.
+
+    `over_processes` averages a count over data-parallel processes, so that the mean of their gradients is the gradient
+    of the whole batch, however its labels are spread.
 
     Raises
     ------
@@ -124,25 +135,33 @@ def metro_loss(output: MetroOutput, target: Target, config: LossConfig) -> dict[
             f"loss.level_weights: level {wanted[-1]} (coarse is 0) has a weight, but {len(output.vertices)} of "
             f"{len(target.vertices)} levels were predicted"
         )
+    with_3d, with_mesh = (over_processes(has.sum().float()) for has in (target.has_3d, target.has_mesh))
+    everyone = target.has_3d.new_ones((), dtype=torch.float32) * len(target.has_3d)
     terms = {}
     for name, joints_BJ3 in (("joints", output.joints), ("mesh_joints", output.mesh_joints)):
         residual_3d = _centred(joints_BJ3, target.root) - _centred(target.joints_3d, target.root)
         weight_3d = target.confidence_3d * target.has_3d[:, None]
-        terms[f"{name}_3d"] = _mean(_distance(residual_3d, config), weight_3d, target.has_3d)
+        terms[f"{name}_3d"] = _mean(_distance(residual_3d, config), weight_3d, with_3d)
         residual_2d = project(joints_BJ3, output.camera) - target.joints_2d
-        terms[f"{name}_2d"] = _mean(
-            _distance(residual_2d, config), target.confidence_2d, torch.ones_like(target.has_3d)
-        )
+        terms[f"{name}_2d"] = _mean(_distance(residual_2d, config), target.confidence_2d, everyone)
     vertices = output.vertices[0].new_zeros(())
     for level in wanted:
         distance = (output.vertices[level] - target.vertices[level]).abs()
         everywhere = target.has_mesh[:, None].expand(distance.shape[:2])
-        vertices = vertices + config.level_weights[level] * _mean(distance, everywhere, target.has_mesh)
+        vertices = vertices + config.level_weights[level] * _mean(distance, everywhere, with_mesh)
     terms["vertices"] = vertices
+    if config.edges:
+        if not len(target.edges):
+            raise MetroError("loss.edges: the mesh levels come without faces; set it to 0")
+        predicted, true = (_edge_lengths(side.vertices[0], target.edges) for side in (output, target))
+        error = (predicted - true).abs()
+        everywhere = target.has_mesh[:, None].expand(error.shape)
+        terms["edges"] = _mean(error[..., None], everywhere, with_mesh)
     terms["total"] = (
         config.joints_3d * (terms["joints_3d"] + terms["mesh_joints_3d"])
         + config.vertices * terms["vertices"]
         + config.joints_2d * (terms["joints_2d"] + terms["mesh_joints_2d"])
+        + (config.edges * terms["edges"] if config.edges else 0.0)
     )
     return terms
 
@@ -151,11 +170,15 @@ def _centred(joints_BJ3: Tensor, root: tuple[int, ...]) -> Tensor:
     return joints_BJ3 - joints_BJ3[:, list(root)].mean(1, keepdim=True)
 
 
+def _edge_lengths(vertices_BV3: Tensor, edges_E2: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(vertices_BV3[:, edges_E2[:, 0]] - vertices_BV3[:, edges_E2[:, 1]], dim=-1)
+
+
 def _distance(residual: Tensor, config: LossConfig) -> Tensor:
     return residual.abs() if config.joint_loss == "l1" else residual.square()
 
 
-def _mean(distance_BNC: Tensor, weight_BN: Tensor, selected_B: Tensor) -> Tensor:
-    """Weighted sum over the number of entries of the selected samples, or zero when there are none."""
-    entries = selected_B.sum().clamp(min=1) * distance_BNC[0].numel()
+def _mean(distance_BNC: Tensor, weight_BN: Tensor, samples: Tensor) -> Tensor:
+    """Weighted sum over the number of entries of so many samples, or zero when there are none."""
+    entries = torch.where(samples > 0, samples, 1.0) * distance_BNC[0].numel()
     return (distance_BNC.sum(-1) * weight_BN).sum() / entries

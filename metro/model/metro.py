@@ -310,14 +310,22 @@ class Metro(nn.Module):
 
     @torch.no_grad()
     def _init_weights(self, levels: Sequence[Level]) -> None:
-        """N(0, 0.02) in the blocks, PyTorch's defaults elsewhere (official); `template` then edits the paths of xyz."""
+        """N(0, 0.02) in the blocks, PyTorch's defaults elsewhere (official).
+
+        `template` scales the layers inside of a block as if it were 1024 wide, the width that 0.02 belongs to (else
+        narrow blocks start with even attention), and edits the paths of xyz.
+        """
+        template = self.config.init == "template"
         for block in self.blocks:
             block.position_TD.normal_(0, 0.02)
             for module in block.modules():
                 if isinstance(module, nn.Linear):
                     module.weight.normal_(0, 0.02)
                     module.bias.zero_()
-        if self.config.init == "official":
+            for module in block.layers.modules():
+                if template and isinstance(module, nn.Linear):
+                    module.weight *= (1024 / block.position_TD.shape[1]) ** 0.5
+        if not template:
             return
         for block in self.blocks:
             block.skip.weight[:3] = torch.eye(3, block.skip.in_features)

@@ -104,6 +104,8 @@ def export_official(checkpoint: Path, out: Path) -> str:
 def release(checkpoint: Path, out: Path) -> str:
     """Write a checkpoint for others to start from: averaged weights only, in half precision.
 
+    A MODEL_CARD.md that stands there stays, to be brought up to date by hand.
+
     Parameters
     ----------
     checkpoint
@@ -115,5 +117,9 @@ def release(checkpoint: Path, out: Path) -> str:
 
     from metro.training.checkpoint import copy_weights
 
+    card = out / "MODEL_CARD.md"
+    text = card.read_text() if card.is_file() else None
     copy_weights(checkpoint, out, dtype=torch.float16)
+    if text is not None:
+        card.write_text(text)
     return f"{out}: {sum(p.stat().st_size for p in out.iterdir()) / 2**20:.1f} MiB"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import sys
 import time
@@ -91,8 +92,7 @@ def train(
         `work` holds another run, the loss or a gradient is not finite, or the disk is full.
     """
     config = params.train
-    fabric = Fabric(accelerator="auto", devices="auto" if _under_torchrun() else 1, precision=config.precision)
-    fabric.launch()
+    fabric = make_fabric(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -123,8 +123,13 @@ def train(
         vertex_tokens=levels[-1].up.shape[1],
     )
     full = any(config.loss.level_weights[1:])
+
+    def over_processes(count: Tensor) -> Tensor:
+        return cast("Tensor", fabric.all_reduce(count, reduce_op="mean"))
+
     meter = _Meter(config.batch_size)
-    bar = tqdm(total=config.steps, initial=start, desc="train", unit="step", disable=not sys.stderr.isatty())
+    quiet = not (fabric.is_global_zero and sys.stderr.isatty())
+    bar = tqdm(total=config.steps, initial=start, desc="train", unit="step", disable=quiet)
     for step, batch in zip(range(start, config.steps), loader, strict=False):
         meter.data_ready()
         torch.manual_seed(hash((config.seed, step, fabric.global_rank)) % 2**63)
@@ -138,7 +143,9 @@ def train(
             with fabric.no_backward_sync(network, enabled=i + 1 < len(parts)):
                 images = normalise(part["image"], part["colour"])
                 output = network(images, part["mask"], full=full)
-                losses = metro_loss(output, make_target(part, body_model, levels, params.model), config.loss)
+                losses = metro_loss(
+                    output, make_target(part, body_model, levels, params.model), config.loss, over_processes
+                )
                 fabric.backward(losses["total"] / len(parts))
             for name, value in losses.items():
                 terms[name] = terms.get(name, 0.0) + value.detach() / len(parts)
@@ -189,7 +196,23 @@ def train(
     bar.close()
     best = run.work / "best"
     chosen = best if validate else run.work / _step_name(config.steps)
-    return TrainResult(load_checkpoint(chosen), run.curves)
+    result = TrainResult(load_checkpoint(chosen), run.curves)
+    fabric.barrier()  # the caller may move what the other processes have just read
+    return result
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Lightning Fabric on the processes that torchrun started, else on all GPUs, else on `cpu_processes`.
+
+    Without torchrun, Fabric starts the other processes itself: each runs the same command from its beginning.
+    """
+    devices, nodes = torch.cuda.device_count() or config.cpu_processes, 1
+    if torch.distributed.is_torchelastic_launched():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    fabric = Fabric(devices=devices, num_nodes=nodes, precision=config.precision)
+    fabric.launch()
+    return fabric
 
 
 def build_optimizer(metro: Metro, config: TrainConfig, fused: bool = False) -> torch.optim.Optimizer:
@@ -361,7 +384,3 @@ def _split(batch: Mapping[str, Tensor], parts: int) -> list[dict[str, Tensor]]:
 
 def _step_name(step: int) -> str:
     return f"step-{step:08d}"
-
-
-def _under_torchrun() -> bool:
-    return torch.distributed.is_torchelastic_launched()

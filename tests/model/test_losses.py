@@ -37,6 +37,7 @@ def draw(seed: int, has_3d: list[bool], has_mesh: list[bool], joints: int = 14) 
         attention=None,
     )
     target = Target(
+        edges=torch.zeros(0, 2, dtype=torch.long),
         joints_3d=normal(batch, joints, 3),
         confidence_3d=torch.rand(batch, joints, generator=rng) * (torch.rand(batch, joints, generator=rng) < 0.7),
         has_3d=torch.tensor(has_3d),
@@ -133,6 +134,7 @@ def test_worked_example() -> None:
     confidence = torch.zeros(2, 14)
     confidence[0, 5] = 0.5
     target = Target(
+        edges=torch.zeros(0, 2, dtype=torch.long),
         joints_3d=zeros + 3.0,  # another origin: each side is centred at its own root
         confidence_3d=confidence,
         has_3d=torch.tensor([True, False]),
@@ -151,6 +153,20 @@ def test_worked_example() -> None:
     assert terms["vertices"].item() == pytest.approx(0.33 * 0.1)
     total = 1000 * 0.02 / 42 + 100 * 0.033 + 100 * (0.5 * 1.96 + 0.5) / 56
     assert terms["total"].item() == pytest.approx(total)
+
+
+def test_edges_of_a_scaled_mesh() -> None:
+    """A triangle with sides 3, 4, 5 at twice its size: the lengths are off by 4 on average."""
+    triangle = torch.tensor([[[0.0, 0, 0], [3, 0, 0], [3, 4, 0]]])
+    output, target = draw(0, [True], [True])
+    output = output._replace(vertices=(2 * triangle + 1.0,))
+    target = replace(target, vertices=(triangle,), edges=torch.tensor([[0, 1], [1, 2], [0, 2]]))
+    config = LossConfig(edges=10.0, level_weights=(0.0,))
+    terms = metro_loss(output, target, config)
+    assert terms["edges"].item() == pytest.approx(4.0)
+    without = metro_loss(output, target, config.model_copy(update={"edges": 0.0}))
+    assert terms["total"].item() == pytest.approx(without["total"].item() + 40.0)
+    assert "edges" not in without
 
 
 def test_nothing_selected_is_a_zero_with_zero_gradient() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -33,12 +34,27 @@ def repro(folder: Path, *words: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clone") / "metro"
+    return clone(tmp_path_factory.mktemp("clone") / "metro")
+
+
+def clone(folder: Path) -> Path:
+    """A clone of this repository on the debug preset."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
     subprocess.run(
         [sys.executable, "-m", "metro.cli", "preset", "apply", "debug"], cwd=folder, env=environment(), check=True
     )
     return folder
+
+
+def contents(folder: Path) -> set[str]:
+    """Files that a user sees, the stores of DVC, MLflow and git left out."""
+    stores = (".git", ".dvc", "mlartifacts", "__pycache__")
+    found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return {str(p) for p in found if not any(part in stores or part.startswith("mlflow.db") for part in p.parts)}
+
+
+def metrics(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted((folder / "reports" / "metrics").glob("*.json"))}
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -79,3 +95,30 @@ def test_a_dropped_sweep_value_leaves_the_report(project: Path) -> None:
     edit(project, "ratios: [0.0, 0.3]", "ratios: [0.3]")
     assert set(repro(project)) == {"sweep-report", "report"}
     assert list(json.loads((project / "reports/metrics/sweep.json").read_text())) == ["0.3"]
+
+
+def test_ten_kills_change_nothing(tmp_path: Path) -> None:
+    """kill -9 for the whole process group at ten random moments of `dvc repro`, one run after another."""
+    calm, harried = clone(tmp_path / "calm"), clone(tmp_path / "harried")
+    began = time.monotonic()
+    repro(calm)
+    typical = (time.monotonic() - began) / 8
+    moments, command = random.Random(0), [sys.executable, "-m", "dvc", "repro"]
+    killed = 0
+    while killed < 10:
+        running = subprocess.Popen(
+            command, cwd=harried, env=environment(), start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            running.wait(timeout=moments.uniform(0.2, 2.0) * typical)
+            break  # it came to its end before the tenth kill
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+            killed += 1
+    repro(harried)
+    assert killed >= 5
+    assert metrics(harried) == metrics(calm)
+    assert contents(harried) == contents(calm)
+    assert repro(harried) == []

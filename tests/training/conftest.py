@@ -51,7 +51,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return Setting(small_params(), [ShardDataset([folder / "people.h5"])], body, levels)
 
 
-def write_people(path: Path, body: BodyData, count: int = 10) -> None:
+def write_people(path: Path, body: BodyData, count: int = 10, meshes: int = 10) -> None:
+    """Noise images of posed bodies; only the first `meshes` keep their mesh."""
     rng = np.random.default_rng(0)
     pose_aa = rng.normal(0, 0.2, (count, 72))
     pose_aa[:, 0] += np.pi
@@ -65,8 +66,8 @@ def write_people(path: Path, body: BodyData, count: int = 10) -> None:
             pixels = joints @ camera.T
             record = Record(
                 source="noise", frame=str(i), image=rng.integers(0, 256, (100, 100, 3), dtype=np.uint8),
-                box=np.array([0, 0, 100, 100]), intrinsics=camera, pose_aa=pose_aa[i], betas=betas[i],
-                transl=transl[i], mesh_origin="synthetic",
+                box=np.array([0, 0, 100, 100]), intrinsics=camera, transl=transl[i],
+                **({"pose_aa": pose_aa[i], "betas": betas[i], "mesh_origin": "synthetic"} if i < meshes else {}),
                 keypoints_2d=np.c_[pixels[:, :2] / pixels[:, 2:], np.ones(24)],
                 joints_3d=np.c_[joints, np.ones(24)],
             )  # fmt: skip

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from metro.config import Params
+from metro.data.shards import ShardDataset
 from metro.errors import MetroError
+from metro.mesh.sampling import save_sampling
 from metro.training.checkpoint import load_checkpoint
 from metro.training.engine import build_optimizer, train
-from tests.training.conftest import Setting, small_params
+from tests.training.conftest import Setting, small_params, write_people
 
 
 def losses(result) -> list[float]:
@@ -113,7 +116,7 @@ def test_weight_decay_spares_vectors_and_positions(setting: Setting):
     assert len(decayed["params"]) + len(spared["params"]) == len(names)
 
 
-KILLED_RUN = """
+RUN = """
 import sys
 from pathlib import Path
 import torch
@@ -128,14 +131,39 @@ train(load_params(params), [ShardDataset([Path(shard)])], load_body("open"), loa
 """
 
 
-def test_kill_9_then_the_same_command_gives_the_same_weights(setting: Setting, tmp_path: Path):
-    from metro.mesh.sampling import save_sampling
+def run_arguments(setting: Setting, params: Params, folder: Path) -> list[str]:
+    """Write what RUN needs to `folder`; it trains in `folder / "work"`."""
+    save_sampling(folder / "sampling.npz", setting.levels)
+    (folder / "params.yaml").write_text(json.dumps(params.model_dump(mode="json")))
+    paths = (folder / "params.yaml", setting.datasets[0].paths[0], folder / "sampling.npz", folder / "work")
+    return [str(path) for path in paths]
 
-    save_sampling(tmp_path / "sampling.npz", setting.levels)
+
+@pytest.mark.parametrize("launcher", ["torchrun", "fabric"])
+def test_two_processes_train_as_one(setting: Setting, tmp_path: Path, launcher: str):
+    """Half of the batches' samples lack a mesh, unevenly spread, so that the denominators have to be shared."""
+    write_people(tmp_path / "people.h5", setting.body, meshes=5)
+    setting = setting._replace(datasets=[ShardDataset([tmp_path / "people.h5"])])
+    params = small_params(steps=4, ema=None, seed=2, cpu_processes=2 if launcher == "fabric" else 1)
+    model = params.model.model_copy(update={"backbone": "timm/convnext_atto", "dropout": 0.0, "attention_dropout": 0.0})
+    params = params.model_copy(update={"model": model})  # no batch norm: its statistics are each process's own
+    (tmp_path / "run.py").write_text(RUN)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if launcher == "torchrun" else []
+    command = [sys.executable, *torchrun, str(tmp_path / "run.py"), *run_arguments(setting, params, tmp_path)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    alone = params.model_copy(update={"train": params.train.model_copy(update={"cpu_processes": 1})})
+    one = train(alone, setting.datasets, setting.body, setting.levels, tmp_path / "one")
+    two = load_checkpoint(tmp_path / "work" / "step-00000004")
+    curves = json.loads(two.training_state()["curves"])
+    assert [record["loss/total"] for record in curves] == pytest.approx(losses(one), rel=1e-5)
+    weights = two.weights()
+    for name, value in one.checkpoint.weights().items():
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4)
+
+
+def test_kill_9_then_the_same_command_gives_the_same_weights(setting: Setting, tmp_path: Path):
     params = small_params(steps=12, save_every=2)
-    (tmp_path / "params.yaml").write_text(json.dumps(params.model_dump(mode="json")))
-    command = [sys.executable, "-c", KILLED_RUN, str(tmp_path / "params.yaml"), str(setting.datasets[0].paths[0]),
-               str(tmp_path / "sampling.npz"), str(tmp_path / "work")]  # fmt: skip
+    command = [sys.executable, "-c", RUN, *run_arguments(setting, params, tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.time() + 120
     while not list((tmp_path / "work").glob("step-*")) and time.time() < deadline:

@@ -9,6 +9,7 @@ import torch
 from metro.training.checkpoint import load_checkpoint
 from metro.training.engine import train
 from metro.training.pretext import location_loss
+from metro.training.schedule import learning_rate
 from tests.training.conftest import Setting, small_params
 
 SIDE = 16
@@ -69,3 +70,26 @@ def test_training_starts_from_the_taught_backbone_and_repeats(setting: Setting, 
     name = "backbone.net.conv1.weight" if "backbone.net.conv1.weight" in untaught else next(iter(untaught))
     assert torch.equal(results[0][name], results[1][name])
     assert not torch.equal(results[0][name], untaught[name])
+
+
+def test_an_interrupted_lesson_goes_on_to_the_same_backbone(setting: Setting, tmp_path: Path, monkeypatch):
+    class KilledError(Exception):
+        pass
+
+    def killed_at_3(step, config):
+        if step == 3 and config.steps == 4:
+            raise KilledError
+        return learning_rate(step, config)
+
+    params = small_params(steps=1, save_every=2, pretext={"steps": 4, "batch_size": 4, "lr": 1e-3})
+    arguments = (params, setting.datasets, setting.body, setting.levels)
+    train(*arguments, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("metro.training.pretext.learning_rate", killed_at_3)
+        with pytest.raises(KilledError):
+            train(*arguments, tmp_path / "cut")
+    assert (tmp_path / "cut" / "pretext.pt").is_file()
+    train(*arguments, tmp_path / "cut")
+    whole, cut = ((tmp_path / run / "pretext.safetensors").read_bytes() for run in ("whole", "cut"))
+    assert cut == whole
+    assert not (tmp_path / "cut" / "pretext.pt").exists()

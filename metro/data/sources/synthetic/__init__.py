@@ -1,4 +1,4 @@
-"""Synthetic people: rendered, exactly annotated, made from nothing but a seed."""
+"""Synthetic people and hands: rendered, exactly annotated, made from nothing but a seed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import Record
+from metro.errors import MetroError
 
 LICENCE = "pictures and labels come under the terms of the body: CC0 1.0 and Apache 2.0 for the open ones"
 
@@ -24,11 +25,15 @@ def shard_tasks(config: DatasetConfig, body: BodyConfig) -> list[Callable[[], It
 
 
 def read_shard(config: DatasetConfig, body: BodyConfig, start: int, stop: int) -> Iterator[Record]:
-    """Records of the people from `start` to `stop`."""
+    """Records of the people, or hands, from `start` to `stop`."""
+    from metro.data.sources.synthetic.hands import photograph_hands
     from metro.data.sources.synthetic.scene import annotate, open_studio, photograph_people
 
+    if body.kind == "smplx":
+        raise MetroError(f"body.kind={body.kind}: the synthetic source makes people on `open` or `smpl`, and hands")
+    shots = photograph_hands if body.kind in ("open_hand", "mano") else photograph_people
     studio = open_studio(body, config.split)
     for first in range(start, stop, BATCH):
         indices = range(first, min(first + BATCH, stop))
-        for index, shot in zip(indices, photograph_people(config, body, indices), strict=True):
+        for index, shot in zip(indices, shots(config, body, indices), strict=True):
             yield annotate(studio, shot, config.synthetic.seed, index)

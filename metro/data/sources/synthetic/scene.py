@@ -24,7 +24,6 @@ from metro.data.sources.synthetic.looks import HAIR_STYLE, LONG, SKIRT, Look, ea
 from metro.data.sources.synthetic.poses import Stream, Support, axis_rotations, rotation_vector, sample_poses, stream
 from metro.data.sources.synthetic.skinning import Skin, prepare_skin, rest_joints, shape_and_pose
 from metro.data.sources.synthetic.textures import SURFACES, Noise, atlas, noise_volume, photographs
-from metro.errors import MetroError
 from metro.viz.raster import draw, pool, sample_intrinsics, vertex_normals
 
 Array = NDArray[np.float64]
@@ -47,8 +46,9 @@ class Studio:
     """What the people of one dataset share."""
 
     skin: Skin
-    marks: NDArray[np.float32]
-    j24: NDArray[np.float64]
+    joints: NDArray[np.float64]  # regressor of the labelled joints (24 or 21, V)
+    mean_pose: Array  # (J - 1, 3) that the body model adds to the labelled pose
+    marks: NDArray[np.float32]  # landmarks of clothes; none on hands
     noise: Noise
     tiles: NDArray[np.float32]
     photographs: tuple[NDArray[np.uint8], ...]
@@ -56,20 +56,14 @@ class Studio:
 
 @cache
 def open_studio(body: BodyConfig, split: str) -> Studio:
-    """Load the body and the textures once per process.
-
-    Raises
-    ------
-    MetroError
-        The body is not one with SMPL's joints.
-    """
-    if body.kind not in ("open", "smpl"):
-        raise MetroError(f"body.kind={body.kind}: the synthetic source makes people on `open` or `smpl`")
+    """Load the body or hand and the textures once per process."""
     data = load_body(body)
+    mean_pose = np.zeros(45) if data.hands_mean is None else data.hands_mean
     return Studio(
         prepare_skin(data),
-        landmarks(data),
-        data.regressors["j24"].toarray().astype(np.float64),
+        data.regressors["hand21" if data.is_hand else "j24"].toarray().astype(np.float64),
+        mean_pose.reshape(-1, 3) if data.is_hand else np.zeros((data.num_joints - 1, 3)),
+        np.zeros(0, np.float32) if data.is_hand else landmarks(data),
         noise_volume(),
         atlas(split),
         photographs(split),
@@ -77,17 +71,14 @@ def open_studio(body: BodyConfig, split: str) -> Studio:
 
 
 @dataclass(frozen=True)
-class Person:
-    """A posed person in the world (y up, floor at 0), before any camera."""
+class Figure:
+    """A posed body or hand in the world (y up, floor at 0), before any camera."""
 
     betas: Array
-    rot: Array  # (24, 3, 3) with the heading in the pelvis
+    rot: Array  # (J, 3, 3) with the heading in the root
     transl: Array
     verts: NDArray[np.float32]
     joints: Array
-    bones: NDArray[np.float32]  # (24, 3, 4) rest to world, without `transl`
-    support: int
-    look: Look
 
     @property
     def low(self) -> Array:
@@ -98,6 +89,15 @@ class Person:
     def high(self) -> Array:
         """Highest coordinates (3,)."""
         return sh.limits(self.verts)[1]
+
+
+@dataclass(frozen=True)
+class Person(Figure):
+    """A dressed person."""
+
+    bones: NDArray[np.float32]  # (24, 3, 4) rest to world, without `transl`
+    support: int
+    look: Look
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,11 @@ def _about_y(degrees: float) -> Array:
     return axis_rotations(np.array([0.0, degrees, 0.0]))[1]
 
 
-def aim(g: np.random.Generator, person: Person, config: DatasetConfig) -> Camera:
-    """Choose a camera that sees the person at the stored size, cut by the frame's edge now and then."""
+def aim(g: np.random.Generator, person: Figure, config: DatasetConfig, closest: float = 0.9) -> Camera:
+    """Choose a camera that sees the person at the stored size, cut by the frame's edge now and then.
+
+    It comes no nearer than `closest` metres.
+    """
     size = 8 * int(np.ceil(config.crop.box_px * config.crop.margin * 1.04 * ZOOM / 8))
     focal = size * np.exp(g.uniform(np.log(1.0), np.log(3.0)))
     off_axis = np.clip(g.standard_normal(2), -2, 2) * 0.22 * size
@@ -229,7 +232,7 @@ def aim(g: np.random.Generator, person: Person, config: DatasetConfig) -> Camera
             low, high, _, _ = camera.span(person.verts)
             extent = high - low
             visible = extent * (1 - share * np.array([edge < 2, edge >= 2])) if cut else extent
-            depth = max(depth * visible.max() / target, 0.9)
+            depth = max(depth * visible.max() / target, closest)
             # Put the middle of the box, not the projected centre of the body, where it was aimed.
             wanted = np.array([(size - 1) / 2, (size - 1) / 2]) + shift
             if cut:
@@ -242,7 +245,7 @@ def aim(g: np.random.Generator, person: Person, config: DatasetConfig) -> Camera
     return camera
 
 
-def _material(g: np.random.Generator, studio: Studio, kinds: Sequence[int], scale: tuple[float, float]) -> Array:
+def random_material(g: np.random.Generator, studio: Studio, kinds: Sequence[int], scale: tuple[float, float]) -> Array:
     """A random surface of one of the kinds, with `scale` repeats per metre."""
     m = np.zeros(sh.MAT_COUNT)
     kind = int(g.choice(kinds))
@@ -263,7 +266,7 @@ def _material(g: np.random.Generator, studio: Studio, kinds: Sequence[int], scal
     return m
 
 
-def build_world(g: np.random.Generator, studio: Studio, person: Person, camera: Camera) -> sh.World:
+def build_world(g: np.random.Generator, studio: Studio, person: Figure, camera: Camera) -> sh.World:
     """Surroundings: a furnished room, open ground with blocks, or nothing but a photograph behind."""
     kind = int(g.choice([sh.ROOM, sh.OUTDOORS, sh.BACKDROP], p=[0.5, 0.38, 0.12]))
     high = person.high
@@ -280,23 +283,23 @@ def build_world(g: np.random.Generator, studio: Studio, person: Person, camera: 
 
     materials = []
     if kind == sh.ROOM:
-        floor = _material(g, studio, [sh.PLANKS, sh.PLANKS, sh.TILES, sh.CLOUDS, sh.FLAT], (1.2, 4))
-        wall = _material(g, studio, [sh.FLAT, sh.FLAT, sh.FLAT, sh.STRIPES, sh.SURFACE, sh.CLOUDS], (0.7, 4))
+        floor = random_material(g, studio, [sh.PLANKS, sh.PLANKS, sh.TILES, sh.CLOUDS, sh.FLAT], (1.2, 4))
+        wall = random_material(g, studio, [sh.FLAT, sh.FLAT, sh.FLAT, sh.STRIPES, sh.SURFACE, sh.CLOUDS], (0.7, 4))
         wall[sh.MAT_TILE] = 0
         pale = g.uniform(0.35, 0.8) * g.uniform(0.85, 1, 3)
         if g.random() < 0.65:
             wall[sh.MAT_R : sh.MAT_R + 3], wall[sh.MAT_R2 : sh.MAT_R2 + 3] = pale, pale * g.uniform(0.7, 0.95, 3)
         wall[sh.MAT_TURN] = 0
-        ceiling, skirting = _material(g, studio, [sh.FLAT], (1, 2)), _material(g, studio, [sh.FLAT], (1, 2))
+        ceiling, skirting = random_material(g, studio, [sh.FLAT], (1, 2)), random_material(g, studio, [sh.FLAT], (1, 2))
         ceiling[sh.MAT_R : sh.MAT_R + 3] = g.uniform(0.5, 0.8)
         materials = [floor, wall, ceiling, skirting]
     else:
-        floor = _material(g, studio, [sh.SURFACE, sh.SURFACE, sh.TILES, sh.CLOUDS], (0.35, 1.4))
+        floor = random_material(g, studio, [sh.SURFACE, sh.SURFACE, sh.TILES, sh.CLOUDS], (0.35, 1.4))
         floor[sh.MAT_TILE] = g.integers(1, 3)
         ground = [[0.09, 0.17, 0.035], [0.25, 0.21, 0.16], [0.2, 0.2, 0.2], [0.45, 0.36, 0.22]]
         tone = np.array(ground[g.integers(4)] if floor[sh.MAT_TILE] == 2 else ground[0]) * g.uniform(0.6, 1.5)
         floor[sh.MAT_R : sh.MAT_R + 3], floor[sh.MAT_R2 : sh.MAT_R2 + 3] = tone, tone * g.uniform(0.5, 0.9)
-        materials = [floor, *(_material(g, studio, [sh.FLAT], (1, 2)) for _ in range(3))]
+        materials = [floor, *(random_material(g, studio, [sh.FLAT], (1, 2)) for _ in range(3))]
 
     boxes, pictures = [], []
     farthest = camera.span(person.verts)[3]
@@ -323,7 +326,7 @@ def build_world(g: np.random.Generator, studio: Studio, person: Person, camera: 
         if camera.see(corners + where)[:, 2].min() < farthest + 0.02:
             continue  # it would stand in front of the person
         kinds = [sh.FLAT, sh.FLAT, sh.PLANKS, sh.STRIPES, sh.SURFACE, sh.PICTURE, sh.CLOUDS, sh.TILES]
-        materials.append(_material(g, studio, kinds, (0.8, 8) if kind == sh.ROOM else (0.2, 2)))
+        materials.append(random_material(g, studio, kinds, (0.8, 8) if kind == sh.ROOM else (0.2, 2)))
         boxes.append([*where, *size, cb, sb, len(materials) - 1])
     if kind == sh.ROOM:
         for _ in range(int(g.integers(0, 5))):
@@ -332,10 +335,10 @@ def build_world(g: np.random.Generator, studio: Studio, person: Person, camera: 
             span = half[2] if axis == 0 else half[0]
             u, v = g.uniform(-span, span), g.uniform(1.0, max(1.1, height - 0.4))
             if g.random() < 0.7:
-                m = _material(g, studio, [sh.PICTURE], (0.5 / max(hu, hv), 0.6 / max(hu, hv)))
+                m = random_material(g, studio, [sh.PICTURE], (0.5 / max(hu, hv), 0.6 / max(hu, hv)))
                 m[sh.MAT_TURN] = 0
             else:
-                m = _material(g, studio, [sh.FLAT, sh.CLOUDS], (0.5, 2))
+                m = random_material(g, studio, [sh.FLAT, sh.CLOUDS], (0.5, 2))
                 m[sh.MAT_R : sh.MAT_R + 3] *= g.choice([1.0, 2.5])  # dull board or bright window
             materials.append(m)
             pictures.append([axis, g.choice([-1, 1]), u, v, hu, hv, len(materials) - 1])
@@ -431,7 +434,7 @@ def add_seat(stage: Stage, g: np.random.Generator, studio: Studio, person: Perso
     back = g.uniform(-0.02, 0.06)
     centre = np.array([pelvis[0] - back * sin, top / 2, pelvis[2] - back * cos])
     material = len(stage.materials)
-    stage.materials.append(_material(g, studio, [sh.FLAT, sh.PLANKS, sh.CLOUDS, sh.STRIPES], (2, 8)))
+    stage.materials.append(random_material(g, studio, [sh.FLAT, sh.PLANKS, sh.CLOUDS, sh.STRIPES], (2, 8)))
     stage.add(*_box_mesh(half, cos, sin, centre), -1 - material)
     if g.random() < 0.3:  # a back rest
         rest_half = np.array([half[0], g.uniform(0.15, 0.3), 0.03])
@@ -445,7 +448,7 @@ def add_occluder(
     g: np.random.Generator,
     kind: str,
     studio: Studio,
-    person: Person,
+    person: Figure,
     camera: Camera,
     other: Person | None,
 ) -> None:
@@ -456,7 +459,7 @@ def add_occluder(
     extent = high - low
     material = -1 - len(stage.materials)
     kinds = [sh.FLAT, sh.FLAT, sh.PLANKS, sh.CLOUDS, sh.STRIPES, sh.SURFACE, sh.PICTURE, sh.TILES]
-    stage.materials.append(_material(g, studio, kinds, (1, 10)))
+    stage.materials.append(random_material(g, studio, kinds, (1, 10)))
     angle = g.uniform(-0.5, 0.5)
     cos, sin = np.cos(angle), np.sin(angle)
     if kind == "block":  # a counter, a table, a car: hides the lower part
@@ -500,7 +503,7 @@ def add_bystander(
     add_person(stage, studio, other, np.array([where[0], 0, where[2]]))
 
 
-def light_scene(g: np.random.Generator, world: sh.World, objects: sh.Objects, person: Person) -> sh.Light:
+def light_scene(g: np.random.Generator, world: sh.World, objects: sh.Objects, person: Figure) -> sh.Light:
     """Key, fill and ambient light, with the shadows that the objects cast."""
     azimuth = g.uniform(0, 2 * np.pi)
     height = g.uniform(0.35, 2.2)
@@ -624,7 +627,7 @@ class Shot:
 
     image: Picture  # (H, W, 3) uint8 RGB
     camera: Camera
-    person: Person
+    person: Figure
     own: NDArray[np.bool_]  # (H · s, W · s) samples that show the person, dressed
     unhidden: int  # samples that would, if nothing stood in front
 
@@ -670,7 +673,6 @@ def shoot(studio: Studio, config: DatasetConfig, index: int, person: Person, oth
     synthetic = config.synthetic
     camera = aim(stream(synthetic.seed, index, Stream.CAMERA), person, config)
     g = stream(synthetic.seed, index, Stream.SCENE)
-    size = camera.size
     world = build_world(g, studio, person, camera)
     stage = Stage()
     add_person(stage, studio, person)
@@ -683,6 +685,21 @@ def shoot(studio: Studio, config: DatasetConfig, index: int, person: Person, oth
     unoccluded = sum(map(len, stage.faces))
     for kind in around.occluders:
         add_occluder(stage, g, kind, studio, person, camera, other)
+    return photograph(g, studio, stage, world, person, camera, own, unoccluded)
+
+
+def photograph(
+    g: np.random.Generator,
+    studio: Studio,
+    stage: Stage,
+    world: sh.World,
+    person: Figure,
+    camera: Camera,
+    own: int,
+    unoccluded: int,
+) -> Shot:
+    """Take the picture of a stage whose first `own` faces are the person, and whose occluders follow `unoccluded`."""
+    size = camera.size
     objects = stage.objects()
     samples = size * SSAA
     face = np.full((samples, samples), -1, np.int32)
@@ -715,8 +732,8 @@ def shoot(studio: Studio, config: DatasetConfig, index: int, person: Person, oth
         eye,
         objects,
         studio.marks,
-        np.stack([look.values for look in stage.looks]),
-        np.stack([look.colours for look in stage.looks]),
+        np.stack([look.values for look in stage.looks] or [np.zeros(0, np.float32)]),
+        np.stack([look.colours for look in stage.looks] or [np.zeros((0, 3), np.float32)]),
         materials,
         light,
         studio.noise,
@@ -733,7 +750,7 @@ def annotate(studio: Studio, shot: Shot, seed: int, index: int) -> Record:
     """The exact labels of a shot."""
     person, camera = shot.person, shot.camera
     size = camera.size
-    joints = camera.see(studio.j24 @ person.verts)
+    joints = camera.see(studio.joints @ person.verts)
     pixels = joints[:, :2] / joints[:, 2:] * camera.focal + [camera.cx, camera.cy]
     inside = (joints[:, 2] > 0) & (pixels > -0.5).all(1) & (pixels < size - 0.5).all(1)
     low, high = (np.clip(corner, 0, size - 1) for corner in camera.span(person.verts)[:2])
@@ -741,6 +758,8 @@ def annotate(studio: Studio, shot: Shot, seed: int, index: int) -> Record:
     to_camera = camera.turn.T
     rot = person.rot.copy()
     rot[0] = to_camera @ rot[0]
+    pose_aa = rotation_vector(rot)
+    pose_aa[1:] -= studio.mean_pose
     rest_root = rest_joints(studio.skin, person.betas[None])[0, 0]
     transl = to_camera @ (rest_root + person.transl - camera.eye) - rest_root
     f32 = np.float32
@@ -749,9 +768,9 @@ def annotate(studio: Studio, shot: Shot, seed: int, index: int) -> Record:
         frame=f"{seed}/{index:07d}",
         image=shot.image,
         box=np.concatenate([centre - half, 2 * half]).astype(f32),
-        keypoints_2d=(np.concatenate([pixels, np.ones((24, 1))], 1) * inside[:, None]).astype(f32),
-        joints_3d=np.concatenate([joints, np.ones((24, 1))], 1).astype(f32),
-        pose_aa=rotation_vector(rot).reshape(72).astype(f32),
+        keypoints_2d=(np.concatenate([pixels, np.ones((len(pixels), 1))], 1) * inside[:, None]).astype(f32),
+        joints_3d=np.concatenate([joints, np.ones((len(joints), 1))], 1).astype(f32),
+        pose_aa=pose_aa.ravel().astype(f32),
         betas=person.betas.astype(f32),
         transl=transl.astype(f32),
         gender="neutral",

@@ -1,0 +1,91 @@
+"""Threads against data-parallel processes: training speed of the default network on two cores.
+
+``python benchmarks/processes.py`` takes about two minutes and writes ``benchmarks/processes.md``. The three ways take
+turns, and each row is the median of its rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+BATCH, STEPS, ROUNDS = 32, 6, 3
+WAYS = {"1 process, 1 thread": (1, 1), "1 process, 2 threads": (1, 2), "2 processes, 1 thread each": (2, 1)}
+
+
+def main() -> None:
+    import torch
+
+    speeds: dict[str, list[float]] = {name: [] for name in WAYS}
+    for _ in range(ROUNDS):
+        for name, (processes, threads) in WAYS.items():
+            command = [sys.executable, __file__, str(processes), str(threads)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            speeds[name].append(float(done.stdout.split("images/s")[1]))
+    base = statistics.median(speeds["1 process, 1 thread"])
+    rows = (f"| {n} | {statistics.median(s):.1f} | {statistics.median(s) / base:.2f} |" for n, s in speeds.items())
+    text = "\n".join(
+        [
+            "Made by `python benchmarks/processes.py` on two cores of an AMD EPYC, no AVX-512; "
+            f"torch {torch.__version__}, the network of preset `open`, {BATCH} images a step.",
+            "",
+            "| | training, images/s | ÷ first row |",
+            "| --- | --- | --- |",
+            *rows,
+        ]
+    )
+    Path(__file__).with_suffix(".md").write_text(text + "\n")
+    print(text)
+
+
+def measure(processes: int, threads: int) -> None:
+    """Speed of one way; a second process, if any, is started by Fabric and runs this too."""
+    import torch
+
+    from metro.body.bundle import load_body
+    from metro.body.model import BodyModel
+    from metro.config import load_params
+    from metro.mesh.sampling import build_sampling
+    from metro.model.losses import make_target, metro_loss
+    from metro.model.metro import build_model
+    from metro.presets import resolve
+    from metro.training.engine import build_optimizer, make_fabric
+
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    params = load_params(resolve("open"))
+    config = params.train.model_copy(update={"cpu_processes": processes})
+    fabric = make_fabric(config)
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    body = load_body("open")
+    levels = build_sampling(body.v_template, body.faces)
+    model, body_model = build_model(params.model, body, levels), BodyModel(body)
+    model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network, optimizer = fabric.setup(model, build_optimizer(model, config))
+    count = BATCH // processes
+    side = params.model.image_size
+    images = torch.randn(count, 3, side, side).to(memory_format=torch.channels_last)
+    yes = torch.ones(count, dtype=torch.bool)
+    batch = {"joints_3d": torch.randn(count, 24, 4), "joints_2d": torch.randn(count, 24, 3)}
+    batch |= {"pose_aa": 0.2 * torch.randn(count, 72), "betas": torch.randn(count, 10)}
+    batch |= {"has_2d": yes, "has_3d": yes, "has_mesh": yes}
+    mask = torch.rand(count, len(model.template_T3)) < 0.15
+
+    for step in range(STEPS + 2):
+        if step == 2:
+            began = time.perf_counter()
+        output = network(images, mask, full=False)
+        target = make_target(batch, body_model, levels, params.model)
+        fabric.backward(metro_loss(output, target, config.loss)["total"])
+        optimizer.step()
+        optimizer.zero_grad()
+    if fabric.is_global_zero:
+        print(f"images/s {BATCH * STEPS / (time.perf_counter() - began):.2f}")
+
+
+if __name__ == "__main__":
+    measure(*map(int, sys.argv[1:])) if len(sys.argv) > 1 else main()
