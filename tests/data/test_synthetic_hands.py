@@ -104,5 +104,5 @@ def test_the_arm_closes_the_wrist() -> None:
 
 
 def test_bodies_without_a_synthetic_source_are_refused() -> None:
-    with pytest.raises(MetroError, match="body.kind=smplx"):
+    with pytest.raises(MetroError, match="synthetic source makes people"):
         next(read_shard(CONFIG, BodyConfig(kind="smplx"), 0, 1))
