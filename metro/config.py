@@ -23,6 +23,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+HAND_KINDS = ("mano", "open_hand")
+"""Body kinds that are hands."""
+
+
 class BodyConfig(Section):
     """Which body (or hand) model everything is expressed in."""
 

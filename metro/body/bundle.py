@@ -23,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from metro.body.joints import JOINT_SETS
-from metro.config import BodyConfig
+from metro.config import HAND_KINDS, BodyConfig
 from metro.errors import MetroError
 
 LAYOUT_VERSION = 1
@@ -77,7 +77,7 @@ class BodyData:
     @property
     def is_hand(self) -> bool:
         """Whether this is a hand model."""
-        return self.kind in ("mano", "open_hand")
+        return self.kind in HAND_KINDS
 
     @property
     def num_vertices(self) -> int:

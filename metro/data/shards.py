@@ -33,7 +33,7 @@ import cv2
 import h5py
 import numpy as np
 
-from metro.config import BodyConfig, CropConfig, DatasetConfig
+from metro.config import HAND_KINDS, BodyConfig, CropConfig, DatasetConfig
 from metro.data import crop, sources
 from metro.data.parallel import map_shards
 from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Record
@@ -360,7 +360,7 @@ def prepare(
             "params": json.dumps(params, sort_keys=True),
             "recipe": hashlib.sha256(recipe.encode()).hexdigest(),
         }
-        hand = body.kind in ("mano", "open_hand")
+        hand = body.kind in HAND_KINDS
         jobs.append(_Job(task, out / f"shard-{number:05d}.h5", config, hand, attributes))
     wanted = {job.path.name for job in jobs}
     for stale in [p for pattern in ("shard-*.h5", ".shard-*.tmp") for p in out.glob(pattern) if p.name not in wanted]:

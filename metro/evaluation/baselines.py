@@ -25,6 +25,7 @@ from torch import Tensor
 
 from metro.body.joints import index_map, names_of
 from metro.body.model import BodyModel
+from metro.config import HAND_KINDS
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.model.template import MESH_JOINTS, mesh_joint_rows
@@ -168,7 +169,7 @@ def mean_poses(
 
 def joint_set_of(body: BodyModel) -> str:
     """Joint set that a body (J14) or hand (HAND21) is evaluated on."""
-    return "HAND21" if body.kind in ("mano", "open_hand") else "J14"
+    return "HAND21" if body.kind in HAND_KINDS else "J14"
 
 
 def heading_degrees(joints_BJ3: Tensor, joint_set: str) -> Tensor:

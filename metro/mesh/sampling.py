@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import scipy.sparse as sp
 from metro.errors import MetroError
 from metro.mesh.closest import closest_points
 from metro.mesh.decimate import decimate
-from metro.mesh.topology import Floats, Ints, vertex_normals
+from metro.mesh.topology import Floats, Ints, edges, vertex_normals
 
 FORMAT = 1
 
@@ -41,6 +42,11 @@ class Level:
     any translation; rows of kept vertices are exact copies."""
     faces: npt.NDArray[np.int32]
     """Faces of this level, over its own vertices, (F, 3); none where a published file does not hold them."""
+
+    @cached_property
+    def edges(self) -> npt.NDArray[np.int64]:
+        """Undirected edges of this level, (E, 2)."""
+        return edges(self.faces).astype(np.int64)
 
 
 def build_sampling(vertices_V3: Floats, faces_F3: Ints, sizes: Sequence[int] = (1723, 431)) -> list[Level]:

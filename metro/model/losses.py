@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from metro.body.model import BodyModel
 from metro.config import LossConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, compose_indices
-from metro.mesh.topology import edges as mesh_edges
 from metro.model.metro import MetroOutput
 from metro.model.template import ROOT_JOINTS
 
@@ -97,7 +95,7 @@ def make_target(batch: Mapping[str, Tensor], body: BodyModel, levels: Sequence[L
         confidence_2d=confidence_2d,
         vertices=(*reversed(coarser), full_BV3),
         has_mesh=has_mesh,
-        edges=torch.from_numpy(mesh_edges(levels[-1].faces).astype(np.int64)).to(has_mesh.device),
+        edges=torch.from_numpy(levels[-1].edges).to(has_mesh.device),
         root=tuple(names.index(name) for name in ROOT_JOINTS[config.joint_set]),
     )
 
@@ -136,7 +134,7 @@ def metro_loss(
             f"{len(target.vertices)} levels were predicted"
         )
     with_3d, with_mesh = (over_processes(has.sum().float()) for has in (target.has_3d, target.has_mesh))
-    everyone = target.has_3d.new_ones((), dtype=torch.float32) * len(target.has_3d)
+    everyone = target.has_3d.new_full((), len(target.has_3d), dtype=torch.float32)
     terms = {}
     for name, joints_BJ3 in (("joints", output.joints), ("mesh_joints", output.mesh_joints)):
         residual_3d = _centred(joints_BJ3, target.root) - _centred(target.joints_3d, target.root)

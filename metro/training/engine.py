@@ -27,7 +27,7 @@ from metro.body.bundle import BodyData, digest
 from metro.body.model import BodyModel
 from metro.config import Params, TrainConfig
 from metro.data.augment import normalise
-from metro.data.loader import make_loader
+from metro.data.loader import Loader, make_loader
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.mesh.sampling import Level
@@ -102,26 +102,29 @@ def train(
         metro.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(metro, config, fused=fabric.device.type == "cuda")
     run = _Run(params, digest(body), Path(work), metro, optimizer)
+
+    def batches(settings: TrainConfig, first: int) -> Loader:
+        return make_loader(
+            list(datasets),
+            params.model,
+            settings,
+            training=True,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            start_step=first,
+            vertex_tokens=levels[-1].up.shape[1],
+        )
+
     start = run.resume()
     if start == 0:
         load_start_weights(metro, config.init)
         if config.pretext.steps:
-            teach_backbone(metro, params, datasets, run.work, fabric, vertex_tokens=levels[-1].up.shape[1])
+            teach_backbone(metro, params, batches, run.work, fabric)
         run.average = {k: v.detach().clone() for k, v in metro.state_dict().items()} if config.ema else None
 
     network: Any = torch.compile(metro) if config.compile else metro
     network, optimizer = fabric.setup(network, optimizer)
     body_model = BodyModel(body).to(fabric.device)
-    loader = make_loader(
-        list(datasets),
-        params.model,
-        config,
-        training=True,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        start_step=start,
-        vertex_tokens=levels[-1].up.shape[1],
-    )
     full = any(config.loss.level_weights[1:])
 
     def over_processes(count: Tensor) -> Tensor:
@@ -130,7 +133,7 @@ def train(
     meter = _Meter(config.batch_size)
     quiet = not (fabric.is_global_zero and sys.stderr.isatty())
     bar = tqdm(total=config.steps, initial=start, desc="train", unit="step", disable=quiet)
-    for step, batch in zip(range(start, config.steps), loader, strict=False):
+    for step, batch in zip(range(start, config.steps), batches(config, start), strict=False):
         meter.data_ready()
         torch.manual_seed(hash((config.seed, step, fabric.global_rank)) % 2**63)
         for group in optimizer.param_groups:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from metro.body.joints import JOINT_SETS
-from metro.config import Params
+from metro.config import Params, TrainConfig
 from metro.data.augment import normalise
-from metro.data.loader import make_loader
-from metro.data.shards import ShardDataset, atomic_file
+from metro.data.loader import Loader
+from metro.data.shards import atomic_file
 from metro.model.metro import Metro
 from metro.training.schedule import learning_rate
 
@@ -104,9 +104,12 @@ class Lesson(nn.Module):
 
 
 def teach_backbone(
-    metro: Metro, params: Params, datasets: Sequence[ShardDataset], work: Path, fabric: Fabric, vertex_tokens: int
+    metro: Metro, params: Params, batches: Callable[[TrainConfig, int], Loader], work: Path, fabric: Fabric
 ) -> None:
-    """Train the backbone of `metro` for `params.train.pretext.steps` steps, or go on where `work` was left."""
+    """Train the backbone of `metro` for `params.train.pretext.steps` steps, or go on where `work` was left.
+
+    `batches` gives this process's training stream under some settings from some step on.
+    """
     taught, unfinished = work / "pretext.safetensors", work / "pretext.pt"
     if not taught.is_file():
         config = params.train.model_copy(update=params.train.pretext.model_dump())
@@ -127,20 +130,10 @@ def teach_backbone(
         network: Any
         network, optimizer = fabric.setup(lesson, optimizer)
         network.train()
-        loader = make_loader(
-            list(datasets),
-            params.model,
-            config,
-            training=True,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-            start_step=start,
-            vertex_tokens=vertex_tokens,
-        )
         quiet = not (fabric.is_global_zero and sys.stderr.isatty())
         bar = tqdm(total=config.steps, initial=start, desc="pretext", unit="step", disable=quiet)
         seen: list[Tensor] = []
-        for step, batch in zip(range(start, config.steps), loader, strict=False):
+        for step, batch in zip(range(start, config.steps), batches(config, start), strict=False):
             batch = {k: v.to(fabric.device, non_blocking=True) for k, v in batch.items()}
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)

@@ -54,7 +54,8 @@ def contents(folder: Path) -> set[str]:
 
 
 def metrics(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in sorted((folder / "reports" / "metrics").glob("*.json"))}
+    root = folder / "reports" / "metrics"
+    return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*.json"))}
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -119,6 +120,7 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
             killed += 1
     repro(harried)
     assert killed >= 5
+    assert {"train.json", "sweep.json", "evaluate/synth-test.json"} <= metrics(calm).keys()
     assert metrics(harried) == metrics(calm)
     assert contents(harried) == contents(calm)
     assert repro(harried) == []

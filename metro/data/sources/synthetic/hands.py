@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from metro.config import BodyConfig, DatasetConfig, SyntheticConfig
 from metro.data.sources.synthetic import shading as sh
@@ -102,32 +103,22 @@ def _orientation(g: np.random.Generator, config: SyntheticConfig) -> Array:
 
 def uniform_rotation(g: np.random.Generator) -> Array:
     """A rotation matrix, uniform over all of them: a random direction of four dimensions, read as a quaternion."""
-    w, x, y, z = (q := g.standard_normal(4)) / np.linalg.norm(q)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    matrix: Array = Rotation.from_quat(g.standard_normal(4)[[1, 2, 3, 0]]).as_matrix()  # the real part comes last
+    return matrix
 
 
 def add_hand(stage: Stage, g: np.random.Generator, studio: Studio, hand: Figure) -> int:
     """Put a hand and its arm on the stage; returns how many faces are the hand's own."""
-    faces = studio.skin.faces
+    faces, rest = studio.skin.faces, studio.skin.template.astype(np.float64)
     rim = boundary_edges(faces)
     loop = np.unique(rim)
+    place = np.searchsorted(loop, rim)  # of the rim's vertices in the loop
     arm = hand.rot[0] @ np.array([1.0, 0.0, 0.0])
     verts = hand.verts.astype(np.float64)
-    elbow, elbow_rest = (
-        _extrude(points, loop, direction, 1.35, ARM_LENGTH)
-        for points, direction in ((verts, arm), (studio.skin.template.astype(np.float64), np.array([1.0, 0, 0])))
-    )
+    elbow = _extrude(verts, loop, arm, 1.35, ARM_LENGTH)
+    elbow_rest = _extrude(rest, loop, np.array([1.0, 0.0, 0.0]), 1.35, ARM_LENGTH)
     whole = np.concatenate([verts, elbow]).astype(np.float32)
-    far = len(verts) + np.searchsorted(loop, rim)
-    a, b = rim.T
-    sleeve_of = np.concatenate([np.stack([b, a, far[:, 0]], 1), np.stack([b, far[:, 0], far[:, 1]], 1)])
-    everything = np.concatenate([faces, sleeve_of]).astype(np.int32)
+    everything = np.concatenate([faces, _wall(rim, len(verts) + place)]).astype(np.int32)
     tone = PALEST + (DARKEST - PALEST) * g.beta(1.1, 1.3)
     tone = tone * (1 + 0.08 * g.standard_normal(3))
     skin = np.zeros(sh.MAT_COUNT)
@@ -139,15 +130,17 @@ def add_hand(stage: Stage, g: np.random.Generator, studio: Studio, hand: Figure)
     if g.random() < 0.5:  # a sleeve
         cuff = g.uniform(0.015, 0.12)
         near, end = (_extrude(verts, loop, arm, g.uniform(1.25, 1.6), length) for length in (cuff, ARM_LENGTH))
-        count = len(loop)
-        start, stop = np.searchsorted(loop, rim).T
-        cloth = np.concatenate(
-            [np.stack([stop, start, start + count], 1), np.stack([stop, start + count, stop + count], 1)]
-        )
+        cloth = _wall(place, len(loop) + place).astype(np.int32)
         tube = np.concatenate([near, end]).astype(np.float32)
         stage.materials.append(random_material(g, studio, [sh.FLAT, sh.STRIPES, sh.CLOUDS, sh.TILES], (15, 60)))
-        stage.add(tube, vertex_normals(tube, cloth.astype(np.int32)), tube, cloth, -len(stage.materials))
+        stage.add(tube, vertex_normals(tube, cloth), tube, cloth, -len(stage.materials))
     return len(faces)
+
+
+def _wall(near_E2: NDArray[np.integer], far_E2: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Faces (2E, 3) between the edges of a rim and the same edges further along, where the rim is open."""
+    (a, b), (c, d) = near_E2.T, far_E2.T
+    return np.concatenate([np.stack([b, a, c], 1), np.stack([b, c, d], 1)])
 
 
 def _extrude(verts: Array, loop: NDArray[np.integer], direction: Array, scale: float, length: float) -> Array:

@@ -58,11 +58,10 @@ class Studio:
 def open_studio(body: BodyConfig, split: str) -> Studio:
     """Load the body or hand and the textures once per process."""
     data = load_body(body)
-    mean_pose = np.zeros(45) if data.hands_mean is None else data.hands_mean
     return Studio(
         prepare_skin(data),
         data.regressors["hand21" if data.is_hand else "j24"].toarray().astype(np.float64),
-        mean_pose.reshape(-1, 3) if data.is_hand else np.zeros((data.num_joints - 1, 3)),
+        np.zeros((data.num_joints - 1, 3)) if data.hands_mean is None else data.hands_mean.reshape(-1, 3),
         np.zeros(0, np.float32) if data.is_hand else landmarks(data),
         noise_volume(),
         atlas(split),
