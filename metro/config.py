@@ -208,6 +208,12 @@ class LossConfig(Section):
     """Vertex weights of the mesh levels, coarse to full; 0 leaves a level out and saves its upsampling."""
     joint_loss: Literal["mse", "l1"] = "mse"
     """3D and 2D joint distance (the paper says L1, the official code uses MSE)."""
+    joint_root: Literal["own", "pelvis"] = "own"
+    """Origin of 3D joints. `own`: each side's own root, the middle of the hips or the wrist (official). `pelvis`: the
+    prediction as it is, the truth relative to its pelvis or wrist; samples without that label do not count."""
+    vertex_root: Literal["own", "pelvis"] = "pelvis"
+    """Origin of meshes. `pelvis`: the prediction as it is, the truth relative to its pelvis or wrist (official).
+    `own`: each side's own root (as FastMETRO), which leaves the network free to put the mesh anywhere."""
 
 
 class AugmentConfig(Section):
@@ -247,6 +253,9 @@ class TrainConfig(Section):
 
     datasets: tuple[str, ...] = ()
     """Names of the training sets; empty: every dataset whose split is `train`."""
+    mixture: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Share of each training set among the samples, relative to the others; empty: by size (official: the sets are
+    concatenated and shuffled)."""
     validation: str | None = None
     """Dataset validated on; none: no validation during training."""
     validation_count: int = 256
@@ -271,6 +280,9 @@ class TrainConfig(Section):
     """Linear warm-up."""
     clip: float | None = 1.0
     """Gradient-norm clip; none: off (official)."""
+    spike: float | None = 100.0
+    """Stop when the mean loss of a log window is so many times the lowest so far; none: only when a loss or gradient is
+    not finite."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights, which is then what is validated and exported."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -376,7 +388,12 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Params:
-        known = set(self.datasets)
+        known, trained = set(self.datasets), set(self.train_sets())
+        if self.train.mixture and trained ^ set(self.train.mixture):
+            raise ValueError(
+                f"train.mixture: names {', '.join(sorted(self.train.mixture))}, but the training sets are "
+                f"{', '.join(sorted(trained))}"
+            )
         wanted: dict[str, Iterable[str]] = {"fit.datasets": self.fit.datasets, "train.datasets": self.train.datasets}
         wanted["train.validation"] = filter(None, [self.train.validation])
         wanted |= {f"benchmarks.{name}.dataset": [b.dataset] for name, b in self.benchmarks.items()}

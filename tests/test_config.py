@@ -98,3 +98,14 @@ def test_an_unknown_preset_names_the_nearest() -> None:
 def test_fits_depend_on_all_of_their_settings_but_the_list_of_sets() -> None:
     declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["fit"]["params"]
     assert set(declared) == {"body", *(f"fit.{name}" for name in FitConfig.model_fields if name != "datasets")}
+
+
+def test_a_mixture_names_the_training_sets() -> None:
+    sets = {"a": {}, "b": {}, "held-out": {"split": "test"}}
+    mixed = load_params({"datasets": sets, "train": {"mixture": {"b": 2, "a": 1}}})
+    assert mixed.train.mixture == {"a": 1.0, "b": 2.0}
+    for wrong in ({"a": 1}, {"a": 1, "b": 1, "c": 1}, {"a": 1, "held-out": 1}):
+        with pytest.raises(MetroError, match=r"train\.mixture.* the training sets are a, b"):
+            load_params({"datasets": sets, "train": {"mixture": wrong}})
+    with pytest.raises(MetroError, match=r"train\.mixture\.a"):
+        load_params({"datasets": sets, "train": {"mixture": {"a": 0, "b": 1}}})

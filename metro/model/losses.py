@@ -20,7 +20,7 @@ from metro.config import LossConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, compose_indices
 from metro.model.metro import MetroOutput
-from metro.model.template import ROOT_JOINTS
+from metro.model.template import ROOT_JOINTS, mesh_joint_rows
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,11 @@ class Target:
     """Ground truth of a batch: camera axes, metres; joints in the order of the joint tokens."""
 
     joints_3d: Tensor
-    """(B, J, 3); any origin, since the loss centres both sides at their own root."""
+    """(B, J, 3), any origin."""
+    pelvis_3d: Tensor
+    """(B, 1, 3): pelvis (wrist) that belongs to `joints_3d`."""
+    has_pelvis: Tensor
+    """(B,) bool: whether `pelvis_3d` is known."""
     confidence_3d: Tensor
     """(B, J)."""
     has_3d: Tensor
@@ -39,12 +43,14 @@ class Target:
     """(B, J); what has no 2D label has confidence 0."""
     vertices: tuple[Tensor, ...]
     """Mesh levels, coarse to full, each (B, V, 3), relative to the mesh's own pelvis (wrist)."""
+    mesh_root: Tensor
+    """(B, 1, 3): root of these meshes, as `root` says."""
     has_mesh: Tensor
     """(B,) bool."""
     edges: Tensor
     """(E, 2) edges of the coarsest mesh, vertex numbers."""
     root: tuple[int, ...]
-    """Joints whose mean is the root of the 3D joint terms: both hips, or the wrist."""
+    """Joints whose mean is the root: both hips, or the wrist."""
 
 
 def make_target(batch: Mapping[str, Tensor], body: BodyModel, levels: Sequence[Level], config: ModelConfig) -> Target:
@@ -73,31 +79,44 @@ def make_target(batch: Mapping[str, Tensor], body: BodyModel, levels: Sequence[L
         posed = body(pose_aa, betas)
         hand = config.joint_set == "HAND21"
         mesh_joints_BK3 = body.hand_joints(posed) if hand else body.regress("h36m17", posed.vertices)
-        full_BV3 = posed.vertices - mesh_joints_BK3[:, :1]  # row 0 is the pelvis or wrist
+        mesh_pelvis_B13 = mesh_joints_BK3[:, :1]
+        full_BV3 = posed.vertices - mesh_pelvis_B13
     coarser = [full_BV3[:, torch.from_numpy(index).to(full_BV3.device)] for index in compose_indices(levels)]
 
-    labels = "HAND21" if config.joint_set == "HAND21" else "J24"
+    labels, pelvis = ("HAND21", "Wrist") if hand else ("J24", "Pelvis")
     order = index_map(labels, config.joint_set)
-    joints_3d_BJ4, joints_2d_BJ3 = batch["joints_3d"][:, order], batch["joints_2d"][:, order]
-    confidence_3d, confidence_2d = joints_3d_BJ4[..., 3].nan_to_num(), joints_2d_BJ3[..., 2].nan_to_num()
-    joints_3d = torch.where(confidence_3d[..., None] > 0, joints_3d_BJ4[..., :3], 0.0)
-    joints_2d = torch.where(confidence_2d[..., None] > 0, joints_2d_BJ3[..., :2], 0.0)
+    joints_3d, confidence_3d = _known(batch["joints_3d"][:, order])
+    joints_2d, confidence_2d = _known(batch["joints_2d"][:, order])
+    pelvis_3d, pelvis_confidence = _known(batch["joints_3d"][:, [JOINT_SETS[labels].index(pelvis)]])
+    has_pelvis = pelvis_confidence[:, 0] > 0
     if hand:
         joints_3d = torch.where(has_mesh[:, None, None], mesh_joints_BK3, joints_3d)
         confidence_3d = torch.where(has_mesh[:, None], 1.0, confidence_3d)
-        has_3d = has_3d | has_mesh
+        pelvis_3d = torch.where(has_mesh[:, None, None], mesh_pelvis_B13, pelvis_3d)
+        has_3d, has_pelvis = has_3d | has_mesh, has_pelvis | has_mesh
     names = JOINT_SETS[config.joint_set]
+    root = tuple(names.index(name) for name in ROOT_JOINTS[config.joint_set])
+    mesh_rows = [mesh_joint_rows(config.joint_set)[joint] for joint in root]
     return Target(
         joints_3d=joints_3d,
+        pelvis_3d=pelvis_3d,
+        has_pelvis=has_pelvis,
         confidence_3d=confidence_3d,
         has_3d=has_3d,
         joints_2d=joints_2d,
         confidence_2d=confidence_2d,
         vertices=(*reversed(coarser), full_BV3),
+        mesh_root=mesh_joints_BK3[:, mesh_rows].mean(1, keepdim=True) - mesh_pelvis_B13,
         has_mesh=has_mesh,
         edges=torch.from_numpy(levels[-1].edges).to(has_mesh.device),
-        root=tuple(names.index(name) for name in ROOT_JOINTS[config.joint_set]),
+        root=root,
     )
+
+
+def _known(labels_BJC: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions and confidence; positions without confidence, which may be NaN, become zero."""
+    confidence_BJ = labels_BJC[..., -1].nan_to_num()
+    return torch.where(confidence_BJ[..., None] > 0, labels_BJC[..., :-1], 0.0), confidence_BJ
 
 
 def project(points_BN3: Tensor, camera_B3: Tensor) -> Tensor:
@@ -110,12 +129,12 @@ def metro_loss(
 ) -> dict[str, Tensor]:
     """Loss terms, unweighted, and their weighted sum `total`.
 
-    `joints_3d`, `mesh_joints_3d` (token joints; joints regressed from the mesh): squared distance per coordinate after
-    centring each side at its own root, times confidence; mean over the samples that have 3D joints, where joints
-    without confidence count. `vertices`: L1 over the samples that have a mesh, summed over levels with
-    `level_weights`; the prediction is not centred, so it must be root-relative itself. `edges` (where it has a weight):
-    difference of edge lengths of the coarsest mesh, over the samples that have a mesh. `joints_2d`, `mesh_joints_2d`:
-    squared distance per coordinate times confidence, mean over the whole batch.
+    `joints_3d`, `mesh_joints_3d` (token joints; joints regressed from the mesh): squared distance per coordinate, each
+    side relative to what `joint_root` says, times confidence; mean over the samples that have 3D joints, where joints
+    without confidence count. `vertices`: L1 over the samples that have a mesh, each side relative to what `vertex_root`
+    says, summed over levels with `level_weights`. `edges` (where it has a weight): difference of edge lengths of the
+    coarsest mesh, over the samples that have a mesh. `joints_2d`, `mesh_joints_2d`: squared distance per coordinate
+    times confidence, mean over the whole batch.
 
     `over_processes` averages a count over data-parallel processes, so that the mean of their gradients is the gradient
     of the whole batch, however its labels are spread.
@@ -133,18 +152,24 @@ def metro_loss(
             f"loss.level_weights: level {wanted[-1]} (coarse is 0) has a weight, but {len(output.vertices)} of "
             f"{len(target.vertices)} levels were predicted"
         )
-    with_3d, with_mesh = (over_processes(has.sum().float()) for has in (target.has_3d, target.has_mesh))
+    own_joints = config.joint_root == "own"
+    has_3d = target.has_3d if own_joints else target.has_3d & target.has_pelvis
+    with_3d, with_mesh = (over_processes(has.sum().float()) for has in (has_3d, target.has_mesh))
     everyone = target.has_3d.new_full((), len(target.has_3d), dtype=torch.float32)
     terms = {}
     for name, joints_BJ3 in (("joints", output.joints), ("mesh_joints", output.mesh_joints)):
-        residual_3d = _centred(joints_BJ3, target.root) - _centred(target.joints_3d, target.root)
-        weight_3d = target.confidence_3d * target.has_3d[:, None]
+        if own_joints:
+            residual_3d = joints_BJ3 - _root(joints_BJ3, target) - (target.joints_3d - _root(target.joints_3d, target))
+        else:
+            residual_3d = joints_BJ3 - (target.joints_3d - target.pelvis_3d)
+        weight_3d = target.confidence_3d * has_3d[:, None]
         terms[f"{name}_3d"] = _mean(_distance(residual_3d, config), weight_3d, with_3d)
         residual_2d = project(joints_BJ3, output.camera) - target.joints_2d
         terms[f"{name}_2d"] = _mean(_distance(residual_2d, config), target.confidence_2d, everyone)
     vertices = output.vertices[0].new_zeros(())
+    shift_B13 = _root(output.mesh_joints, target) - target.mesh_root if config.vertex_root == "own" else 0.0
     for level in wanted:
-        distance = (output.vertices[level] - target.vertices[level]).abs()
+        distance = (output.vertices[level] - target.vertices[level] - shift_B13).abs()
         everywhere = target.has_mesh[:, None].expand(distance.shape[:2])
         vertices = vertices + config.level_weights[level] * _mean(distance, everywhere, with_mesh)
     terms["vertices"] = vertices
@@ -164,8 +189,8 @@ def metro_loss(
     return terms
 
 
-def _centred(joints_BJ3: Tensor, root: tuple[int, ...]) -> Tensor:
-    return joints_BJ3 - joints_BJ3[:, list(root)].mean(1, keepdim=True)
+def _root(joints_BJ3: Tensor, target: Target) -> Tensor:
+    return joints_BJ3[:, list(target.root)].mean(1, keepdim=True)
 
 
 def _edge_lengths(vertices_BV3: Tensor, edges_E2: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import shutil
 import sys
 import time
@@ -36,6 +37,7 @@ from metro.model.losses import make_target, metro_loss
 from metro.model.metro import Metro, build_model
 from metro.model.official import convert
 from metro.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from metro.training.flops import flops_per_image, matmul_flops
 from metro.training.pretext import teach_backbone
 from metro.training.schedule import learning_rate
 
@@ -74,7 +76,7 @@ def train(
     params
         Resolved parameters; `params.train.init` names the start weights.
     datasets
-        Training sets, concatenated.
+        Training sets, in the order of `params.train_sets()`.
     body, levels
         Body model of the annotations and its mesh levels.
     work
@@ -89,7 +91,8 @@ def train(
     Raises
     ------
     MetroError
-        `work` holds another run, the loss or a gradient is not finite, or the disk is full.
+        `work` holds another run, the loss or a gradient is not finite, it leaps (`train.spike`), or the disk
+        is full.
     """
     config = params.train
     fabric = make_fabric(config)
@@ -100,8 +103,10 @@ def train(
     metro = build_model(params.model, body, levels)
     if config.channels_last:
         metro.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = build_optimizer(metro, config, fused=fabric.device.type == "cuda")
+    optimizer = build_optimizer(metro, config)
     run = _Run(params, digest(body), Path(work), metro, optimizer)
+
+    mixture = [config.mixture[name] for name in params.train_sets()] if config.mixture else None
 
     def batches(settings: TrainConfig, first: int) -> Loader:
         return make_loader(
@@ -112,6 +117,7 @@ def train(
             rank=fabric.global_rank,
             world_size=fabric.world_size,
             start_step=first,
+            weights=mixture,
             vertex_tokens=levels[-1].up.shape[1],
         )
 
@@ -130,7 +136,7 @@ def train(
     def over_processes(count: Tensor) -> Tensor:
         return cast("Tensor", fabric.all_reduce(count, reduce_op="mean"))
 
-    meter = _Meter(config.batch_size)
+    meter = _Meter(fabric, metro, config)
     quiet = not (fabric.is_global_zero and sys.stderr.isatty())
     bar = tqdm(total=config.steps, initial=start, desc="train", unit="step", disable=quiet)
     for step, batch in zip(range(start, config.steps), batches(config, start), strict=False):
@@ -167,7 +173,8 @@ def train(
             run.window.clear()
             mean = cast("Tensor", fabric.all_reduce(mean, reduce_op="mean"))
             means = dict(zip((f"loss/{name}" for name in terms), mean.tolist(), strict=True))
-            record = means | {"lr": learning_rate(step, config), "grad_norm": float(norm)} | meter.read(fabric.device)
+            run.refuse_leap(means["loss/total"], done)
+            record = means | {"lr": learning_rate(step, config), "grad_norm": float(norm)} | meter.read()
             if fabric.is_global_zero:
                 run.record(record, done, log)
                 bar.set_postfix(loss=f"{means['loss/total']:.3g}", img_s=f"{record['speed/images_per_s']:.0f}")
@@ -218,14 +225,14 @@ def make_fabric(config: TrainConfig) -> Fabric:
     return fabric
 
 
-def build_optimizer(metro: Metro, config: TrainConfig, fused: bool = False) -> torch.optim.Optimizer:
+def build_optimizer(metro: Metro, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam or AdamW; weight decay spares vectors (biases, norms) and position tables."""
     named = [(n, p) for n, p in metro.named_parameters() if p.requires_grad]
     decayed = [p for n, p in named if p.ndim > 1 and "position" not in n]
     spared = [p for n, p in named if p.ndim <= 1 or "position" in n]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind([g for g in groups if g["params"]], lr=config.lr, fused=fused or None)
+    return kind([g for g in groups if g["params"]], lr=config.lr, fused=True)
 
 
 def load_start_weights(metro: Metro, init: str) -> None:
@@ -253,6 +260,7 @@ class _Run:
         self.metrics: dict[str, float] = {}
         self.curves: list[dict[str, float]] = []
         self.window: list[Tensor] = []  # loss terms since the last log record
+        self.lowest = math.inf  # mean loss of a window
         work.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> int:
@@ -268,6 +276,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.best, self.metrics = state["average"], state["best"], state["metrics"]
         self.curves, self.window = json.loads(state["curves"]), state["window"]
+        self.lowest = min((r["loss/total"] for r in self.curves if "loss/total" in r), default=math.inf)
         return found.step
 
     def save(self, step: int) -> None:
@@ -291,6 +300,16 @@ class _Run:
         if metrics["mpjpe"] < self.best:
             self.best = metrics["mpjpe"]
             self._write("best", step, metrics, None)
+
+    def refuse_leap(self, loss: float, step: int) -> None:
+        """Stop a run whose loss, as the mean over a log window, leaps; every process sees the same mean."""
+        limit = self.params.train.spike
+        if limit and loss > limit * self.lowest:
+            raise MetroError(
+                f"train: the loss, once {self.lowest:.4g}, leapt to {loss:.4g} in the {self.params.train.log_every} "
+                f"steps before step {step}; the last checkpoint is in {self.work}; lower train.lr, or raise train.spike"
+            )
+        self.lowest = min(self.lowest, loss)
 
     def record(self, scalars: Mapping[str, float], step: int, log: Log | None) -> None:
         self.curves.append({"step": step, **scalars})
@@ -343,10 +362,13 @@ class _Averaged:
 
 
 class _Meter:
-    """Throughput, share of time spent waiting for data, and memory, since the last reading."""
+    """Throughput, share of time spent waiting for data, model FLOP utilisation and memory, since the last reading."""
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
+    def __init__(self, fabric: Fabric, metro: Metro, config: TrainConfig) -> None:
+        self.device, self.batch_size = fabric.device, config.batch_size
+        kind = torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32
+        ceiling = fabric.world_size * matmul_flops(self.device, kind)
+        self.utilisation = 3 * flops_per_image(metro) / ceiling  # of one image per second; backward costs two forward
         self.restart()
 
     def restart(self) -> None:
@@ -360,14 +382,17 @@ class _Meter:
         self.steps += 1
         self.last = time.perf_counter()
 
-    def read(self, device: torch.device) -> dict[str, float]:
+    def read(self) -> dict[str, float]:
         elapsed = time.perf_counter() - self.began
+        speed = self.steps * self.batch_size / elapsed
         record = {
-            "speed/images_per_s": self.steps * self.batch_size / elapsed,
+            "speed/images_per_s": speed,
             "speed/data_wait": self.waited / elapsed,
+            "speed/mfu": speed * self.utilisation,
+            "memory/process_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         }
-        if device.type == "cuda":
-            record["memory/gpu_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+        if self.device.type == "cuda":
+            record["memory/gpu_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         self.restart()
         return record
 

@@ -120,7 +120,7 @@ def teach_backbone(
         lesson = Lesson(metro.backbone, len(joints), params.model.image_size)
         if config.channels_last:
             lesson.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(lesson.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(lesson.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
         start = 0
         if unfinished.is_file():
             state = torch.load(unfinished, map_location="cpu", weights_only=True)

@@ -39,11 +39,14 @@ def draw(seed: int, has_3d: list[bool], has_mesh: list[bool], joints: int = 14) 
     target = Target(
         edges=torch.zeros(0, 2, dtype=torch.long),
         joints_3d=normal(batch, joints, 3),
+        pelvis_3d=normal(batch, 1, 3),
+        has_pelvis=torch.arange(batch) != 1,
         confidence_3d=torch.rand(batch, joints, generator=rng) * (torch.rand(batch, joints, generator=rng) < 0.7),
         has_3d=torch.tensor(has_3d),
         joints_2d=normal(batch, joints, 2),
         confidence_2d=torch.rand(batch, joints, generator=rng) * (torch.rand(batch, joints, generator=rng) < 0.7),
         vertices=tuple(normal(batch, n, 3) for n in SIZES),
+        mesh_root=normal(batch, 1, 3),
         has_mesh=torch.tensor(has_mesh),
         root=ROOT if joints == 14 else (0,),
     )
@@ -64,15 +67,20 @@ def looped(output: MetroOutput, target: Target, config: LossConfig) -> dict[str,
         output.mesh_joints.detach(),
         None,
     )
+
+    def origin(points: torch.Tensor, axis: int) -> float:
+        return sum(float(points[r, axis]) for r in target.root) / len(target.root)
+
     batch, joints = target.confidence_3d.shape
     for name, points in (("joints", output.joints), ("mesh_joints", output.mesh_joints)):
         values = []
         for b in range(batch):
-            if target.has_3d[b]:
+            if target.has_3d[b] and (config.joint_root == "own" or target.has_pelvis[b]):
                 for j in range(joints):
                     for axis in range(3):
-                        own = sum(float(points[b, r, axis]) for r in target.root) / len(target.root)
-                        true = sum(float(target.joints_3d[b, r, axis]) for r in target.root) / len(target.root)
+                        own, true = 0.0, float(target.pelvis_3d[b, 0, axis])
+                        if config.joint_root == "own":
+                            own, true = origin(points[b], axis), origin(target.joints_3d[b], axis)
                         gap = (float(points[b, j, axis]) - own) - (float(target.joints_3d[b, j, axis]) - true)
                         values.append(float(target.confidence_3d[b, j]) * size(gap))
         terms[f"{name}_3d"] = sum(values) / len(values) if values else 0.0
@@ -86,12 +94,14 @@ def looped(output: MetroOutput, target: Target, config: LossConfig) -> dict[str,
         terms[f"{name}_2d"] = sum(values) / len(values)
     terms["vertices"] = 0.0
     for level, weight in enumerate(config.level_weights):
-        gaps = [
-            abs(float(x))
-            for b in range(batch)
-            if target.has_mesh[b]
-            for x in (output.vertices[level][b] - target.vertices[level][b]).flatten()
-        ]
+        gaps = []
+        for b in range(batch):
+            for axis in range(3) if target.has_mesh[b] else ():
+                own = true = 0.0
+                if config.vertex_root == "own":
+                    own, true = origin(output.mesh_joints[b], axis), float(target.mesh_root[b, 0, axis])
+                pairs = zip(output.vertices[level][b, :, axis], target.vertices[level][b, :, axis], strict=True)
+                gaps += [abs((float(x) - own) - (float(y) - true)) for x, y in pairs]
         terms["vertices"] += weight * sum(gaps) / len(gaps) if gaps else 0.0
     terms["total"] = (
         config.joints_3d * (terms["joints_3d"] + terms["mesh_joints_3d"])
@@ -101,16 +111,19 @@ def looped(output: MetroOutput, target: Target, config: LossConfig) -> dict[str,
     return terms
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=24, deadline=None)
 @given(
     seed=st.integers(0, 2**20),
     flags=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=3),
     kind=st.sampled_from(["mse", "l1"]),
     joints=st.sampled_from([14, 21]),
+    roots=st.tuples(*[st.sampled_from(["own", "pelvis"])] * 2),
 )
-def test_equals_the_loops(seed: int, flags: list[tuple[bool, bool]], kind: str, joints: int) -> None:
+def test_equals_the_loops(
+    seed: int, flags: list[tuple[bool, bool]], kind: str, joints: int, roots: tuple[str, str]
+) -> None:
     output, target = draw(seed, [a for a, _ in flags], [b for _, b in flags], joints)
-    config = LossConfig(joint_loss=kind, level_weights=(0.33, 0.33, 0.33), joints_2d=70.0)
+    config = LossConfig(joint_loss=kind, joints_2d=70.0, joint_root=roots[0], vertex_root=roots[1])
     expected = looped(output, target, config)
     terms = metro_loss(output, target, config)
     assert terms.keys() == expected.keys()
@@ -136,11 +149,14 @@ def test_worked_example() -> None:
     target = Target(
         edges=torch.zeros(0, 2, dtype=torch.long),
         joints_3d=zeros + 3.0,  # another origin: each side is centred at its own root
+        pelvis_3d=torch.zeros(2, 1, 3),
+        has_pelvis=torch.tensor([True, True]),
         confidence_3d=confidence,
         has_3d=torch.tensor([True, False]),
         joints_2d=torch.zeros(2, 14, 2),
         confidence_2d=confidence,
         vertices=(torch.zeros(2, 4, 3),),
+        mesh_root=torch.zeros(2, 1, 3),
         has_mesh=torch.tensor([False, True]),
         root=ROOT,
     )
@@ -186,6 +202,22 @@ def test_the_mesh_must_be_root_relative_but_joints_need_not() -> None:
     before, after = (metro_loss(o, target, LossConfig()) for o in (output, shifted))
     assert after["joints_3d"].item() == pytest.approx(before["joints_3d"].item(), rel=1e-4)
     assert after["vertices"].item() != pytest.approx(before["vertices"].item(), rel=1e-2)
+
+
+def test_the_other_roots_ask_for_the_opposite() -> None:
+    """Joints at the pelvis as predicted, meshes wherever they are."""
+    output, target = draw(1, [True], [True])
+    config = LossConfig(joint_root="pelvis", vertex_root="own")
+    moved = output._replace(
+        joints=output.joints + 1.0,
+        mesh_joints=output.mesh_joints + 1.0,
+        vertices=tuple(v + 1.0 for v in output.vertices),
+    )
+    before, after = (metro_loss(o, target, config) for o in (output, moved))
+    assert after["vertices"].item() == pytest.approx(before["vertices"].item(), rel=1e-4)
+    assert after["joints_3d"].item() != pytest.approx(before["joints_3d"].item(), rel=1e-2)
+    right = output._replace(joints=target.joints_3d - target.pelvis_3d)
+    assert metro_loss(right, target, config)["joints_3d"].item() == 0.0
 
 
 def test_levels_without_weight_need_not_be_predicted() -> None:
@@ -245,6 +277,11 @@ def test_targets_of_a_body() -> None:
     vertices = vertices - body.regress("h36m17", vertices[None])[0, 0]
     middle = levels[0].indices
     coarse = middle[levels[1].indices]
+    pelvis = batch["joints_3d"][0, names.index("Pelvis"), :3]
+    torch.testing.assert_close(target.pelvis_3d[0, 0], pelvis)
+    assert target.has_pelvis.tolist() == [True, False, False]
+    hips = body.regress("h36m17", vertices[None])[0, [JOINT_SETS["H36M17"].index(n) for n in ("R_Hip", "L_Hip")]]
+    torch.testing.assert_close(target.mesh_root[2, 0], hips.mean(0), rtol=0, atol=1e-6)
     assert [v.shape[1] for v in target.vertices] == [431, 1723, 6890]
     for found, index in zip(target.vertices, (coarse, middle, slice(None)), strict=True):
         torch.testing.assert_close(found[2], vertices[index], rtol=0, atol=1e-6)
@@ -265,3 +302,6 @@ def test_targets_of_a_hand_come_from_its_mesh() -> None:
     assert target.has_3d.tolist() == [True, False, True]
     assert target.confidence_3d[0].eq(1).all()
     assert target.root == (0,)
+    assert target.has_pelvis.tolist() == [True, False, True]
+    torch.testing.assert_close(target.pelvis_3d[:1], joints[:, :1])
+    assert not target.mesh_root.any()  # the wrist is the origin of hand meshes and their root

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,6 +87,51 @@ def test_a_diverging_run_stops_with_a_message(setting: Setting, tmp_path: Path):
     params = small_params(steps=30, lr=1e30, clip=None)
     with pytest.raises(MetroError, match=r"not finite.*train\.lr"):
         train(params, setting.datasets, setting.body, setting.levels, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_trains_alike(setting: Setting, tmp_path: Path):
+    runs = []
+    for compiled in (False, True):
+        params = small_params(steps=3, lr=1e-5, compile=compiled)
+        still = params.model.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0})
+        params = params.model_copy(update={"model": still})
+        runs.append(train(params, setting.datasets, setting.body, setting.levels, tmp_path / str(compiled)))
+    assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-3)
+    assert runs[0].checkpoint.weights().keys() == runs[1].checkpoint.weights().keys()
+
+
+def test_a_leaping_loss_stops_the_run_with_a_message(setting: Setting, tmp_path: Path):
+    """With a limit of half the lowest loss, the first loss that does not halve is a leap."""
+    params = small_params(steps=30, log_every=1, save_every=1, spike=0.5)
+    with pytest.raises(MetroError, match=r"once .* leapt to .* in the 1 steps .*train\.lr"):
+        train(params, setting.datasets, setting.body, setting.levels, tmp_path)
+    assert not list(tmp_path.glob("step-00000030"))
+    calm = small_params(steps=30, log_every=1, spike=None)
+    assert len(losses(train(calm, setting.datasets, setting.body, setting.levels, tmp_path / "calm"))) == 30
+
+
+def test_the_log_tells_speed_utilisation_and_memory(setting: Setting, tmp_path: Path):
+    result = train(small_params(steps=4, log_every=2), setting.datasets, setting.body, setting.levels, tmp_path)
+    for record in result.curves:
+        assert record["speed/images_per_s"] > 0
+        assert 0 < record["speed/mfu"] < 1
+        assert 0 <= record["speed/data_wait"] < 1
+        assert 0.05 < record["memory/process_gib"] < 20
+
+
+def test_the_mixture_reaches_the_loader(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from metro.training import engine
+
+    seen = []
+    real = engine.make_loader
+    monkeypatch.setattr(engine, "make_loader", lambda *a, **k: seen.append(k["weights"]) or real(*a, **k))
+    params = small_params(steps=1).model_dump()
+    params["train"]["mixture"] = {"b": 1.0, "a": 3.0}
+    params = Params.model_validate(params | {"datasets": {"a": {}, "b": {}}})
+    train(params, [*setting.datasets, *setting.datasets][:2], setting.body, setting.levels, tmp_path)
+    assert seen == [[3.0, 1.0]]
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch(setting: Setting, tmp_path: Path):

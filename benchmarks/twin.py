@@ -1,0 +1,194 @@
+"""Training and inference of this network against a literal twin of the official one: same weights, batch and machine.
+
+``python benchmarks/twin.py`` takes about ten minutes on two cores and writes ``benchmarks/twin-cpu.md``; with a GPU,
+``python benchmarks/twin.py --device cuda`` writes ``twin-cuda.md``. The twin (``literal.py``) first has to give the
+same outputs, loss and gradients. Then both take turns; ratios are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from literal import LiteralMetro, literal_loss
+from torch import Tensor
+
+from metro.body.bundle import BodyData, load_body
+from metro.body.model import BodyModel
+from metro.config import LossConfig, ModelConfig, TrainConfig
+from metro.mesh.sampling import Level, build_sampling
+from metro.model.losses import make_target, metro_loss
+from metro.model.metro import Metro, build_model
+from metro.model.official import to_official
+from metro.training.engine import build_optimizer
+from metro.training.flops import flops_per_image, matmul_flops
+
+BACKBONES = ("resnet50", "hrnet_w64")
+BATCH = {"cpu": 4, "cuda": 32}
+ROUNDS = {"cpu": 5, "cuda": 20}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    device = torch.device(parser.parse_args().device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    body = load_body("open")
+    levels = build_sampling(body.v_template, body.faces)
+    rows = [row for backbone in BACKBONES for row in compare(backbone, body, levels, device)]
+    machine = (
+        torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} cores, {cpu_name()}"
+    )
+    text = "\n".join(
+        [
+            f"Made by `python benchmarks/twin.py --device {device}` on {machine}; torch {torch.__version__}, "
+            f"full-size body network, 224 px, batch {BATCH[device.type]}, dropout 0.1, Adam.",
+            "",
+            "| network | what | twin, img/s | here, img/s | ratio | of the matrix-product ceiling |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *rows,
+        ]
+    )
+    (Path(__file__).parent / f"twin-{device}.md").write_text(text + "\n")
+    print(text)
+
+
+def compare(backbone: str, body: BodyData, levels: list[Level], device: torch.device) -> list[str]:
+    """Rows of one backbone."""
+    torch.manual_seed(0)
+    config = ModelConfig(backbone=backbone)
+    ours, body_model = build_model(config, body, levels).to(device), BodyModel(body).to(device)
+    twin = LiteralMetro(config, body, levels).to(device)
+    twin.load(to_official(ours))
+    batch = make_batch(BATCH[device.type], len(ours.template_T3), device)
+
+    def our_loss() -> Tensor:
+        output = ours(batch["images"], batch["mask"])
+        return metro_loss(output, make_target(batch, body_model, levels, config), LossConfig())["total"]
+
+    def twin_loss() -> Tensor:
+        keep = 1 - batch["mask"][..., None].float()
+        return literal_loss(twin, twin(batch["images"], keep), batch)
+
+    agree(ours, twin, our_loss, twin_loss, batch["images"])
+    ours.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    train = TrainConfig(optimizer="adam", clip=None)
+    our_step = stepper(our_loss, build_optimizer(ours, train))
+    twin_step = stepper(twin_loss, torch.optim.Adam(twin.parameters(), lr=train.lr))
+    flops = flops_per_image(ours)
+    rows = [race(backbone, "training", twin_step, our_step, 3 * flops, torch.float32, device)]
+    if device.type == "cuda":
+        half = autocast(our_step)
+        rows.append(race(backbone, "training, here in bf16", twin_step, half, 3 * flops, torch.bfloat16, device))
+    del our_step, twin_step
+    gc.collect()
+    ours.eval(), twin.eval()
+    for p in (*ours.parameters(), *twin.parameters()):
+        p.grad = None
+    with torch.no_grad():
+        pair = (lambda: twin(batch["images"]), lambda: ours(batch["images"]))
+        rows.append(race(backbone, "inference", *pair, flops, torch.float32, device))
+        if device.type == "cuda":
+            half = autocast(pair[1])
+            rows.append(race(backbone, "inference, here in bf16", pair[0], half, flops, torch.bfloat16, device))
+    return rows
+
+
+def make_batch(count: int, tokens: int, device: torch.device) -> dict[str, Tensor]:
+    """Random images and labels; a quarter of the samples has 2D joints only, another one no mesh."""
+    number = torch.arange(count)
+    batch = {
+        "images": torch.randn(count, 3, 224, 224).to(memory_format=torch.channels_last),
+        "mask": torch.rand(count, tokens) < 0.15,
+        "joints_3d": torch.cat([torch.randn(count, 24, 3), torch.ones(count, 24, 1)], 2),
+        "joints_2d": torch.cat([torch.randn(count, 24, 2), (torch.rand(count, 24, 1) < 0.8).float()], 2),
+        "pose_aa": 0.2 * torch.randn(count, 72),
+        "betas": torch.randn(count, 10),
+        "has_2d": torch.ones(count, dtype=torch.bool),
+        "has_3d": number % 4 != 1,
+        "has_mesh": number % 4 > 1,
+    }
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def agree(ours: Metro, twin: LiteralMetro, our_loss: Callable, twin_loss: Callable, images: Tensor) -> None:
+    """Refuse to race networks that compute different things."""
+    ours.eval(), twin.eval()
+    with torch.no_grad():
+        mine, theirs = ours(images), twin(images)
+    pairs = dict(zip(("camera", "joints"), zip(mine[:2], theirs[:2], strict=True), strict=True))
+    pairs |= {f"mesh {len(a[0])}": (a, b) for a, b in zip(mine.vertices, theirs[2:], strict=True)}
+    for side, loss in ((ours, our_loss), (twin, twin_loss)):
+        side.value = loss()
+        side.value.backward()
+    pairs["loss"] = (ours.value.detach(), twin.value.detach())
+    pairs["gradient of the images' mixture"] = (ours.mix.weight.grad, twin.conv_learn_tokens.weight.grad[..., 0])
+    pairs["gradient of the last backbone layer"] = tuple(
+        [p.grad for p in side.backbone.parameters() if p.grad is not None][-1] for side in (ours, twin)
+    )
+    for name, (a, b) in pairs.items():
+        gap = float((a - b).abs().max() / b.abs().max())
+        print(f"{name}: differs by {gap:.1e} of its scale", flush=True)
+        if not gap < 1e-3:
+            raise SystemExit(f"{name}: the twin computes something else")
+    for side in (ours, twin):
+        del side.value
+        side.train()
+
+
+def stepper(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    def step() -> None:
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def autocast(call: Callable[[], object]) -> Callable[[], object]:
+    def inside() -> object:
+        with torch.autocast("cuda", torch.bfloat16):
+            return call()
+
+    return inside
+
+
+def race(
+    backbone: str, what: str, twin: Callable, ours: Callable, flops: float, dtype: torch.dtype, device: torch.device
+) -> str:
+    """One row: both take turns."""
+    times: list[list[float]] = [[], []]
+    for number in range(ROUNDS[device.type] + 1):
+        for call, spent in zip((twin, ours), times, strict=True):
+            synchronise(device)
+            start = time.perf_counter()
+            call()
+            synchronise(device)
+            if number:  # the first one warms up
+                spent.append(time.perf_counter() - start)
+    ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
+    twin_speed, our_speed = (BATCH[device.type] / statistics.median(spent) for spent in times)
+    share = our_speed * flops / matmul_flops(device, dtype)
+    row = f"| {backbone} | {what} | {twin_speed:.2f} | {our_speed:.2f} | **{ratio:.2f}** | {share:.0%} |"
+    print(row, flush=True)
+    return row
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main()
