@@ -499,13 +499,12 @@ class ShardDataset:
 
     def __init__(self, source: Path | str | Sequence[Path], fits: Path | str | None = None) -> None:
         if isinstance(source, str | Path):
-            self.name = Path(source).name
             self.paths = [Path(source) / entry["file"] for entry in read_manifest(Path(source))["shards"]]
         else:
             self.paths = [Path(path) for path in source]
-            self.name = self.paths[0].parent.name if self.paths else ""
         if not self.paths:
             raise MetroError("a dataset needs at least one shard")
+        self.name = str(self.paths[0].parent)
         columns, blobs, sizes = [], [], set()
         colour = np.zeros((2, 3))
         for path in self.paths:

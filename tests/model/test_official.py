@@ -68,8 +68,8 @@ def test_every_key_is_known(name: str, backbone: str, parameters: int, used: int
     ("name", "levels"),
     [
         ("body_resnet50", ("vertices_sub2", "vertices_sub", "vertices")),
-        pytest.param("body_hrnet_w64", ("vertices_sub2", "vertices_sub", "vertices"), marks=pytest.mark.slow),
-        pytest.param("hand_hrnet_w64", ("vertices_sub", "vertices"), marks=pytest.mark.slow),
+        ("body_hrnet_w64", ("vertices_sub2", "vertices_sub", "vertices")),
+        ("hand_hrnet_w64", ("vertices_sub", "vertices")),
     ],
 )
 def test_golden_outputs(name: str, levels: tuple[str, ...]) -> None:
