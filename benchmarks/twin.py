@@ -21,7 +21,7 @@ from torch import Tensor
 
 from metro.body.bundle import BodyData, load_body
 from metro.body.model import BodyModel
-from metro.config import LossConfig, ModelConfig, TrainConfig
+from metro.config import BlockConfig, LossConfig, ModelConfig, TrainConfig
 from metro.mesh.sampling import Level, build_sampling
 from metro.model.losses import make_target, metro_loss
 from metro.model.metro import Metro, build_model
@@ -29,9 +29,14 @@ from metro.model.official import to_official
 from metro.training.engine import build_optimizer
 from metro.training.flops import flops_per_image, matmul_flops
 
-BACKBONES = ("resnet50", "hrnet_w64")
+NARROW = tuple(BlockConfig(width=w, out=o, layers=1, heads=2, ffn=2 * w) for w, o in ((64, 64), (64, 32), (32, 3)))
+CASES = {
+    "ResNet-18, 112 px, narrow blocks": ModelConfig(backbone="resnet18", image_size=112, blocks=NARROW),
+    "ResNet-50": ModelConfig(backbone="resnet50"),
+    "HRNet-W64": ModelConfig(backbone="hrnet_w64"),
+}
 BATCH = {"cpu": 4, "cuda": 32}
-ROUNDS = {"cpu": 5, "cuda": 20}
+ROUNDS = {"cpu": 3, "cuda": 20}
 
 
 def main() -> None:
@@ -43,8 +48,8 @@ def main() -> None:
     levels = build_sampling(body.v_template, body.faces)
     gaps: list[str] = []
     rows: list[str] = []
-    for backbone in BACKBONES:
-        gap, raced = compare(backbone, body, levels, device)
+    for name, config in CASES.items():
+        gap, raced = compare(name, config, body, levels, device)
         gaps.append(gap)
         rows += raced
     machine = (
@@ -53,7 +58,7 @@ def main() -> None:
     text = "\n".join(
         [
             f"Made by `python benchmarks/twin.py --device {device}` on {machine}; torch {torch.__version__}, "
-            f"full-size body network, 224 px, batch {BATCH[device.type]}, dropout 0.1, Adam.",
+            f"batch {BATCH[device.type]}, dropout 0.1, Adam; the full-size body network at 224 px unless said.",
             "",
             "| network | what | twin, img/s | here, img/s | ratio | of the matrix-product ceiling |",
             "| --- | --- | --- | --- | --- | --- |",
@@ -70,14 +75,15 @@ def main() -> None:
     print(text)
 
 
-def compare(backbone: str, body: BodyData, levels: list[Level], device: torch.device) -> tuple[str, list[str]]:
-    """Rows of one backbone: agreement and speed."""
+def compare(
+    name: str, config: ModelConfig, body: BodyData, levels: list[Level], device: torch.device
+) -> tuple[str, list[str]]:
+    """Rows of one network: agreement and speed."""
     torch.manual_seed(0)
-    config = ModelConfig(backbone=backbone)
     ours, body_model = build_model(config, body, levels).to(device), BodyModel(body).to(device)
     twin = LiteralMetro(config, body, levels).to(device)
     twin.load(to_official(ours))
-    batch = make_batch(BATCH[device.type], len(ours.template_T3), device)
+    batch = make_batch(BATCH[device.type], config.image_size, len(ours.template_T3), device)
 
     def our_loss() -> Tensor:
         output = ours(batch["images"], batch["mask"])
@@ -89,16 +95,16 @@ def compare(backbone: str, body: BodyData, levels: list[Level], device: torch.de
 
     gaps = differences(ours, twin, our_loss, twin_loss, batch["images"])
     if max(gaps) > 1e-3:
-        raise SystemExit(f"{backbone}: the twin computes something else, relative differences {gaps}")
+        raise SystemExit(f"{name}: the twin computes something else, relative differences {gaps}")
     ours.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train = TrainConfig(optimizer="adam", clip=None)
     our_step = stepper(our_loss, build_optimizer(ours, train))
     twin_step = stepper(twin_loss, torch.optim.Adam(twin.parameters(), lr=train.lr))
     flops = flops_per_image(ours)
-    rows = [race(backbone, "training", twin_step, our_step, 3 * flops, torch.float32, device)]
+    rows = [race(name, "training", twin_step, our_step, 3 * flops, torch.float32, device)]
     if device.type == "cuda":
         half = autocast(our_step)
-        rows.append(race(backbone, "training, here in bf16", twin_step, half, 3 * flops, torch.bfloat16, device))
+        rows.append(race(name, "training, here in bf16", twin_step, half, 3 * flops, torch.bfloat16, device))
     del our_step, twin_step
     gc.collect()
     ours.eval(), twin.eval()
@@ -106,18 +112,18 @@ def compare(backbone: str, body: BodyData, levels: list[Level], device: torch.de
         p.grad = None
     with torch.no_grad():
         pair = (lambda: twin(batch["images"]), lambda: ours(batch["images"]))
-        rows.append(race(backbone, "inference", *pair, flops, torch.float32, device))
+        rows.append(race(name, "inference", *pair, flops, torch.float32, device))
         if device.type == "cuda":
             half = autocast(pair[1])
-            rows.append(race(backbone, "inference, here in bf16", pair[0], half, flops, torch.bfloat16, device))
-    return f"| {backbone} | {' | '.join(f'{gap:.0e}' for gap in gaps)} |", rows
+            rows.append(race(name, "inference, here in bf16", pair[0], half, flops, torch.bfloat16, device))
+    return f"| {name} | {' | '.join(f'{gap:.0e}' for gap in gaps)} |", rows
 
 
-def make_batch(count: int, tokens: int, device: torch.device) -> dict[str, Tensor]:
+def make_batch(count: int, side: int, tokens: int, device: torch.device) -> dict[str, Tensor]:
     """Random images and labels; a quarter of the samples has 2D joints only, another one no mesh."""
     number = torch.arange(count)
     batch = {
-        "images": torch.randn(count, 3, 224, 224).to(memory_format=torch.channels_last),
+        "images": torch.randn(count, 3, side, side).to(memory_format=torch.channels_last),
         "mask": torch.rand(count, tokens) < 0.15,
         "joints_3d": torch.cat([torch.randn(count, 24, 3), torch.ones(count, 24, 1)], 2),
         "joints_2d": torch.cat([torch.randn(count, 24, 2), (torch.rand(count, 24, 1) < 0.8).float()], 2),
@@ -168,7 +174,7 @@ def autocast(call: Callable[[], object]) -> Callable[[], object]:
 
 
 def race(
-    backbone: str, what: str, twin: Callable, ours: Callable, flops: float, dtype: torch.dtype, device: torch.device
+    name: str, what: str, twin: Callable, ours: Callable, flops: float, dtype: torch.dtype, device: torch.device
 ) -> str:
     """One row: both take turns."""
     times: list[list[float]] = [[], []]
@@ -183,7 +189,7 @@ def race(
     ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
     twin_speed, our_speed = (BATCH[device.type] / statistics.median(spent) for spent in times)
     share = our_speed * flops / matmul_flops(device, dtype)
-    row = f"| {backbone} | {what} | {twin_speed:.2f} | {our_speed:.2f} | **{ratio:.2f}** | {share:.0%} |"
+    row = f"| {name} | {what} | {twin_speed:.2f} | {our_speed:.2f} | **{ratio:.2f}** | {share:.0%} |"
     print(row, flush=True)
     return row
 
