@@ -269,8 +269,9 @@ def costs(loader: Loader, dataset: shards.ShardDataset, box: int, size: int) -> 
 
 NOTES = """\
 `samples/s` is the whole batch as the training process gets it: decoded; turned, scaled and mirrored in one warp; joints
-and poses augmented; masks drawn. Normalisation runs on the device; the next column adds its cost on one core. The plain
-loop does per sample what the official code does, from 1080p frames.
+and poses augmented; masks drawn. Normalisation runs on the device; the next column adds its cost on one core, and the
+last one compares that with the twin, whose samples are normalised. The twin reads base64 JPEGs of whole 1080p frames
+and JSON labels from TSV files and does per sample what the official code does.
 
 Decoding is most of the cost and grows with the stored area, so `crop.box_px` and `crop.margin` decide: boxes stored at
 224 px stay below 1,500 samples/s because decoding alone takes two thirds of the time. Warping goes through
