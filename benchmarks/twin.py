@@ -36,7 +36,7 @@ CASES = {
     "HRNet-W64": ModelConfig(backbone="hrnet_w64"),
 }
 BATCH = {"cpu": 4, "cuda": 32}
-ROUNDS = {"cpu": 3, "cuda": 20}
+ROUNDS = {"cpu": 2, "cuda": 20}
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
             "| --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
-            "Both compute the same, evaluation mode, largest difference ÷ largest value:",
+            "Both compute the same; without dropout, largest difference ÷ largest value:",
             "",
             "| network | camera | joints | 431 | 1723 | 6890 vertices | loss | gradient: mixture | first convolution |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -94,7 +94,7 @@ def compare(
         return literal_loss(twin, twin(batch["images"], keep), batch)
 
     gaps = differences(ours, twin, our_loss, twin_loss, batch["images"])
-    if max(gaps) > 1e-3:
+    if not all(gap < 1e-3 for gap in gaps):
         raise SystemExit(f"{name}: the twin computes something else, relative differences {gaps}")
     ours.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train = TrainConfig(optimizer="adam", clip=None)
@@ -139,8 +139,10 @@ def make_batch(count: int, side: int, tokens: int, device: torch.device) -> dict
 def differences(
     ours: Metro, twin: LiteralMetro, our_loss: Callable[[], Tensor], twin_loss: Callable[[], Tensor], images: Tensor
 ) -> list[float]:
-    """Outputs, loss and two gradients of the two networks in evaluation mode: largest difference ÷ largest value."""
-    ours.eval(), twin.eval()
+    """Outputs, loss and two gradients of the two networks without dropout: largest difference ÷ largest value."""
+    for side in (ours, twin):
+        side.eval()  # no dropout
+        side.backbone.train()  # with statistics of its beginning an untrained HRNet leaves the range of float32
     with torch.no_grad():
         mine, theirs = ours(images), twin(images)
     pairs = [*zip((*mine[:2], *mine.vertices), theirs, strict=True)]
