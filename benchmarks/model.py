@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from batch import random_batch
 
 from metro.body.bundle import BodyData, load_body
 from metro.body.model import BodyModel
@@ -70,16 +71,12 @@ def network_row(name: str, size: int, body: BodyData, levels: list[Level]) -> st
     model, body_model = build_model(config, body, levels), BodyModel(body)
     model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters())
-    images = torch.randn(BATCH, 3, size, size).to(memory_format=torch.channels_last)
-    mask = torch.rand(BATCH, len(model.template_T3)) < 0.15
-    yes = torch.ones(BATCH, dtype=torch.bool)
-    batch = {"joints_3d": torch.randn(BATCH, 24, 4), "joints_2d": torch.randn(BATCH, 24, 3)}
-    batch |= {"pose_aa": 0.2 * torch.randn(BATCH, 72), "betas": torch.randn(BATCH, 10)}
-    batch |= {"has_2d": yes, "has_3d": yes, "has_mesh": yes}
+    batch = random_batch(BATCH, size, len(model.template_T3))
+    images = batch["images"]
     loss = LossConfig(level_weights=(1, 0, 0))
 
     def step() -> None:
-        output = model(images, mask, full=False)
+        output = model(images, batch["mask"], full=False)
         metro_loss(output, make_target(batch, body_model, levels, config), loss)["total"].backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -45,6 +45,7 @@ def main() -> None:
 def measure(processes: int, threads: int) -> None:
     """Speed of one way; a second process, if any, is started by Fabric and runs this too."""
     import torch
+    from batch import random_batch
 
     from metro.body.bundle import load_body
     from metro.body.model import BodyModel
@@ -66,19 +67,12 @@ def measure(processes: int, threads: int) -> None:
     model, body_model = build_model(params.model, body, levels), BodyModel(body)
     model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network, optimizer = fabric.setup(model, build_optimizer(model, config))
-    count = BATCH // processes
-    side = params.model.image_size
-    images = torch.randn(count, 3, side, side).to(memory_format=torch.channels_last)
-    yes = torch.ones(count, dtype=torch.bool)
-    batch = {"joints_3d": torch.randn(count, 24, 4), "joints_2d": torch.randn(count, 24, 3)}
-    batch |= {"pose_aa": 0.2 * torch.randn(count, 72), "betas": torch.randn(count, 10)}
-    batch |= {"has_2d": yes, "has_3d": yes, "has_mesh": yes}
-    mask = torch.rand(count, len(model.template_T3)) < 0.15
+    batch = random_batch(BATCH // processes, params.model.image_size, len(model.template_T3))
 
     for step in range(STEPS + 2):
         if step == 2:
             began = time.perf_counter()
-        output = network(images, mask, full=False)
+        output = network(batch["images"], batch["mask"], full=False)
         target = make_target(batch, body_model, levels, params.model)
         fabric.backward(metro_loss(output, target, config.loss)["total"])
         optimizer.step()

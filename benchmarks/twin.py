@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from batch import random_batch
 from literal import LiteralMetro, literal_loss
 from torch import Tensor
 
@@ -83,7 +84,7 @@ def compare(
     ours, body_model = build_model(config, body, levels).to(device), BodyModel(body).to(device)
     twin = LiteralMetro(config, body, levels).to(device)
     twin.load(to_official(ours))
-    batch = make_batch(BATCH[device.type], config.image_size, len(ours.template_T3), device)
+    batch = random_batch(BATCH[device.type], config.image_size, len(ours.template_T3), device)
 
     def our_loss() -> Tensor:
         output = ours(batch["images"], batch["mask"])
@@ -117,23 +118,6 @@ def compare(
             half = autocast(pair[1])
             rows.append(race(name, "inference, here in bf16", pair[0], half, flops, torch.bfloat16, device))
     return f"| {name} | {' | '.join(f'{gap:.0e}' for gap in gaps)} |", rows
-
-
-def make_batch(count: int, side: int, tokens: int, device: torch.device) -> dict[str, Tensor]:
-    """Random images and labels; a quarter of the samples has 2D joints only, another one no mesh."""
-    number = torch.arange(count)
-    batch = {
-        "images": torch.randn(count, 3, side, side).to(memory_format=torch.channels_last),
-        "mask": torch.rand(count, tokens) < 0.15,
-        "joints_3d": torch.cat([torch.randn(count, 24, 3), torch.ones(count, 24, 1)], 2),
-        "joints_2d": torch.cat([torch.randn(count, 24, 2), (torch.rand(count, 24, 1) < 0.8).float()], 2),
-        "pose_aa": 0.2 * torch.randn(count, 72),
-        "betas": torch.randn(count, 10),
-        "has_2d": torch.ones(count, dtype=torch.bool),
-        "has_3d": number % 4 != 1,
-        "has_mesh": number % 4 > 1,
-    }
-    return {name: value.to(device) for name, value in batch.items()}
 
 
 def differences(
