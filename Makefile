@@ -45,11 +45,12 @@ $(STAMP): pyproject.toml constraints.txt
 repro: env ## run the pipeline: every stage that is out of date
 	$(BIN)/python -m dvc repro
 
+# Tests run side by side, so that a second thread of one would only hold up another.
 test: env check ## lint, types, import layers and the fast tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-test-slow: env ## the long tests too: the whole pipeline on the debug preset, real servers
-	$(BIN)/python -m pytest -m 'slow or not slow'
+test-slow: test ## the long tests too: the whole pipeline on the debug preset, real servers
+	$(BIN)/python -m pytest -m slow
 
 check: env ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from metro.body.bundle import BodyData, load_body
 from metro.body.model import BodyModel
 from metro.config import BlockConfig, LossConfig, ModelConfig
 from metro.mesh.sampling import Level, build_sampling
-from metro.model.losses import make_target, metro_loss
+from metro.model.losses import Targets, metro_loss
 from metro.model.metro import LearnedUpsampling, Metro, build_model
 
 BATCH, ROUNDS = 16, 3
@@ -68,7 +68,7 @@ def network_row(name: str, size: int, body: BodyData, levels: list[Level]) -> st
         upsampling="fixed",
         init="template",
     )
-    model, body_model = build_model(config, body, levels), BodyModel(body)
+    model, targets = build_model(config, body, levels), Targets(BodyModel(body), levels, config)
     model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters())
     batch = random_batch(BATCH, size, len(model.template_T3))
@@ -77,7 +77,7 @@ def network_row(name: str, size: int, body: BodyData, levels: list[Level]) -> st
 
     def step() -> None:
         output = model(images, batch["mask"], full=False)
-        metro_loss(output, make_target(batch, body_model, levels, config), loss)["total"].backward()
+        metro_loss(output, targets(batch), loss)["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
 

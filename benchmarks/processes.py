@@ -51,7 +51,7 @@ def measure(processes: int, threads: int) -> None:
     from metro.body.model import BodyModel
     from metro.config import load_params
     from metro.mesh.sampling import build_sampling
-    from metro.model.losses import make_target, metro_loss
+    from metro.model.losses import Targets, metro_loss
     from metro.model.metro import build_model
     from metro.presets import resolve
     from metro.training.engine import build_optimizer, make_fabric
@@ -64,7 +64,7 @@ def measure(processes: int, threads: int) -> None:
     torch.manual_seed(0)
     body = load_body("open")
     levels = build_sampling(body.v_template, body.faces)
-    model, body_model = build_model(params.model, body, levels), BodyModel(body)
+    model, targets = build_model(params.model, body, levels), Targets(BodyModel(body), levels, params.model)
     model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network, optimizer = fabric.setup(model, build_optimizer(model, config))
     batch = random_batch(BATCH // processes, params.model.image_size, len(model.template_T3))
@@ -73,8 +73,7 @@ def measure(processes: int, threads: int) -> None:
         if step == 2:
             began = time.perf_counter()
         output = network(batch["images"], batch["mask"], full=False)
-        target = make_target(batch, body_model, levels, params.model)
-        fabric.backward(metro_loss(output, target, config.loss)["total"])
+        fabric.backward(metro_loss(output, targets(batch), config.loss)["total"])
         optimizer.step()
         optimizer.zero_grad()
     if fabric.is_global_zero:

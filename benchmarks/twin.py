@@ -24,11 +24,11 @@ from metro.body.bundle import BodyData, load_body
 from metro.body.model import BodyModel
 from metro.config import BlockConfig, LossConfig, ModelConfig, TrainConfig
 from metro.mesh.sampling import Level, build_sampling
-from metro.model.losses import make_target, metro_loss
+from metro.model.losses import Targets, metro_loss
 from metro.model.metro import Metro, build_model
 from metro.model.official import to_official
 from metro.training.engine import build_optimizer
-from metro.training.flops import flops_per_image, matmul_flops
+from metro.training.flops import flops_per_image, matmul_flops, synchronise
 
 NARROW = tuple(BlockConfig(width=w, out=o, layers=1, heads=2, ffn=2 * w) for w, o in ((64, 64), (64, 32), (32, 3)))
 CASES = {
@@ -81,14 +81,15 @@ def compare(
 ) -> tuple[str, list[str]]:
     """Rows of one network: agreement and speed."""
     torch.manual_seed(0)
-    ours, body_model = build_model(config, body, levels).to(device), BodyModel(body).to(device)
+    ours = build_model(config, body, levels).to(device)
+    targets = Targets(BodyModel(body), levels, config).to(device)
     twin = LiteralMetro(config, body, levels).to(device)
     twin.load(to_official(ours))
     batch = random_batch(BATCH[device.type], config.image_size, len(ours.template_T3), device)
 
     def our_loss() -> Tensor:
         output = ours(batch["images"], batch["mask"])
-        return metro_loss(output, make_target(batch, body_model, levels, config), LossConfig())["total"]
+        return metro_loss(output, targets(batch), LossConfig())["total"]
 
     def twin_loss() -> Tensor:
         keep = 1 - batch["mask"][..., None].float()
@@ -178,11 +179,6 @@ def race(
     row = f"| {name} | {what} | {twin_speed:.2f} | {our_speed:.2f} | **{ratio:.2f}** | {share:.0%} |"
     print(row, flush=True)
     return row
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def cpu_name() -> str:

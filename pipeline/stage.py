@@ -52,6 +52,8 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def _fail(name: str, message: str, status: int = 2) -> None:
+    if rank := int(os.environ.get("LOCAL_RANK", 0)):  # several processes that train mostly have the same thing to say
+        name = f"{name} (process {rank})"
     print(f"{name}: {' '.join(message.split())}", file=sys.stderr, flush=True)
     raise SystemExit(status)
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 
 from metro.body.joints import JOINT_SETS, index_map
 from metro.body.model import BodyModel
@@ -20,7 +21,7 @@ from metro.config import LossConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, compose_indices
 from metro.model.metro import MetroOutput
-from metro.model.template import ROOT_JOINTS, mesh_joint_rows
+from metro.model.template import LABEL_JOINTS, ROOT_JOINTS, mesh_joint_rows
 
 
 @dataclass(frozen=True)
@@ -49,68 +50,93 @@ class Target:
     """(B,) bool."""
     edges: Tensor
     """(E, 2) edges of the coarsest mesh, vertex numbers."""
-    root: tuple[int, ...]
-    """Joints whose mean is the root: both hips, or the wrist."""
+    root: Tensor
+    """(R,) joints whose mean is the root: both hips, or the wrist."""
 
 
-def make_target(batch: Mapping[str, Tensor], body: BodyModel, levels: Sequence[Level], config: ModelConfig) -> Target:
-    """Ground truth for a loader batch, on the device of the batch.
+class Targets(nn.Module):
+    """Makes the ground truth of loader batches; `.to(device)` moves what it needs for that.
 
     Body joints come from the annotation. For hands the official code takes them from the mesh, which is done here for
     samples that have one.
 
     Parameters
     ----------
-    batch
-        `joints_2d` (B, J', 3), `joints_3d` (B, J', 4), `pose_aa`, `betas`, `has_3d`, `has_mesh` of the loader;
-        J' is J24 for bodies and HAND21 for hands. Values without confidence or flag may be anything, NaN included.
     body
-        Body model on the same device.
+        Body model of the annotations.
     levels
         Mesh levels, fine to coarse.
     config
         Names the joint set.
     """
-    has_mesh, has_3d = batch["has_mesh"], batch["has_3d"]
-    # A sample without a mesh may hold NaN, and 0 · NaN is NaN: give it the zero pose before anything is computed.
-    pose_aa = torch.where(has_mesh[:, None], batch["pose_aa"], 0.0)
-    betas = torch.where(has_mesh[:, None], batch["betas"], 0.0)
-    with torch.no_grad():
-        posed = body(pose_aa, betas)
-        hand = config.joint_set == "HAND21"
-        mesh_joints_BK3 = body.hand_joints(posed) if hand else body.regress("h36m17", posed.vertices)
-        mesh_pelvis_B13 = mesh_joints_BK3[:, :1]
-        full_BV3 = posed.vertices - mesh_pelvis_B13
-    coarser = [full_BV3[:, torch.from_numpy(index).to(full_BV3.device)] for index in compose_indices(levels)]
 
-    labels, pelvis = ("HAND21", "Wrist") if hand else ("J24", "Pelvis")
-    order = index_map(labels, config.joint_set)
-    joints_3d, confidence_3d = _known(batch["joints_3d"][:, order])
-    joints_2d, confidence_2d = _known(batch["joints_2d"][:, order])
-    pelvis_3d, pelvis_confidence = _known(batch["joints_3d"][:, [JOINT_SETS[labels].index(pelvis)]])
-    has_pelvis = pelvis_confidence[:, 0] > 0
-    if hand:
-        joints_3d = torch.where(has_mesh[:, None, None], mesh_joints_BK3, joints_3d)
-        confidence_3d = torch.where(has_mesh[:, None], 1.0, confidence_3d)
-        pelvis_3d = torch.where(has_mesh[:, None, None], mesh_pelvis_B13, pelvis_3d)
-        has_3d, has_pelvis = has_3d | has_mesh, has_pelvis | has_mesh
-    names = JOINT_SETS[config.joint_set]
-    root = tuple(names.index(name) for name in ROOT_JOINTS[config.joint_set])
-    mesh_rows = [mesh_joint_rows(config.joint_set)[joint] for joint in root]
-    return Target(
-        joints_3d=joints_3d,
-        pelvis_3d=pelvis_3d,
-        has_pelvis=has_pelvis,
-        confidence_3d=confidence_3d,
-        has_3d=has_3d,
-        joints_2d=joints_2d,
-        confidence_2d=confidence_2d,
-        vertices=(*reversed(coarser), full_BV3),
-        mesh_root=mesh_joints_BK3[:, mesh_rows].mean(1, keepdim=True) - mesh_pelvis_B13,
-        has_mesh=has_mesh,
-        edges=torch.from_numpy(levels[-1].edges).to(has_mesh.device),
-        root=root,
-    )
+    edges_E2: Tensor
+    order_J: Tensor
+    pelvis_1: Tensor
+    root_R: Tensor
+    mesh_root_R: Tensor
+
+    def __init__(self, body: BodyModel, levels: Sequence[Level], config: ModelConfig) -> None:
+        super().__init__()
+        self.body, self.hand = body, config.joint_set == "HAND21"
+        labels, pelvis = LABEL_JOINTS[config.joint_set]
+        root = [JOINT_SETS[config.joint_set].index(name) for name in ROOT_JOINTS[config.joint_set]]
+
+        def keep(name: str, indices: ArrayLike) -> None:
+            self.register_buffer(name, torch.as_tensor(indices), persistent=False)
+
+        keep("edges_E2", levels[-1].edges)
+        keep("order_J", index_map(labels, config.joint_set))
+        keep("pelvis_1", [JOINT_SETS[labels].index(pelvis)])
+        keep("root_R", root)
+        keep("mesh_root_R", [mesh_joint_rows(config.joint_set)[joint] for joint in root])
+        self.coarser = [f"level_{number}" for number in range(len(levels))]  # fine to coarse
+        for name, indices in zip(self.coarser, compose_indices(levels), strict=True):
+            keep(name, indices)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Target:
+        """Ground truth of a batch.
+
+        Parameters
+        ----------
+        batch
+            `joints_2d` (B, J', 3), `joints_3d` (B, J', 4), `pose_aa`, `betas`, `has_3d`, `has_mesh` of the loader;
+            J' is J24 for bodies and HAND21 for hands. Values without confidence or flag may be anything, NaN included.
+        """
+        has_mesh, has_3d = batch["has_mesh"], batch["has_3d"]
+        # A sample without a mesh may hold NaN, and 0 · NaN is NaN: give it the zero pose before anything is computed.
+        pose_aa = torch.where(has_mesh[:, None], batch["pose_aa"], 0.0)
+        betas = torch.where(has_mesh[:, None], batch["betas"], 0.0)
+        with torch.no_grad():
+            posed = self.body(pose_aa, betas)
+            mesh_joints_BK3 = self.body.hand_joints(posed) if self.hand else self.body.regress("h36m17", posed.vertices)
+            mesh_pelvis_B13 = mesh_joints_BK3[:, :1]
+            full_BV3 = posed.vertices - mesh_pelvis_B13
+        coarser = [full_BV3[:, self.get_buffer(name)] for name in self.coarser]
+
+        joints_3d, confidence_3d = _known(batch["joints_3d"][:, self.order_J])
+        joints_2d, confidence_2d = _known(batch["joints_2d"][:, self.order_J])
+        pelvis_3d, pelvis_confidence = _known(batch["joints_3d"][:, self.pelvis_1])
+        has_pelvis = pelvis_confidence[:, 0] > 0
+        if self.hand:
+            joints_3d = torch.where(has_mesh[:, None, None], mesh_joints_BK3, joints_3d)
+            confidence_3d = torch.where(has_mesh[:, None], 1.0, confidence_3d)
+            pelvis_3d = torch.where(has_mesh[:, None, None], mesh_pelvis_B13, pelvis_3d)
+            has_3d, has_pelvis = has_3d | has_mesh, has_pelvis | has_mesh
+        return Target(
+            joints_3d=joints_3d,
+            pelvis_3d=pelvis_3d,
+            has_pelvis=has_pelvis,
+            confidence_3d=confidence_3d,
+            has_3d=has_3d,
+            joints_2d=joints_2d,
+            confidence_2d=confidence_2d,
+            vertices=(*reversed(coarser), full_BV3),
+            mesh_root=mesh_joints_BK3[:, self.mesh_root_R].mean(1, keepdim=True) - mesh_pelvis_B13,
+            has_mesh=has_mesh,
+            edges=self.edges_E2,
+            root=self.root_R,
+        )
 
 
 def _known(labels_BJC: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,7 +216,7 @@ def metro_loss(
 
 
 def _root(joints_BJ3: Tensor, target: Target) -> Tensor:
-    return joints_BJ3[:, list(target.root)].mean(1, keepdim=True)
+    return joints_BJ3[:, target.root].mean(1, keepdim=True)
 
 
 def _edge_lengths(vertices_BV3: Tensor, edges_E2: Tensor) -> Tensor:

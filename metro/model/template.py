@@ -19,6 +19,7 @@ from metro.mesh.sampling import Level, compose_indices
 TEMPLATE_TURN = 3.1416  # official literal, not pi: y up (body model) to y down (camera)
 LOWERED_ARMS = {"left_shoulder": -1.1, "right_shoulder": 1.1}  # radians about the body's z, of the `relaxed` template
 MESH_JOINTS = {"J14": "h36m17", "HAND21": "hand21"}  # regressor that reads the joints off the mesh
+LABEL_JOINTS = {"J14": ("J24", "Pelvis"), "HAND21": ("HAND21", "Wrist")}  # joints of the labels, and which is the root
 ROOT_JOINTS = {"J14": ("R_Hip", "L_Hip"), "HAND21": ("Wrist",)}  # whose mean is the root in losses and metrics
 
 

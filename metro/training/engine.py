@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +34,7 @@ from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.mesh.sampling import Level
 from metro.model.backbones import load_tensors
-from metro.model.losses import make_target, metro_loss
+from metro.model.losses import Targets, metro_loss
 from metro.model.metro import Metro, build_model
 from metro.model.official import convert
 from metro.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
@@ -130,7 +131,8 @@ def train(
 
     network: Any = torch.compile(metro) if config.compile else metro
     network, optimizer = fabric.setup(network, optimizer)
-    body_model = BodyModel(body).to(fabric.device)
+    run.window = [row.to(fabric.device) for row in run.window]
+    targets = Targets(BodyModel(body), levels, params.model).to(fabric.device)
     full = any(config.loss.level_weights[1:])
 
     def over_processes(count: Tensor) -> Tensor:
@@ -152,15 +154,12 @@ def train(
             with fabric.no_backward_sync(network, enabled=i + 1 < len(parts)):
                 images = normalise(part["image"], part["colour"])
                 output = network(images, part["mask"], full=full)
-                losses = metro_loss(
-                    output, make_target(part, body_model, levels, params.model), config.loss, over_processes
-                )
+                losses = metro_loss(output, targets(part), config.loss, over_processes)
                 fabric.backward(losses["total"] / len(parts))
             for name, value in losses.items():
                 terms[name] = terms.get(name, 0.0) + value.detach() / len(parts)
         norm = nn.utils.clip_grad_norm_(metro.parameters(), config.clip or math.inf)
-        _check_finite(terms["total"], norm, step, run.work)
-        run.window.append(torch.stack(list(terms.values())))
+        run.window.append(torch.stack([*terms.values(), norm]))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         run.update_average(step)
@@ -168,13 +167,19 @@ def train(
         bar.update()
 
         done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            mean = torch.stack([t.to(fabric.device) for t in run.window]).mean(0)
+        logs, validates, saves = (
+            done % every == 0 or done == config.steps
+            for every in (config.log_every, config.validate_every, config.save_every)
+        )
+        if logs or validates or saves:  # not in each step: to look at a number is to wait for the device
+            run.refuse_nonfinite(done)
+        if logs:
+            mean = torch.stack(run.window).mean(0)
             run.window.clear()
             mean = cast("Tensor", fabric.all_reduce(mean, reduce_op="mean"))
-            means = dict(zip((f"loss/{name}" for name in terms), mean.tolist(), strict=True))
+            means = dict(zip([f"loss/{name}" for name in terms] + ["grad_norm"], mean.tolist(), strict=True))
             run.refuse_leap(means["loss/total"], done)
-            record = means | {"lr": learning_rate(step, config), "grad_norm": float(norm)} | meter.read()
+            record = means | {"lr": learning_rate(step, config)} | meter.read()
             if fabric.is_global_zero:
                 run.record(record, done, log)
                 bar.set_postfix(loss=f"{means['loss/total']:.3g}", img_s=f"{record['speed/images_per_s']:.0f}")
@@ -184,7 +189,7 @@ def train(
                         f"{record['speed/images_per_s']:.0f} img/s",
                         flush=True,
                     )
-        if validate and (done % config.validate_every == 0 or done == config.steps):
+        if validate and validates:
             if fabric.is_global_zero:
                 with run.averaged():
                     metrics = dict(validate(metro))
@@ -198,7 +203,7 @@ def train(
                 )
             fabric.barrier()
             meter.restart()
-        if done % config.save_every == 0 or done == config.steps:
+        if saves:
             if fabric.is_global_zero:
                 run.save(done)
             fabric.barrier()
@@ -259,7 +264,7 @@ class _Run:
         self.best = math.inf
         self.metrics: dict[str, float] = {}
         self.curves: list[dict[str, float]] = []
-        self.window: list[Tensor] = []  # loss terms since the last log record
+        self.window: list[Tensor] = []  # of each step since the last log record: loss terms (total last), gradient norm
         self.lowest = math.inf  # mean loss of a window
         work.mkdir(parents=True, exist_ok=True)
 
@@ -300,6 +305,20 @@ class _Run:
         if metrics["mpjpe"] < self.best:
             self.best = metrics["mpjpe"]
             self._write("best", step, metrics, None)
+
+    def refuse_nonfinite(self, step: int) -> None:
+        """Stop a run whose loss or gradient norm was not finite since the last log record, before its weights are kept.
+
+        A gradient norm that is not finite is so in every process.
+        """
+        finite = torch.stack(self.window).isfinite().all(1).tolist()
+        if not all(finite):
+            first = finite.index(False)
+            loss, norm = self.window[first][-2:].tolist()
+            raise MetroError(
+                f"train: loss {loss:.4g} and gradient norm {norm:.4g} at step {step - len(finite) + first + 1} are not "
+                f"finite; the last good checkpoint is in {self.work}; lower train.lr or set train.clip"
+            )
 
     def refuse_leap(self, loss: float, step: int) -> None:
         """Stop a run whose loss, as the mean over a log window, leaps; every process sees the same mean."""
@@ -365,11 +384,14 @@ class _Meter:
     """Throughput, share of time spent waiting for data, model FLOP utilisation and memory, since the last reading."""
 
     def __init__(self, fabric: Fabric, metro: Metro, config: TrainConfig) -> None:
-        self.device, self.batch_size = fabric.device, config.batch_size
-        kind = torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32
-        ceiling = fabric.world_size * matmul_flops(self.device, kind)
-        self.utilisation = 3 * flops_per_image(metro) / ceiling  # of one image per second; backward costs two forward
+        self.device, self.processes, self.metro, self.config = fabric.device, fabric.world_size, metro, config
         self.restart()
+
+    @cached_property
+    def utilisation(self) -> float:
+        """Of one image per second; backward costs two forward."""
+        kind = torch.bfloat16 if self.config.precision == "bf16-mixed" else torch.float32
+        return 3 * flops_per_image(self.metro) / (self.processes * matmul_flops(self.device, kind))
 
     def restart(self) -> None:
         self.steps, self.waited, self.began = 0, 0.0, time.perf_counter()
@@ -384,7 +406,7 @@ class _Meter:
 
     def read(self) -> dict[str, float]:
         elapsed = time.perf_counter() - self.began
-        speed = self.steps * self.batch_size / elapsed
+        speed = self.steps * self.config.batch_size / elapsed
         record = {
             "speed/images_per_s": speed,
             "speed/data_wait": self.waited / elapsed,
@@ -395,14 +417,6 @@ class _Meter:
             record["memory/gpu_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         self.restart()
         return record
-
-
-def _check_finite(loss: Tensor, norm: Tensor, step: int, work: Path) -> None:
-    if not (math.isfinite(float(loss)) and math.isfinite(float(norm))):
-        raise MetroError(
-            f"train: loss {float(loss):.4g} and gradient norm {float(norm):.4g} at step {step + 1} are not finite; "
-            f"the last good checkpoint is in {work}; lower train.lr or set train.clip"
-        )
 
 
 def _split(batch: Mapping[str, Tensor], parts: int) -> list[dict[str, Tensor]]:

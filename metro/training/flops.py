@@ -26,15 +26,16 @@ def matmul_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> fl
     a = torch.ones(side, side, device=device, dtype=dtype)
     rate = 0.0
     for _ in range(3):
-        _synchronise(device)
+        synchronise(device)
         began = time.perf_counter()
         for _ in range(2):
             a @ a
-        _synchronise(device)
+        synchronise(device)
         rate = max(rate, 2 * 2 * side**3 / (time.perf_counter() - began))
     return rate
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait for what the device still has to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -29,6 +29,7 @@ from metro.data.augment import normalise
 from metro.data.loader import Loader
 from metro.data.shards import atomic_file
 from metro.model.metro import Metro
+from metro.model.template import LABEL_JOINTS
 from metro.training.schedule import learning_rate
 
 PLACES = 4
@@ -113,9 +114,9 @@ def teach_backbone(
     taught, unfinished = work / "pretext.safetensors", work / "pretext.pt"
     if not taught.is_file():
         config = params.train.model_copy(update=params.train.pretext.model_dump())
-        joint_set = "HAND21" if params.model.joint_set == "HAND21" else "J24"
-        joints = JOINT_SETS[joint_set]
-        root = joints.index("Wrist" if joint_set == "HAND21" else "Pelvis")
+        labels, root_name = LABEL_JOINTS[params.model.joint_set]
+        joints = JOINT_SETS[labels]
+        root = joints.index(root_name)
         torch.manual_seed(config.seed)
         lesson = Lesson(metro.backbone, len(joints), params.model.image_size)
         if config.channels_last:

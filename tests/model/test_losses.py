@@ -15,11 +15,11 @@ from metro.body.model import BodyModel
 from metro.config import LossConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import build_sampling
-from metro.model.losses import Target, make_target, metro_loss, project
+from metro.model.losses import Target, Targets, metro_loss, project
 from metro.model.metro import MetroOutput
 
 SIZES = (5, 11, 23)
-ROOT = (2, 3)
+ROOT = torch.tensor([2, 3])
 
 
 def draw(seed: int, has_3d: list[bool], has_mesh: list[bool], joints: int = 14) -> tuple[MetroOutput, Target]:
@@ -48,7 +48,7 @@ def draw(seed: int, has_3d: list[bool], has_mesh: list[bool], joints: int = 14) 
         vertices=tuple(normal(batch, n, 3) for n in SIZES),
         mesh_root=normal(batch, 1, 3),
         has_mesh=torch.tensor(has_mesh),
-        root=ROOT if joints == 14 else (0,),
+        root=ROOT if joints == 14 else torch.tensor([0]),
     )
     return output, target
 
@@ -264,7 +264,7 @@ def test_targets_of_a_body() -> None:
     data = load_body("open")
     body, levels = BodyModel(data), build_sampling(data.v_template, data.faces)
     batch = loader_batch(24, 72)
-    target = make_target(batch, body, levels, ModelConfig())
+    target = Targets(body, levels, ModelConfig())(batch)
 
     names = JOINT_SETS["J24"]
     for j, name in enumerate(JOINT_SETS["J14"]):
@@ -294,14 +294,14 @@ def test_targets_of_a_hand_come_from_its_mesh() -> None:
     data = load_body("open_hand")
     body, levels = BodyModel(data), build_sampling(data.v_template, data.faces, (195,))
     batch = loader_batch(21, 48)
-    target = make_target(batch, body, levels, ModelConfig(joint_set="HAND21"))
+    target = Targets(body, levels, ModelConfig(joint_set="HAND21"))(batch)
     vertices = body(batch["pose_aa"][:1], batch["betas"][:1]).vertices
     joints = body.regress("hand21", vertices)
     torch.testing.assert_close(target.joints_3d[:1] - target.joints_3d[:1, :1], joints - joints[:, :1])
     torch.testing.assert_close(target.vertices[-1][:1], vertices - joints[:, :1], rtol=0, atol=1e-6)
     assert target.has_3d.tolist() == [True, False, True]
     assert target.confidence_3d[0].eq(1).all()
-    assert target.root == (0,)
+    assert target.root.tolist() == [0]
     assert target.has_pelvis.tolist() == [True, False, True]
     torch.testing.assert_close(target.pelvis_3d[:1], joints[:, :1])
     assert not target.mesh_root.any()  # the wrist is the origin of hand meshes and their root

@@ -84,9 +84,10 @@ def test_a_folder_with_another_run_is_refused(setting: Setting, tmp_path: Path):
 
 
 def test_a_diverging_run_stops_with_a_message(setting: Setting, tmp_path: Path):
-    params = small_params(steps=30, lr=1e30, clip=None)
-    with pytest.raises(MetroError, match=r"not finite.*train\.lr"):
+    params = small_params(steps=30, lr=1e30, clip=None, log_every=30, save_every=3)
+    with pytest.raises(MetroError, match=r"at step 2 are not finite.*train\.lr"):
         train(params, setting.datasets, setting.body, setting.levels, tmp_path)
+    assert not list(tmp_path.glob("step-*"))  # looked at before step 3 is kept
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import cv2
@@ -79,12 +79,12 @@ class Figure:
     verts: NDArray[np.float32]
     joints: Array
 
-    @property
+    @cached_property
     def low(self) -> Array:
         """Lowest coordinates (3,)."""
         return sh.limits(self.verts)[0]
 
-    @property
+    @cached_property
     def high(self) -> Array:
         """Highest coordinates (3,)."""
         return sh.limits(self.verts)[1]
@@ -271,7 +271,7 @@ def build_world(g: np.random.Generator, studio: Studio, person: Figure, camera: 
     high = person.high
     angle = np.deg2rad(g.uniform(-45, 45))
     ca, sa = np.cos(angle), np.sin(angle)
-    reach = float(np.abs(person.verts[:, [0, 2]]).max())
+    reach = float(max(-person.low[0], high[0], -person.low[2], high[2]))
     ex, ez = ca * camera.eye[0] - sa * camera.eye[2], sa * camera.eye[0] + ca * camera.eye[2]
     x0, x1 = min(-reach, ex) - 0.3 - g.exponential(1.3), max(reach, ex) + 0.3 + g.exponential(1.3)
     z0, z1 = min(-reach, ez) - 0.3 - g.exponential(1.6), max(reach, ez) + 0.3 + g.exponential(1.6)
@@ -311,7 +311,6 @@ def build_world(g: np.random.Generator, studio: Studio, person: Figure, camera: 
             far = np.exp(g.uniform(np.log(2), np.log(60)))
             size = np.array([g.uniform(0.1, 0.35), g.uniform(0.08, 0.5), g.uniform(0.1, 0.35)]) * (0.4 + 0.35 * far)
             side = g.uniform(-0.7, 0.7) * far
-            where = np.array([ca * side - sa * far, 0, -sa * side - ca * far])
             where = np.array([side, 0, -far])
             spin = g.uniform(0, np.pi)
         if kind == sh.ROOM:
@@ -556,18 +555,30 @@ def light_scene(g: np.random.Generator, world: sh.World, objects: sh.Objects, pe
 
 
 def _background(
-    g: np.random.Generator, studio: Studio, camera: Camera, world: sh.World, light: sh.Light, defocus: float
+    g: np.random.Generator,
+    studio: Studio,
+    camera: Camera,
+    world: sh.World,
+    light: sh.Light,
+    defocus: float,
+    covered: NDArray[np.bool_],
 ) -> Picture:
-    """What lies behind everything, out of focus by a blur of `defocus` pixels, linear light (H, W, 3)."""
+    """What lies behind everything, out of focus by a blur of `defocus` pixels, linear light (H, W, 3).
+
+    What no visible pixel takes its colour from, given the pixels (H, W) that objects cover whole, is left black.
+    """
     if world.kind == sh.BACKDROP:
         image = _photo_background(g, studio, camera.size)
     else:
         # A blurred background holds no more than half of the detail: cast half of the rays along each axis.
         step = 2 if defocus > 1.1 else 1
         fx, _, cx, cy = sample_intrinsics(camera.K, 1 / step)
-        rays = np.empty((camera.size // step, camera.size // step, 3), np.float32)
+        reach = round(4 * defocus) + step  # of the blur's kernel, and of the interpolation
+        near = cv2.dilate(1 - covered.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+        rays = np.zeros((camera.size // step, camera.size // step, 3), np.float32)
         turn, eye = camera.turn.astype(np.float32), camera.eye.astype(np.float32)
-        sh.cast_surroundings(fx, cx, cy, turn, eye, world, light, studio.noise, studio.tiles, rays)
+        seen = near[::step, ::step] > 0
+        sh.cast_surroundings(fx, cx, cy, turn, eye, world, light, studio.noise, studio.tiles, seen, rays)
         image = rays
         if step > 1:
             image = cv2.resize(rays, (camera.size, camera.size), interpolation=cv2.INTER_LINEAR)
@@ -638,7 +649,7 @@ class Shot:
     @property
     def hidden(self) -> float:
         """Share of the person inside of the frame that something else hides."""
-        return 1 - float(self.own.sum()) / max(self.unhidden, 1)
+        return 1 - np.count_nonzero(self.own) / max(self.unhidden, 1)
 
 
 @dataclass(frozen=True)
@@ -703,13 +714,13 @@ def photograph(
     samples = size * SSAA
     face = np.full((samples, samples), -1, np.int32)
     depth, bary = np.zeros(face.shape, np.float32), np.zeros((*face.shape, 3), np.float32)
-    seen = camera.see(objects.verts).astype(np.float32)
+    seen = sh.to_camera(objects.verts, camera.turn, camera.eye)
     intrinsics = sample_intrinsics(camera.K, SSAA)
     draw(seen, objects.faces[:own], *intrinsics, 0, True, face, depth, bary)
-    unhidden = int((face >= 0).sum())
+    unhidden = int(np.count_nonzero(face >= 0))
     draw(seen, objects.faces[own:], *intrinsics, own, True, face, depth, bary)
     mine = (face >= 0) & (face < own)
-    if mine.sum() < LEAST_VISIBLE * unhidden:  # too little is left to see: take the occluders away
+    if np.count_nonzero(mine) < LEAST_VISIBLE * unhidden:  # too little is left to see: take the occluders away
         objects = objects._replace(faces=objects.faces[:unoccluded], owner=objects.owner[:unoccluded])
         face[:], depth[:] = -1, 0
         draw(seen, objects.faces, *intrinsics, 0, True, face, depth, bary)
@@ -717,7 +728,9 @@ def photograph(
     light = light_scene(g, world, objects, person)
     turn, eye = camera.turn.astype(np.float32), camera.eye.astype(np.float32)
     defocus = float(g.uniform(0.4, 2.2)) if g.random() < 0.7 else 0.0
-    image = _background(g, studio, camera, world, light, defocus)
+    shown = face >= 0
+    covered = np.logical_and.reduce([shown[i::SSAA, j::SSAA] for i in range(SSAA) for j in range(SSAA)])
+    image = _background(g, studio, camera, world, light, defocus, covered)
     materials = np.array(stage.materials or [np.zeros(sh.MAT_COUNT)], np.float32)
     sh.shade_objects(
         face,

@@ -3,6 +3,8 @@
 The world is y up, metres, with the floor at y = 0. Light is one directional key light with a shadow map, a fill light
 from the other side, and an ambient term that differs between above and below. Colours are linear RGB.
 
+Functions called for each sample are inlined by force: passing tuples of arrays costs more than what they compute.
+
 numba's cache notices changes of a file, not of the functions that it calls in other files: after editing `looks` or
 `textures`, touch this file too, or old pictures come out of the cache.
 """
@@ -68,7 +70,7 @@ class World(NamedTuple):
     seed: float
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def surface_colour(
     materials: Array,
     row: int,
@@ -137,7 +139,7 @@ def surface_colour(
         out[c] *= shade
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def key_visible(x: float, y: float, z: float, light: Light) -> float:
     """Share of the key light that reaches a place, from a 3 x 3 look into the shadow map."""
     size = light.shadow.shape[0]
@@ -160,7 +162,7 @@ def key_visible(x: float, y: float, z: float, light: Light) -> float:
     return seen / 9
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def floor_light(x: float, z: float, light: Light) -> float:
     """Share of the ambient light that reaches the floor beside the body."""
     size = light.dark.shape[0]
@@ -175,7 +177,7 @@ def floor_light(x: float, z: float, light: Light) -> float:
     return 1 - (low * (1 - a) + high * a)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def irradiance(
     x: float, y: float, z: float, nx: float, ny: float, nz: float, open_: float, light: Light, out: Array
 ) -> float:
@@ -226,9 +228,10 @@ def cast_surroundings(
     light: Light,
     noise: Noise,
     tiles: Array,
+    seen: NDArray[np.bool_],
     image: Array,
 ) -> None:
-    """Fill a picture (H, W, 3) with what each pixel's ray meets: room or open ground, boxes, sky.
+    """Fill the `seen` pixels of a picture (H, W, 3) with what their rays meet: room or open ground, boxes, sky.
 
     `turn` (3, 3) takes camera directions to world directions; `eye` (3,) is the camera's place in the world.
     """
@@ -245,6 +248,8 @@ def cast_surroundings(
     oy = eye[1]
     for row in range(image.shape[0]):
         for col in range(image.shape[1]):
+            if not seen[row, col]:
+                continue
             rx, ry = (col - cx) / fx, (row - cy) / fx
             dx = turn[0, 0] * rx + turn[0, 1] * ry + turn[0, 2]
             dy = turn[1, 0] * rx + turn[1, 1] * ry + turn[1, 2]
@@ -344,6 +349,8 @@ def cast_surroundings(
                         px, pz = x - boxes[b, BOX_X], z - boxes[b, BOX_Z]
                         qx = abs(boxes[b, BOX_C] * px - boxes[b, BOX_S] * pz) - boxes[b, BOX_HX]
                         qz = abs(boxes[b, BOX_S] * px + boxes[b, BOX_C] * pz) - boxes[b, BOX_HZ]
+                        if qx > 6.7 or qz > 6.7:  # less than a rounding error
+                            continue
                         away = np.sqrt(max(qx, 0.0) ** 2 + max(qz, 0.0) ** 2)
                         open_ *= 1 - 0.55 * np.exp(-away / 0.18)
             elif world.kind == ROOM and material != 2:
@@ -481,6 +488,8 @@ def expose(image: Array, gains: Array, gamma: float, contrast: float, noise: flo
         if x > 0.75:
             x = 0.75 + 0.25 * (1 - np.exp(-(x - 0.75) / 0.25))
         curve[i] = 255 * ((x ** (1 / gamma) - 0.45) * contrast + 0.45)
+    # A bell shape of mean 0 and deviation 1: two bytes added.
+    bell = (np.arange(511) - 255.0) / 104.5
     out = np.empty(image.shape, np.uint8)
     state = np.uint64(seed) * np.uint64(2) + np.uint64(1)
     for row in range(image.shape[0]):
@@ -490,23 +499,32 @@ def expose(image: Array, gains: Array, gamma: float, contrast: float, noise: flo
             state ^= state << np.uint64(25)
             state ^= state >> np.uint64(27)
             word = state * np.uint64(2685821657736338717)
-            common = _bell(word)
+            common = bell[_bytes_added(word)]
             for c in range(3):
                 x = image[row, col, c] * gains[c]
                 place = min(steps * np.sqrt(max(x, 0.0) / 4), steps - 0.001)
                 i = int(place)
                 y = curve[i] + (curve[i + 1] - curve[i]) * (place - i)
-                y += noise * (0.5 * common + 0.6 * _bell(word >> np.uint64(16 * (c + 1))))
+                y += noise * (0.5 * common + 0.6 * bell[_bytes_added(word >> np.uint64(16 * (c + 1)))])
                 out[row, col, c] = int(min(max(y + 0.5, 0.0), 255.0))
     return out
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _bell(word: np.uint64) -> float:
-    """A bell-shaped number of mean 0 and deviation 1 from the low 16 bits of a word: two uniforms added."""
-    a = word & np.uint64(255)
-    b = (word >> np.uint64(8)) & np.uint64(255)
-    return (np.float64(a) + np.float64(b) - 255.0) / 104.5
+def _bytes_added(word: np.uint64) -> int:
+    """Sum of the two lowest bytes of a word."""
+    return int(word & np.uint64(255)) + int((word >> np.uint64(8)) & np.uint64(255))
+
+
+@njit(cache=True, error_model="numpy")
+def to_camera(verts: Array, turn: NDArray[np.float64], eye: NDArray[np.float64]) -> Array:
+    """World points (V, 3) in the frame of a camera at `eye`, whose directions `turn` takes to the world."""
+    out = np.empty_like(verts)
+    for i in range(verts.shape[0]):
+        x, y, z = verts[i, 0] - eye[0], verts[i, 1] - eye[1], verts[i, 2] - eye[2]
+        for c in range(3):
+            out[i, c] = turn[0, c] * x + turn[1, c] * y + turn[2, c] * z
+    return out
 
 
 @njit(cache=True, error_model="numpy")
@@ -514,15 +532,15 @@ def bounds(
     verts: Array, turn: NDArray[np.float64], eye: NDArray[np.float64], focal: float, cx: float, cy: float
 ) -> NDArray[np.float64]:
     """Pixel bounds of world points and their range of depth: left, top, right, bottom, nearest, farthest."""
-    out = np.array([1e9, 1e9, -1e9, -1e9, 1e9, -1e9])
+    left, top, right, bottom, nearest, farthest = 1e9, 1e9, -1e9, -1e9, 1e9, -1e9
     for i in range(verts.shape[0]):
         x, y, z = verts[i, 0] - eye[0], verts[i, 1] - eye[1], verts[i, 2] - eye[2]
         depth = turn[0, 2] * x + turn[1, 2] * y + turn[2, 2] * z
         u = (turn[0, 0] * x + turn[1, 0] * y + turn[2, 0] * z) / max(depth, 0.05) * focal + cx
         v = (turn[0, 1] * x + turn[1, 1] * y + turn[2, 1] * z) / max(depth, 0.05) * focal + cy
-        out[0], out[1], out[2], out[3] = min(out[0], u), min(out[1], v), max(out[2], u), max(out[3], v)
-        out[4], out[5] = min(out[4], depth), max(out[5], depth)
-    return out
+        left, top, right, bottom = min(left, u), min(top, v), max(right, u), max(bottom, v)
+        nearest, farthest = min(nearest, depth), max(farthest, depth)
+    return np.array([left, top, right, bottom, nearest, farthest])
 
 
 @njit(cache=True, error_model="numpy")
