@@ -2,7 +2,8 @@
 
 ``python benchmarks/twin.py`` takes about ten minutes on two cores and writes ``benchmarks/twin-cpu.md``; with a GPU,
 ``python benchmarks/twin.py --device cuda`` writes ``twin-cuda.md``. The twin (``literal.py``) first has to give the
-same outputs, loss and gradients. Then both take turns; ratios are medians over the rounds.
+same outputs, loss and gradients. Then both take turns; ratios are medians over the rounds. Last, the profiler says
+where a training step of this network goes.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ CASES = {
     "ResNet-50": ModelConfig(backbone="resnet50"),
     "HRNet-W64": ModelConfig(backbone="hrnet_w64"),
 }
+KINDS = {  # of operations, by words in their names; the first that fits
+    "convolutions": ("conv",),
+    "attention": ("scaled_dot_product", "attention"),
+    "matrix products": ("mm", "linear"),
+    "normalisation": ("batch_norm", "layer_norm"),
+    "optimizer": ("adam",),
+    "the rest": ("",),
+}
 BATCH = {"cpu": 4, "cuda": 32}
 ROUNDS = {"cpu": 2, "cuda": 20}
 
@@ -49,10 +58,12 @@ def main() -> None:
     levels = build_sampling(body.v_template, body.faces)
     gaps: list[str] = []
     rows: list[str] = []
+    shares: list[str] = []
     for name, config in CASES.items():
-        gap, raced = compare(name, config, body, levels, device)
+        gap, raced, profiled = compare(name, config, body, levels, device)
         gaps.append(gap)
         rows += raced
+        shares += profiled
     machine = (
         torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} cores, {cpu_name()}"
     )
@@ -70,6 +81,12 @@ def main() -> None:
             "| network | camera | joints | 431 | 1723 | 6890 vertices | loss | gradient: mixture | first convolution |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *gaps,
+            "",
+            "Where a training step goes:",
+            "",
+            f"| network | {' | '.join(KINDS)} |",
+            f"| --- |{' --- |' * len(KINDS)}",
+            *shares,
         ]
     )
     (Path(__file__).parent / f"twin-{device}.md").write_text(text + "\n")
@@ -78,8 +95,8 @@ def main() -> None:
 
 def compare(
     name: str, config: ModelConfig, body: BodyData, levels: list[Level], device: torch.device
-) -> tuple[str, list[str]]:
-    """Rows of one network: agreement and speed."""
+) -> tuple[str, list[str], list[str]]:
+    """Rows of one network: agreement, speed, profile."""
     torch.manual_seed(0)
     ours = build_model(config, body, levels).to(device)
     targets = Targets(BodyModel(body), levels, config).to(device)
@@ -104,9 +121,11 @@ def compare(
     twin_step = stepper(twin_loss, torch.optim.Adam(twin.parameters(), lr=train.lr))
     flops = flops_per_image(ours)
     rows = [race(name, "training", twin_step, our_step, 3 * flops, torch.float32, device)]
+    shares = [profile(name, our_step, device)]
     if device.type == "cuda":
         half = autocast(our_step)
         rows.append(race(name, "training, here in bf16", twin_step, half, 3 * flops, torch.bfloat16, device))
+        shares.append(profile(f"{name}, bf16", half, device))
     del our_step, twin_step
     gc.collect()
     ours.eval(), twin.eval()
@@ -118,7 +137,7 @@ def compare(
         if device.type == "cuda":
             half = autocast(pair[1])
             rows.append(race(name, "inference, here in bf16", pair[0], half, flops, torch.bfloat16, device))
-    return f"| {name} | {' | '.join(f'{gap:.0e}' for gap in gaps)} |", rows
+    return f"| {name} | {' | '.join(f'{gap:.0e}' for gap in gaps)} |", rows, shares
 
 
 def differences(
@@ -177,6 +196,22 @@ def race(
     twin_speed, our_speed = (BATCH[device.type] / statistics.median(spent) for spent in times)
     share = our_speed * flops / matmul_flops(device, dtype)
     row = f"| {name} | {what} | {twin_speed:.2f} | {our_speed:.2f} | **{ratio:.2f}** | {share:.0%} |"
+    print(row, flush=True)
+    return row
+
+
+def profile(name: str, step: Callable[[], None], device: torch.device) -> str:
+    """One row: shares of the time that operations of each kind take themselves, on the device."""
+    activity = torch.profiler.ProfilerActivity.CUDA if device.type == "cuda" else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, activity]) as profiler:
+        step()
+        synchronise(device)
+    spent = dict.fromkeys(KINDS, 0.0)
+    for event in profiler.key_averages():
+        if event.key.startswith("aten::"):
+            kind = next(kind for kind, words in KINDS.items() if any(word in event.key for word in words))
+            spent[kind] += event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+    row = f"| {name} | {' | '.join(f'{each / sum(spent.values()):.0%}' for each in spent.values())} |"
     print(row, flush=True)
     return row
 
