@@ -105,9 +105,7 @@ def test_a_problem_is_one_line_and_status_2(
     assert told.count("\n") == 1
 
 
-def test_a_helper_process_says_which_it_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_helper_process_says_which_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("DVC_STAGE", "train")
     monkeypatch.setattr(sys, "argv", ["train", "too", "many"])
