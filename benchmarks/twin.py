@@ -1,6 +1,6 @@
 """Training and inference of this network against a literal twin of the official one: same weights, batch and machine.
 
-``python benchmarks/twin.py`` takes about ten minutes on two cores and writes ``benchmarks/twin-cpu.md``; with a GPU,
+``python benchmarks/twin.py`` takes about six minutes on two cores and writes ``benchmarks/twin-cpu.md``; with a GPU,
 ``python benchmarks/twin.py --device cuda`` writes ``twin-cuda.md``. The twin (``literal.py``) first has to give the
 same outputs, loss and gradients. Then both take turns; ratios are medians over the rounds. Last, the profiler says
 where a training step of this network goes.
@@ -204,8 +204,7 @@ def race(
 
 def profile(name: str, step: Callable[[], None], device: torch.device) -> str:
     """One row: shares of the time that operations of each kind take themselves, on the device."""
-    kinds = torch.profiler.ProfilerActivity
-    with torch.profiler.profile(activities={kinds.CPU, kinds.CUDA if device.type == "cuda" else kinds.CPU}) as profiler:
+    with torch.profiler.profile() as profiler:  # of the CPU, and of a GPU where there is one
         step()
         synchronise(device)
     spent = dict.fromkeys(KINDS, 0.0)

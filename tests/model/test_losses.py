@@ -111,7 +111,7 @@ def looped(output: MetroOutput, target: Target, config: LossConfig) -> dict[str,
     return terms
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=24, deadline=None)
 @given(
     seed=st.integers(0, 2**20),
     flags=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=3),

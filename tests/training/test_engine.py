@@ -109,6 +109,8 @@ def test_a_leaping_loss_stops_the_run_with_a_message(setting: Setting, tmp_path:
     with pytest.raises(MetroError, match=r"once .* leapt to .* in the 1 steps .*train\.lr"):
         train(params, setting.datasets, setting.body, setting.levels, tmp_path)
     assert not list(tmp_path.glob("step-00000030"))
+    calm = small_params(steps=30, log_every=1, spike=None)
+    assert len(losses(train(calm, setting.datasets, setting.body, setting.levels, tmp_path / "calm"))) == 30
 
 
 def test_the_log_tells_speed_utilisation_and_memory(setting: Setting, tmp_path: Path):
