@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from metro.body.bundle import load_body
+from metro.body.load import load_body
 from metro.body.model import BodyModel
 
 ROUNDS = 15

@@ -24,8 +24,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from metro.body.bundle import load_body
 from metro.body.joints import JOINT_SETS, index_map
+from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.body.rotation import rot_from_aa
 from metro.config import FitConfig
@@ -33,9 +33,10 @@ from metro.evaluation.metrics import pa_mpjpe
 from metro.fitting.hypotheses import TORSO, start_from_image
 from metro.fitting.objective import Objective
 from metro.fitting.points import PosedPoints
-from metro.fitting.prior import load_prior, sample
+from metro.fitting.prior import load_prior
 from metro.fitting.smplify import fit
 from metro.fitting.state import FitState
+from tools.pose_prior import sample
 
 BODY = load_body("open")
 MODEL = BodyModel(BODY)

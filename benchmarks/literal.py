@@ -19,7 +19,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from metro.body.bundle import BodyData
+from metro.body.arrays import BodyData
 from metro.body.joints import index_map
 from metro.config import ModelConfig
 from metro.mesh.sampling import Level

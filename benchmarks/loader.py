@@ -23,12 +23,14 @@ import cv2
 import numpy as np
 import torch
 
+from metro import sources
 from metro.body.joints import flip_permutation
 from metro.config import BodyConfig, CropConfig, DatasetConfig, ModelConfig, TrainConfig
-from metro.data import crop, shards, sources
+from metro.data import crop, shards
 from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD, normalise
 from metro.data.loader import Loader, make_loader
 from metro.data.records import Record
+from metro.sources.prepare import prepare
 
 PEOPLE, BATCH, ROUNDS = 256, 32, 12
 FRAME = (1080, 1920)
@@ -234,7 +236,7 @@ def measure(folder: Path) -> list[str]:
         task = partial(records, paths, fields)
         sources.shard_tasks = partial(given, task)  # type: ignore[assignment]
         config = DatasetConfig(crop=CropConfig(box_px=box, margin=margin))
-        manifest = shards.prepare("benchmark", config, BodyConfig(), out, workers=1, progress=False)
+        manifest = prepare("benchmark", config, BodyConfig(), out, workers=1, progress=False)
         dataset = shards.ShardDataset(out)
         train = TrainConfig(batch_size=BATCH, workers=0)
         loader = make_loader([dataset], ModelConfig(image_size=size), train, training=True)

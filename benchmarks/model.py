@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from batch import random_batch
 
-from metro.body.bundle import BodyData, load_body
+from metro.body.arrays import BodyData
+from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.config import BlockConfig, LossConfig, ModelConfig
 from metro.mesh.sampling import Level, build_sampling

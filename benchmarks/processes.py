@@ -47,7 +47,7 @@ def measure(processes: int, threads: int) -> None:
     import torch
     from batch import random_batch
 
-    from metro.body.bundle import load_body
+    from metro.body.load import load_body
     from metro.body.model import BodyModel
     from metro.config import load_params
     from metro.mesh.sampling import build_sampling

@@ -18,10 +18,10 @@ import numba
 import numpy as np
 
 from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
-from metro.data.sources.synthetic import read_shard
-from metro.data.sources.synthetic.poses import sample_poses
-from metro.data.sources.synthetic.scene import make_people, open_studio, photograph_people
-from metro.data.sources.synthetic.skinning import rest_joints, shape_and_pose
+from metro.sources.synthetic import read_shard
+from metro.synthetic.poses import sample_poses
+from metro.synthetic.scene import make_people, open_studio, photograph_people
+from metro.synthetic.skinning import rest_joints, shape_and_pose
 from metro.viz.raster import rasterise, render_mesh, vertex_normals
 
 PEOPLE = 64

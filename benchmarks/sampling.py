@@ -15,12 +15,12 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from metro.body.bundle import load_body
+from metro.body.load import load_body
 from metro.body.model import BodyModel
-from metro.data.sources.synthetic.poses import sample_poses
 from metro.mesh.decimate import Collapse
 from metro.mesh.sampling import Level, build_sampling, up_sampling_errors
 from metro.mesh.topology import euler, is_manifold
+from metro.synthetic.poses import sample_poses
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "mesh"))  # the naive twin lives with the tests

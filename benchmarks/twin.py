@@ -21,7 +21,8 @@ from batch import random_batch
 from literal import LiteralMetro, literal_loss
 from torch import Tensor
 
-from metro.body.bundle import BodyData, load_body
+from metro.body.arrays import BodyData
+from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.config import BlockConfig, LossConfig, ModelConfig, TrainConfig
 from metro.mesh.sampling import Level, build_sampling

@@ -13,7 +13,7 @@ from pipeline.paths import ATTENTION, BENCHMARK_SETS, BODY, MODEL, SAMPLING, TRA
 
 def main(params: Params) -> None:
     """Measure and draw."""
-    from metro.body.bundle import read_npz
+    from metro.body.arrays import read_npz
     from metro.data.shards import ShardDataset
     from metro.evaluation.attention import measure_attention, write_attention
     from metro.mesh.sampling import load_sampling

@@ -9,7 +9,8 @@ from pipeline.paths import BODY, BODY_INFO
 
 def main(params: Params) -> None:
     """Load the model, check that it is whole, and write it with its facts."""
-    from metro.body.bundle import digest, load_body, save_body
+    from metro.body.arrays import digest, save_body
+    from metro.body.load import load_body
     from metro.mesh.topology import euler, is_watertight
 
     data = load_body(params.body)

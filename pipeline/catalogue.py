@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def main(params: Params) -> None:
     """Write the catalogue and the mean poses."""
-    from metro.body.bundle import read_npz
+    from metro.body.arrays import read_npz
     from metro.body.model import BodyModel
     from metro.evaluation.baselines import mean_poses
 

@@ -39,7 +39,7 @@ def main(params: Params, name: str) -> None:
 
 def judge(checkpoint: Path, name: str, params: Params) -> tuple[Result, Callable[[Path], object]]:
     """Result of a checkpoint on the benchmark `name`, and what draws its figures into a folder."""
-    from metro.body.bundle import read_npz
+    from metro.body.arrays import read_npz
     from metro.body.model import BodyModel
     from metro.data.shards import ShardDataset
     from metro.evaluation.baselines import Baselines
@@ -72,7 +72,7 @@ def load_network(checkpoint: Path) -> Metro:
     MetroError
         It was trained on another body model.
     """
-    from metro.body.bundle import digest, read_npz
+    from metro.body.arrays import digest, read_npz
     from metro.errors import MetroError
     from metro.mesh.sampling import load_sampling
     from metro.model.metro import build_model

@@ -26,7 +26,7 @@ class Rows(nn.Module):
 
 def main(params: Params) -> None:
     """Write the bundle and what `params.export` asks for, each compared with the network."""
-    from metro.body.bundle import read_npz
+    from metro.body.arrays import read_npz
     from metro.export.bundle import bundle_of, write_bundle
     from metro.export.onnx import Deployed, write_onnx, write_program
     from metro.mesh.sampling import load_sampling

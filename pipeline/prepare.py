@@ -16,7 +16,7 @@ from pipeline.paths import shards
 
 def main(params: Params, name: str) -> None:
     """Write the shards and manifest of a dataset."""
-    from metro.data.shards import prepare
+    from metro.sources.prepare import prepare
 
     config = params.datasets[name]
     settings = {"dataset": config.model_dump(mode="json"), **stage.section(params, "body")}

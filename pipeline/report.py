@@ -30,7 +30,7 @@ from pipeline.paths import (
 
 def main(params: Params) -> None:
     """Gather and write."""
-    from metro.body.bundle import read_npz
+    from metro.body.arrays import read_npz
     from metro.data.shards import ShardDataset
     from metro.data.show import stored_sheet
     from metro.training.checkpoint import load_checkpoint

@@ -9,7 +9,7 @@ from pipeline.paths import BODY, SAMPLING
 
 def main(params: Params) -> None:
     """Build the levels, or take them from a published file."""
-    from metro.body.bundle import digest, read_npz
+    from metro.body.arrays import digest, read_npz
     from metro.mesh.legacy import load_legacy
     from metro.mesh.sampling import build_sampling, save_sampling
 

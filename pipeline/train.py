@@ -21,7 +21,7 @@ from pipeline.catalogue import open_sets
 from pipeline.paths import BODY, CURVES, MODEL, SAMPLING, TRAIN_RUN, TRAIN_SETS
 
 if TYPE_CHECKING:
-    from metro.body.bundle import BodyData
+    from metro.body.arrays import BodyData
     from metro.data.shards import ShardDataset
     from metro.model.metro import Metro
     from metro.training.engine import TrainResult
@@ -61,7 +61,7 @@ def is_helper() -> bool:
 
 def train_to(work: Path, params: Params, run: tracking.Run) -> TrainResult:
     """Train in the folder `work`, telling `run`."""
-    from metro.body.bundle import read_npz
+    from metro.body.arrays import read_npz
     from metro.mesh.sampling import load_sampling
     from metro.training.engine import train
 

@@ -11,7 +11,8 @@ import scipy.sparse as sp
 import torch
 from scipy.spatial import cKDTree
 
-from metro.body.bundle import BodyData, load_body
+from metro.body.arrays import BodyData
+from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.body.rotation import aa_from_rot, rot_from_aa
 from metro.config import BlockConfig, BodyConfig, CropConfig, ModelConfig, Params

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from metro.body.bundle import REGISTER, BodyData, joint_names_for, read_npz
+from metro.body.arrays import REGISTER, BodyData, joint_names_for, read_npz
 from metro.body.joints import FINGERTIPS, JOINT_SETS, TIP_VERTICES, index_map
 from metro.body.pickles import plain, read_pickle
 from metro.errors import MetroError

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from metro.body.bundle import BodyData
+from metro.body.arrays import BodyData
 from metro.body.convert import EXTRA_FILE, H36M_FILE
 from metro.body.joints import FINGERTIPS, JOINT_SETS, TIP_VERTICES, index_map
 from metro.body.rotation import rot_from_aa
@@ -36,7 +36,7 @@ class BodyModel(nn.Module):
     Parameters
     ----------
     data
-        Model arrays, see `metro.body.bundle.load_body`.
+        Model arrays, see `metro.body.load.load_body`.
     dtype
         Precision of the buffers and of the result.
     flat_hand_mean

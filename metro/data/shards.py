@@ -17,12 +17,10 @@ Shapes: N records, J joints (24 body, 21 hand), P pose parameters (72 body, 48 h
 from __future__ import annotations
 
 import copy
-import errno
 import hashlib
 import json
 import mmap
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,20 +31,17 @@ import cv2
 import h5py
 import numpy as np
 
-from metro.config import HAND_KINDS, BodyConfig, CropConfig, DatasetConfig
-from metro.data import crop, sources
-from metro.data.parallel import map_shards
+from metro.config import CropConfig
+from metro.data import crop
 from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Record
 from metro.errors import MetroError
+from metro.files import atomic_file
 
 SCHEMA = 1
 """Version of the layout. A shard of another version is refused."""
 
 MAX_BYTES = 1 << 30
 """Largest size of a shard."""
-
-MAX_SKIPPED = 0.01
-"""Largest share of unreadable records that `prepare` accepts."""
 
 LABELS = (
     *("keys", "box", "center", "scale", "affine", "intrinsics", "gender"),
@@ -62,9 +57,7 @@ there is none. Absent 2D, 3D and mesh labels are zeros, and their `has_*` is fal
 FIT_LABELS = ("keys", "pose_aa", "betas", "transl", "fit_error", "accepted")
 """Arrays of a fit sidecar."""
 
-_MAY_BE_NAN = frozenset({"intrinsics", "transl", "fit_error"})
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_SHOWN = 20  # problems listed by name; the rest is counted
+MAY_BE_NAN = frozenset({"intrinsics", "transl", "fit_error"})
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -217,7 +210,7 @@ def write_fits(
     problems = [name for name in FIT_LABELS if name not in arrays or len(arrays[name]) != count]
     if problems:
         raise MetroError(f"fits of {shard_name}: {', '.join(problems)} missing or not of length {count}")
-    path = _fit_path(Path(folder), shard_name)
+    path = fit_path(Path(folder), shard_name)
     _write_h5(
         path,
         {f"labels/{name}": np.asarray(value) for name, value in arrays.items()},
@@ -226,7 +219,7 @@ def write_fits(
     return path
 
 
-def _fit_path(folder: Path, shard_name: str) -> Path:
+def fit_path(folder: Path, shard_name: str) -> Path:
     return folder / shard_name.replace("shard-", "fit-")
 
 
@@ -239,7 +232,7 @@ def _write_h5(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[
     with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
         for name in sorted(arrays):
             file.create_dataset(name, data=arrays[name], track_times=False)
-        for name, value in sorted({**attributes, "digest": _digest(arrays)}.items()):
+        for name, value in sorted({**attributes, "digest": content_digest(arrays)}.items()):
             file.attrs[name] = value
         file.flush()
         image = file.id.get_file_image()
@@ -251,179 +244,18 @@ def _write_h5(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[
         os.fsync(out.fileno())
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+def read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
+    """Every array of a shard, by path."""
+    return {f"{group}/{name}": file[group][name][...] for group in file for name in file[group]}
+
+
+def content_digest(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data if array.size else b"")
     return digest.hexdigest()
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` when the block ends well; otherwise nothing is left.
-
-    Raises
-    ------
-    MetroError
-        The disk is full, or the folder cannot be written to.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself
-        finally:
-            os.close(folder)
-    except OSError as err:
-        if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(path.parent).free / 2**20
-            raise MetroError(
-                f"{path}: {err.strerror}; nothing was written ({free:.0f} MiB free). Make room and run again: "
-                "finished shards are kept"
-            ) from None
-        raise MetroError(f"{path}: cannot be written: {err.strerror or err}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-# ---------------------------------------------------------------------------------------------------- preparing
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One shard to be written."""
-
-    task: sources.ShardTask
-    path: Path
-    config: DatasetConfig
-    hand: bool
-    attributes: dict[str, str]
-
-
-def prepare(
-    name: str,
-    config: DatasetConfig,
-    body: BodyConfig,
-    out: Path,
-    scheduler: str | None = None,
-    workers: int | None = None,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Turn a raw dataset into shards and a manifest.
-
-    A shard that exists already, is intact and was made from the same parameters is kept, so an interrupted run goes
-    on where it stopped. Unreadable records are left out, counted and named in the manifest.
-
-    Parameters
-    ----------
-    name
-        What the dataset is called in the params.
-    config, body
-        The dataset's section and the body section.
-    out
-        Folder of the shards, `shard-00000.h5` … and `manifest.json`.
-    scheduler, workers, progress
-        See `metro.data.parallel.map_shards`.
-
-    Returns
-    -------
-    dict
-        The manifest: counts, digests and statistics.
-
-    Raises
-    ------
-    MetroError
-        The source is unknown or its raw data missing, the disk is full, or more than 1 % of the records is unreadable.
-    """
-    tasks = sources.shard_tasks(config, body)
-    if not tasks:
-        raise MetroError(f"{name}: source {config.source!r} has no records for split {config.split!r}")
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "manifest.json").unlink(missing_ok=True)
-    except OSError as err:
-        raise MetroError(f"{out}: cannot be written: {err.strerror}") from None
-    # Paths name a place on this machine, not the data: they stay out, so that shards are equal everywhere.
-    params = config.model_dump(mode="json", exclude={"root"}) | {"body": body.model_dump(mode="json", exclude={"path"})}
-    jobs = []
-    for number, task in enumerate(tasks):
-        recipe = json.dumps([SCHEMA, params, number, len(tasks)], sort_keys=True)
-        attributes = {
-            "source": config.source,
-            "licence": sources.licence(config.source),
-            "params": json.dumps(params, sort_keys=True),
-            "recipe": hashlib.sha256(recipe.encode()).hexdigest(),
-        }
-        hand = body.kind in HAND_KINDS
-        jobs.append(_Job(task, out / f"shard-{number:05d}.h5", config, hand, attributes))
-    wanted = {job.path.name for job in jobs}
-    for stale in [p for pattern in ("shard-*.h5", ".shard-*.tmp") for p in out.glob(pattern) if p.name not in wanted]:
-        stale.unlink()
-    entries = map_shards(
-        _prepare_shard, jobs, scheduler=scheduler, workers=workers, progress=progress, label=f"prepare {name}"
-    )
-    return _write_manifest(name, config, params, out, entries)
-
-
-def _prepare_shard(job: _Job) -> dict[str, Any]:
-    """Write one shard, unless it is there; its manifest entry."""
-    if not _is_finished(job):
-        with ShardWriter(job.path, job.config.crop, job.config.supervision, job.hand, job.attributes) as writer:
-            for record in job.task():
-                writer.add(record)
-    with open_h5(job.path) as file:
-        skipped = json.loads(file.attrs["skipped"])
-        count = len(file["labels/keys"])
-    digest = hashlib.sha256(job.path.read_bytes()).hexdigest()
-    size = job.path.stat().st_size
-    return {"file": job.path.name, "count": count, "bytes": size, "sha256": digest, "skipped": skipped}
-
-
-def _is_finished(job: _Job) -> bool:
-    try:
-        with open_h5(job.path) as file:
-            if file.attrs.get("recipe") != job.attributes["recipe"]:
-                return False
-            return file.attrs["digest"] == _digest(_arrays(file))
-    except (MetroError, OSError, KeyError):
-        return False  # missing or damaged: made again
-
-
-def _arrays(file: h5py.File) -> dict[str, np.ndarray]:
-    return {f"{group}/{name}": file[group][name][...] for group in file for name in file[group]}
-
-
-def _write_manifest(
-    name: str, config: DatasetConfig, params: dict[str, Any], out: Path, entries: list[dict[str, Any]]
-) -> dict[str, Any]:
-    skipped = [problem for entry in entries for problem in entry.pop("skipped")]
-    count = sum(entry["count"] for entry in entries)
-    if len(skipped) > MAX_SKIPPED * (count + len(skipped)) or not count:
-        raise MetroError(
-            f"{name}: {len(skipped)} of {count + len(skipped)} records are unreadable, more than {MAX_SKIPPED:.0%}; "
-            f"the first: {skipped[0] if skipped else 'the source has none'}"
-        )
-    manifest = {
-        "schema": SCHEMA,
-        "name": name,
-        "source": config.source,
-        "licence": sources.licence(config.source),
-        "count": count,
-        "skipped": len(skipped),
-        "skipped_first": skipped[:_SHOWN],
-        "params": params,
-        "shards": entries,
-        "statistics": statistics(ShardDataset([out / entry["file"] for entry in entries])),
-    }
-    with atomic_file(out / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
-    return manifest
 
 
 # ---------------------------------------------------------------------------------------------------- reading
@@ -514,7 +346,7 @@ class ShardDataset:
                 sizes.add(int(file.attrs["image_size"]))
                 colour += [file.attrs["colour_sum"], file.attrs["colour_square_sum"]]
             if fits is not None:
-                _overlay(columns[-1], _fit_path(Path(fits), path.name))
+                _overlay(columns[-1], fit_path(Path(fits), path.name))
         shapes = {(c["joints_2d"].shape[1:], c["pose_aa"].shape[1:]) for c in columns}
         if len(sizes) > 1 or len(shapes) > 1:
             raise MetroError(f"{self.paths[0].parent}: shards of different kinds in one dataset")
@@ -638,112 +470,3 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if version != SCHEMA:
         raise MetroError(f"{path}: layout version {version}, this metro reads {SCHEMA}; run the prepare stage again")
     return manifest
-
-
-def statistics(dataset: ShardDataset) -> dict[str, Any]:
-    """Facts about a dataset for its manifest: colours, joint visibility, boxes, kinds of labels.
-
-    `colour_mean` and `colour_sd` are per RGB channel in [0, 1] over the stored crops, `joint_visibility` is the share
-    of records in which each 2D joint has confidence, `box_px` gives percentiles of the square's side in frame pixels.
-    """
-    labels = dataset.labels
-    count = len(dataset)
-    mean, square = dataset.colour_moments
-    side = 200 * labels["scale"].astype(np.float64)
-    visible = (labels["joints_2d"][..., 2] > 0).mean(0)
-    return {
-        "count": count,
-        "image_size": dataset.image_size,
-        **{name: int(labels[name].sum()) for name in ("has_2d", "has_3d", "has_mesh")},
-        "colour_mean": [round(float(x), 6) for x in mean],
-        "colour_sd": [round(float(x), 6) for x in np.sqrt(square - mean**2)],
-        "joint_visibility": [round(float(x), 6) for x in visible],
-        "box_px": {f"p{q}": round(float(np.percentile(side, q)), 3) for q in (0, 5, 50, 95, 100)},
-    }
-
-
-# ---------------------------------------------------------------------------------------------------- verifying
-
-
-def verify(folder: Path, fits: Path | None = None, samples: int = 16) -> list[str]:
-    """Check a dataset: manifest, digests, layout, labels, JPEG boundaries, and a sample of decoded images.
-
-    Parameters
-    ----------
-    folder
-        Dataset written by `prepare`.
-    fits
-        Folder of its fit sidecars, checked as well.
-    samples
-        Images decoded per shard.
-
-    Returns
-    -------
-    list of str
-        One line per problem; empty if all is well.
-
-    Raises
-    ------
-    MetroError
-        The folder has no readable manifest.
-    """
-    folder = Path(folder)
-    manifest = read_manifest(folder)
-    problems: list[str] = []
-    keys: list[np.ndarray] = []
-    for entry in manifest["shards"]:
-        path = folder / entry["file"]
-        try:
-            problems += _verify_bytes(path, entry) or _verify_shard(path, entry["count"], keys, samples)
-            if fits is not None:
-                problems += _verify_fits(path, Path(fits))
-        except MetroError as err:
-            problems.append(str(err))
-    listed = {entry["file"] for entry in manifest["shards"]}
-    strays = [path for path in sorted(folder.glob("shard-*.h5")) if path.name not in listed]
-    problems += [f"{path}: not in the manifest" for path in strays]
-    names, counts = np.unique(np.concatenate(keys) if keys else np.empty(0, "S1"), return_counts=True)
-    problems += [f"{folder}: {name.decode()} occurs {n} times" for name, n in zip(names, counts, strict=True) if n > 1]
-    return problems
-
-
-def _verify_bytes(path: Path, entry: dict[str, Any]) -> list[str]:
-    if not path.exists():
-        return [f"{path}: missing; run the prepare stage again"]
-    if path.stat().st_size != entry["bytes"]:
-        return [f"{path}: {path.stat().st_size} bytes instead of {entry['bytes']}; delete it and run prepare again"]
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != entry["sha256"]:
-        return [f"{path}: changed since it was written (sha256 differs); delete it and run prepare again"]
-    return []
-
-
-def _verify_shard(path: Path, count: int, keys: list[np.ndarray], samples: int) -> list[str]:
-    dataset = ShardDataset([path])
-    labels = dataset.labels
-    names = [key.decode() for key in labels["keys"]]
-    keys.append(labels["keys"])
-    problems = [] if len(dataset) == count else [f"{path}: {len(dataset)} records instead of {count}"]
-    for name, values in labels.items():
-        if len(values) != len(dataset):
-            problems.append(f"{path}: label {name} has {len(values)} rows instead of {len(dataset)}")
-        elif values.dtype.kind == "f" and name not in _MAY_BE_NAN:
-            bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
-            problems += [f"{path}: label {name} of {names[row]} is not finite" for row in np.nonzero(bad)[0][:_SHOWN]]
-    for index, name in enumerate(names):
-        data = dataset.encoded(index)
-        if bytes(data[:2]) != _JPEG_START or bytes(data[-2:]) != _JPEG_END:
-            return [*problems, f"{path}: image of {name} is not a whole JPEG file"]
-    for index in np.unique(np.linspace(0, len(dataset) - 1, samples).astype(int)) if len(dataset) else ():
-        shape = dataset.image(int(index)).shape
-        if shape != (dataset.image_size, dataset.image_size, 3):
-            problems.append(f"{path}: image of {names[index]} has shape {shape}, not {dataset.image_size} px square")
-    return problems
-
-
-def _verify_fits(path: Path, fits: Path) -> list[str]:
-    labels = ShardDataset([path], fits).labels
-    meshes = labels["has_mesh"]
-    bad = [name for name in ("pose_aa", "betas") if not np.isfinite(labels[name][meshes]).all()]
-    return [f"{_fit_path(fits, path.name)}: {name} is not finite" for name in bad]

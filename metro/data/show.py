@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from metro.body.bundle import BodyData
+from metro.body.arrays import BodyData
 from metro.body.model import BodyModel
 from metro.config import ModelConfig, TrainConfig
 from metro.data import crop

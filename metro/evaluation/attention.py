@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metro.body.bundle import BodyData
+from metro.body.arrays import BodyData
 from metro.body.joints import names_of
 from metro.config import AttentionConfig, TrainConfig
 from metro.data.augment import normalise

@@ -28,8 +28,9 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from metro import __version__
-from metro.body.bundle import BodyData, digest, load_body
+from metro.body.arrays import BodyData, digest
 from metro.body.joints import JOINT_SETS
+from metro.body.load import load_body
 from metro.config import ModelConfig
 from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD
 from metro.errors import MetroError

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 import metro
-from metro.body.bundle import digest, load_body
+from metro.body.arrays import digest
+from metro.body.load import load_body
 from metro.config import BodyConfig, FitConfig
 from metro.data.parallel import map_shards
-from metro.data.shards import ShardDataset, atomic_file, open_h5, read_manifest, write_fits
+from metro.data.shards import ShardDataset, open_h5, read_manifest, write_fits
 from metro.errors import MetroError
+from metro.files import atomic_file
 from metro.fitting.gate import Reason
 from metro.fitting.smplify import fit
 
@@ -54,7 +56,7 @@ def fit_dataset(
     Parameters
     ----------
     folder
-        Dataset written by `metro.data.shards.prepare`.
+        Dataset written by `metro.sources.prepare.prepare`.
     out
         Folder of the sidecars, `fit-00000.h5` …, and `summary.json`.
     body, config

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from metro.body.bundle import BodyData
+from metro.body.arrays import BodyData
 
 _MIN_WEIGHT = 1e-7  # of a pair; what is left out moves a point by less than a micrometre
 

@@ -1,8 +1,6 @@
 """Gaussian prior over the 23 joint rotations, estimated from poses of the synthetic people.
 
-`pose_prior.npz` is shipped; remake it with
-
-    python -m metro.fitting.prior metro/fitting/data/pose_prior.npz
+`pose_prior.npz` is shipped; `tools/pose_prior.py` made it.
 """
 
 from __future__ import annotations
@@ -17,12 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metro.body.bundle import load_body, write_npz
-from metro.body.rotation import aa_from_rot
-
 JOINTS = 23
-SAMPLES = 12_000
-SEED = 1_000_003
 _FLOOR_RAD = 0.03  # standard deviation added to every angle: joints that hardly move stay solvable in float32
 
 
@@ -60,28 +53,3 @@ def load_prior(file: Path | IO[bytes] | None = None) -> PosePrior:
             return load_prior(shipped)
     with np.load(file, allow_pickle=False) as arrays:
         return PosePrior(torch.as_tensor(arrays["mean"]), torch.as_tensor(arrays["spread"]))
-
-
-def sample(count: int, seed: int) -> NDArray[np.float64]:
-    """Poses (count, 69) of synthetic people on the open body."""
-    from metro.data.sources.synthetic.poses import sample_poses
-
-    body = load_body("open")
-    regressor = body.J_regressor.astype(np.float64)
-    directions = np.einsum("jv,vcs->jcs", regressor, body.shapedirs)
-    betas = np.random.default_rng(seed).standard_normal((count, body.num_betas)).clip(-2.5, 2.5)
-    rest = regressor @ body.v_template + np.einsum("jcs,bs->bjc", directions, betas)
-    rot = sample_poses(seed, range(count), rest).rot[:, 1:]
-    return aa_from_rot(torch.as_tensor(rot)).flatten(1).numpy()
-
-
-def main(out: Path, samples: int = SAMPLES, seed: int = SEED) -> None:
-    """Estimate the prior from sampled poses and write it."""
-    mean, spread = gaussian(sample(samples, seed))
-    write_npz({"mean": mean.astype(np.float32), "spread": spread.astype(np.float32)}, out)
-
-
-if __name__ == "__main__":
-    from jsonargparse import auto_cli
-
-    auto_cli(main, as_positional=True)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metro.body.bundle import BodyData
+from metro.body.arrays import BodyData
 from metro.body.joints import JOINT_SETS
 from metro.config import FitConfig
 from metro.data.records import Record

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
 
-from metro.body.bundle import BodyData
+from metro.body.arrays import BodyData
 from metro.body.joints import JOINT_SETS
 from metro.config import BlockConfig, ModelConfig
 from metro.errors import MetroError

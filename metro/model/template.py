@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metro.body.bundle import BodyData
+from metro.body.arrays import BodyData
 from metro.body.joints import JOINT_SETS, index_map
 from metro.body.model import BodyModel
 from metro.config import ModelConfig

@@ -25,7 +25,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from metro.body.bundle import BodyData, digest
+from metro.body.arrays import BodyData, digest
 from metro.body.model import BodyModel
 from metro.config import Params, TrainConfig
 from metro.data.augment import normalise

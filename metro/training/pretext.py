@@ -27,7 +27,7 @@ from metro.body.joints import JOINT_SETS
 from metro.config import Params, TrainConfig
 from metro.data.augment import normalise
 from metro.data.loader import Loader
-from metro.data.shards import atomic_file
+from metro.files import atomic_file
 from metro.model.metro import Metro
 from metro.model.template import LABEL_JOINTS
 from metro.training.schedule import learning_rate

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from metro.body.bundle import digest, load_body, save_body
+from metro.body.arrays import digest, save_body
 from metro.body.convert import EXTRA_FILE, H36M_FILE, read_licensed
 from metro.body.joints import JOINT_SETS, index_map
+from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.body.pickles import plain, read_pickle
 from metro.errors import MetroError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from metro.body.bundle import load_body
 from metro.body.joints import JOINT_SETS, index_map
+from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.body.rotation import rot_from_aa
 from metro.errors import MetroError

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
+from metro import sources
 from metro.config import BodyConfig, CropConfig, DatasetConfig
-from metro.data import shards, sources
+from metro.sources import prepare as preparing
 from tests.data import people
 
 
 @pytest.fixture
 def prepare(monkeypatch: pytest.MonkeyPatch):
-    """`prepare(out, count, per_shard, bad, **settings)`: made-up people through `shards.prepare`."""
+    """`prepare(out, count, per_shard, bad, **settings)`: made-up people through `metro.sources.prepare`."""
 
     def run(
         out: Path, count: int = 20, per_shard: int = 8, bad: tuple[int, ...] = (), **settings: Any
@@ -22,7 +23,7 @@ def prepare(monkeypatch: pytest.MonkeyPatch):
         options = {name: settings.pop(name) for name in ("workers", "scheduler") if name in settings}
         monkeypatch.setattr(sources, "shard_tasks", lambda config, body: people.tasks(count, per_shard, bad))
         config = DatasetConfig(crop=CropConfig(box_px=64, margin=1.5), **settings)
-        return shards.prepare("made", config, BodyConfig(), out, progress=False, **{"workers": 1, **options})
+        return preparing.prepare("made", config, BodyConfig(), out, progress=False, **{"workers": 1, **options})
 
     return run
 
@@ -34,5 +35,5 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "shard_tasks", lambda config, body: people.tasks(20, 8))
         config = DatasetConfig(crop=CropConfig(box_px=64, margin=1.5))
-        shards.prepare("made", config, BodyConfig(), folder, workers=1, progress=False)
+        preparing.prepare("made", config, BodyConfig(), folder, workers=1, progress=False)
     return folder

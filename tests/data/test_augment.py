@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from torchvision.transforms.functional import normalize
 
-from metro.body.bundle import load_body
 from metro.body.joints import JOINT_SETS, flip_permutation
+from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.config import AugmentConfig, MaskConfig
 from metro.data import augment, crop

@@ -12,10 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metro import sources
 from metro.config import AugmentConfig, BodyConfig, CropConfig, DatasetConfig, MaskConfig, ModelConfig, TrainConfig
-from metro.data import loader, shards, sources
+from metro.data import loader, shards
 from metro.data.loader import make_loader, permute
 from metro.errors import MetroError
+from metro.sources import prepare as preparing
 from tests.data import people
 
 MODEL = ModelConfig(image_size=48)
@@ -170,7 +172,7 @@ def parallel_people(number: int):
 def test_2d_and_3d_joints_stay_one_view(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(parallel_people, range(12))])
     config = DatasetConfig(crop=CropConfig(box_px=64))
-    shards.prepare("views", config, BodyConfig(), tmp_path, workers=1, progress=False)
+    preparing.prepare("views", config, BodyConfig(), tmp_path, workers=1, progress=False)
     train = TrainConfig(batch_size=12, workers=0, augment=AugmentConfig(rotation_off=0.0))
     for batch in itertools.islice(make_loader([shards.ShardDataset(tmp_path)], MODEL, train, training=True), 3):
         for flat, solid in zip(batch["joints_2d"].double(), batch["joints_3d"].double(), strict=True):
@@ -189,7 +191,7 @@ def test_joints_without_confidence_are_zero(tmp_path, monkeypatch):
         return record
 
     monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(partly, range(4))])
-    shards.prepare("partly", DatasetConfig(), BodyConfig(), tmp_path, workers=1, progress=False)
+    preparing.prepare("partly", DatasetConfig(), BodyConfig(), tmp_path, workers=1, progress=False)
     train = TrainConfig(batch_size=4, workers=0, augment=AugmentConfig(flip=0.0))
     batch = next(iter(make_loader([shards.ShardDataset(tmp_path)], MODEL, train, training=True)))
     assert not batch["joints_2d"][:, 3:].any()
@@ -280,7 +282,7 @@ def test_hands_are_not_mirrored(tmp_path, monkeypatch):
         return people.person(number, **changes)
 
     monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(hand, range(3))])
-    shards.prepare("hands", DatasetConfig(), BodyConfig(kind="open_hand"), tmp_path, workers=1, progress=False)
+    preparing.prepare("hands", DatasetConfig(), BodyConfig(kind="open_hand"), tmp_path, workers=1, progress=False)
     model = ModelConfig(joint_set="HAND21", image_size=48)
     with pytest.raises(MetroError, match=r"train\.augment\.flip: mirrored hands are left hands"):
         make_loader([shards.ShardDataset(tmp_path)], model, TrainConfig(), training=True)

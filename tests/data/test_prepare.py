@@ -10,9 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
+from metro import sources
 from metro.config import BodyConfig, DatasetConfig
-from metro.data import parallel, shards, sources
+from metro.data import parallel, shards
 from metro.errors import MetroError
+from metro.sources import prepare as preparing
 from tests.data import people
 
 
@@ -91,7 +93,7 @@ def test_a_source_without_records_fails(prepare, tmp_path, monkeypatch):
 
 def test_an_unknown_source_is_answered_with_the_nearest(tmp_path):
     with pytest.raises(MetroError, match="no source 'synthetik'; did you mean 'synthetic'"):
-        shards.prepare("x", DatasetConfig(source="synthetik"), BodyConfig(), tmp_path)
+        preparing.prepare("x", DatasetConfig(source="synthetik"), BodyConfig(), tmp_path)
     assert sources.source_module("synthetic").shard_tasks
 
 
@@ -131,7 +133,7 @@ def test_hands_have_their_own_shapes(tmp_path, monkeypatch):
         return people.person(number, **changes)
 
     monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: (hand(i) for i in range(3))])
-    shards.prepare("hands", DatasetConfig(), BodyConfig(kind="open_hand"), tmp_path, workers=1, progress=False)
+    preparing.prepare("hands", DatasetConfig(), BodyConfig(kind="open_hand"), tmp_path, workers=1, progress=False)
     dataset = shards.ShardDataset(tmp_path)
     assert dataset.joint_set == "HAND21"
     assert dataset.labels["pose_aa"].shape == (3, 48)

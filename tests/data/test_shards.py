@@ -16,6 +16,7 @@ import pytest
 
 from metro.config import CropConfig
 from metro.data import crop, shards
+from metro.data.verify import verify
 from metro.errors import MetroError
 from tests.data import people
 
@@ -225,7 +226,7 @@ def test_a_corrupt_image_names_its_record(made, tmp_path):
 
 
 def test_verify_passes_what_prepare_wrote(made):
-    assert shards.verify(made) == []
+    assert verify(made) == []
 
 
 def renew_manifest(folder: Path) -> None:
@@ -242,7 +243,7 @@ def test_verify_finds_changed_short_missing_and_stray_shards(made, tmp_path):
     overwrite_image(folder / "shard-00000.h5", 0, b"\1", at=50)
     truncate(folder / "shard-00001.h5")
     (folder / "shard-00002.h5").rename(folder / "shard-00003.h5")
-    problems = shards.verify(folder)
+    problems = verify(folder)
     assert [p.removeprefix(f"{folder}/").split(";")[0].split(" (")[0] for p in problems] == [
         "shard-00000.h5: changed since it was written",
         f"shard-00001.h5: {os.path.getsize(folder / 'shard-00001.h5')} bytes instead of "
@@ -260,7 +261,7 @@ def test_verify_looks_inside(made, tmp_path):
     overwrite_image(folder / "shard-00001.h5", 0, b"\0\0")
     overwrite_image(folder / "shard-00002.h5", 0, b"\0" * 300, at=2)
     renew_manifest(folder)
-    problems = "\n".join(shards.verify(folder))
+    problems = "\n".join(verify(folder))
     assert "shard-00000.h5: label pose_aa of made:000003.png#0 is not finite" in problems
     assert "shard-00001.h5: image of made:000008.png#0 is not a whole JPEG file" in problems
     assert "shard-00002.h5: image of made:000016.png#0 is corrupt" in problems
@@ -275,7 +276,7 @@ def test_a_folder_needs_a_manifest_of_this_version(tmp_path, text, message):
     if text is not None:
         (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(MetroError, match=message):
-        shards.verify(tmp_path)
+        verify(tmp_path)
     with pytest.raises(MetroError, match=message):
         shards.ShardDataset(tmp_path)
 
@@ -307,7 +308,7 @@ def test_accepted_fits_are_laid_over_the_labels(prepare, tmp_path):
     assert labels["has_mesh"].tolist() == accepted.tolist()
     assert (labels["pose_aa"] == np.where(accepted, 0.25, 0)[:, None]).all()
     assert (labels["mesh_origin"] == np.where(accepted, 2, 0)).all()
-    assert shards.verify(tmp_path / "set", fits) == []
+    assert verify(tmp_path / "set", fits) == []
 
 
 def test_fits_of_other_records_are_refused(made, tmp_path):
@@ -327,7 +328,7 @@ def test_a_sidecar_that_holds_no_numbers_fails_verification(made, tmp_path):
     fits = fits_for(made, tmp_path / "fits")
     with h5py.File(fits / "fit-00001.h5", "r+") as file:
         file["labels/betas"][0] = np.inf
-    assert shards.verify(made, fits) == [f"{fits}/fit-00001.h5: betas is not finite"]
+    assert verify(made, fits) == [f"{fits}/fit-00001.h5: betas is not finite"]
 
 
 def test_views_hold_their_own_records(made):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import metro
-from metro.body.bundle import digest
+from metro.body.arrays import digest
 from metro.config import SamplingConfig
 from metro.errors import MetroError
 from metro.export import bundle as b

@@ -12,8 +12,8 @@ import torch
 import trimesh
 from PIL import Image
 
+from metro.cli import export as commands
 from metro.errors import MetroError
-from metro.export import commands
 from metro.export.bundle import Bundle, bundle_of, write_bundle
 from metro.export.predictor import Predictor, read_image
 from metro.viz.overlay import project, to_pixels

@@ -9,9 +9,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from metro.body.bundle import BodyData, load_body
+from metro.body.arrays import BodyData
+from metro.body.load import load_body
 from metro.body.model import BodyModel
-from metro.fitting.prior import sample
+from tools.pose_prior import sample
 
 
 @dataclass

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metro import sources
 from metro.config import BodyConfig, CropConfig, DatasetConfig, FitConfig
-from metro.data import shards, sources
 from metro.data.records import Record
 from metro.data.shards import ShardDataset
+from metro.data.verify import verify
 from metro.errors import MetroError
 from metro.fitting.dataset import fit_dataset
+from metro.sources import prepare as preparing
 from tests.fitting.conftest import People
 
 CONFIG = FitConfig(jump_rounds=0, sigma_3d=0.005)
@@ -45,7 +47,7 @@ def dataset(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sources, "shard_tasks", tasks)
     monkeypatch.setattr(sources, "licence", lambda name: "")
     out = tmp_path / "shards"
-    shards.prepare("made", DatasetConfig(crop=CropConfig(box_px=32)), BodyConfig(), out, workers=1, progress=False)
+    preparing.prepare("made", DatasetConfig(crop=CropConfig(box_px=32)), BodyConfig(), out, workers=1, progress=False)
     return out
 
 
@@ -69,7 +71,7 @@ def test_sidecars_and_summary(dataset: Path, people: People, tmp_path: Path) -> 
     assert summary["error_3d_mm"]["max"] < 5
     assert summary["error_2d_percent"] is None
     assert summary["seconds"] > 0
-    assert shards.verify(dataset, fits=tmp_path / "fits") == []
+    assert verify(dataset, fits=tmp_path / "fits") == []
 
     labels = ShardDataset(dataset, fits=tmp_path / "fits").labels
     assert np.flatnonzero(~labels["has_mesh"]).tolist() == [4]

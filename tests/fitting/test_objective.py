@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metro.body.bundle import BodyData
+from metro.body.arrays import BodyData
 from metro.body.model import BodyModel
 from metro.body.rotation import rot_from_aa
 from metro.fitting.objective import Linearisation, Objective

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metro.body.bundle import load_body
+from metro.body.load import load_body
 from metro.config import FitConfig
 from metro.data.records import Record
 from metro.errors import MetroError

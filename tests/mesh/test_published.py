@@ -19,7 +19,7 @@ import pytest
 import scipy.sparse as sp
 import trimesh
 
-from metro.body.bundle import load_body
+from metro.body.load import load_body
 from metro.body.pickles import plain, read_pickle
 from metro.errors import MetroError
 from metro.mesh.legacy import load_legacy

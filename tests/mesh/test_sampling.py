@@ -6,7 +6,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metro.body.bundle import load_body
+from metro.body.load import load_body
 from metro.errors import MetroError
 from metro.mesh.sampling import build_sampling, compose_indices, load_meta, load_sampling, save_sampling
 from metro.mesh.topology import euler, is_manifold, is_watertight

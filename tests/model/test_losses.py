@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metro.body.bundle import load_body
 from metro.body.joints import JOINT_SETS
+from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.config import LossConfig, ModelConfig
 from metro.errors import MetroError

@@ -10,8 +10,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from metro.body.bundle import load_body
 from metro.body.joints import JOINT_SETS
+from metro.body.load import load_body
 from metro.config import BlockConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, build_sampling

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from metro.body.bundle import BodyData, load_body
+from metro.body.arrays import BodyData
+from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.config import BlockConfig, CropConfig, LossConfig, ModelConfig, Params, TrainConfig
 from metro.data.records import Record

@@ -167,7 +167,7 @@ RUN = """
 import sys
 from pathlib import Path
 import torch
-from metro.body.bundle import load_body
+from metro.body.load import load_body
 from metro.config import load_params
 from metro.data.shards import ShardDataset
 from metro.mesh.sampling import load_sampling

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metro.body.bundle import load_body
+from metro.body.load import load_body
 from metro.config import BlockConfig, ModelConfig
 from metro.mesh.sampling import build_sampling
 from metro.model.metro import build_model

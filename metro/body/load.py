@@ -1,0 +1,73 @@
+"""Open a body model by kind: the open ones that ship with the package, or a licensed file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from metro.body.arrays import OPEN_KINDS, REGISTER, VARIANT_ARRAYS, BodyData, read_npz
+from metro.body.convert import read_licensed
+from metro.config import BodyConfig
+from metro.errors import MetroError
+
+
+def load_body(config: BodyConfig | str, gender: str | None = None, path: Path | None = None) -> BodyData:
+    """Load a body model.
+
+    Parameters
+    ----------
+    config
+        The `body` section of the params, or a kind (`open`, `open_hand`, `smpl`, `smplx`, `mano`).
+    gender, path
+        Replace those of the section.
+
+    Raises
+    ------
+    MetroError
+        The licensed file is missing, is not what the kind needs, or the gender is not available.
+    """
+    if isinstance(config, str):
+        if config not in (*OPEN_KINDS, *REGISTER):
+            raise MetroError(f"no body model {config!r}; known: {', '.join((*OPEN_KINDS, *REGISTER))}")
+        config = BodyConfig(kind=config)  # type: ignore[arg-type]
+    section = config
+    gender, path = gender or section.gender, path or section.path
+    if section.kind in OPEN_KINDS:
+        return _load_open(section.kind, gender, path)
+    data = read_licensed(_licensed_file(section.kind, gender, path), gender)
+    if data.kind != section.kind:
+        raise MetroError(f"{path}: holds a {data.kind} model, but body.kind={section.kind}")
+    return data
+
+
+def _licensed_file(kind: str, gender: str, path: Path | None) -> Path:
+    """The model file: `path` itself, or `KIND_GENDER.npz` in it when it is a folder."""
+    where = path if path is not None else Path("body_models")
+    expected = where if where.suffix else where / f"{kind}_{gender}.npz"
+    if expected.is_file():
+        return expected
+    free = "open_hand" if kind == "mano" else "open"
+    raise MetroError(
+        f"{expected}: no such file. body.kind={kind} needs a licensed model: register at {REGISTER[kind]}, download "
+        f"it, run `metro body convert DOWNLOADED_FILE {expected.with_suffix('.npz')}` and set body.path to the result; "
+        f"or use body.kind={free}, which is free and ships with the project"
+    )
+
+
+def _load_open(kind: str, gender: str, path: Path | None) -> BodyData:
+    """An open model from the package, or from a folder that `metro body build` wrote."""
+    folder = resources.files("metro.body") / "data" if path is None else Path(path)
+    neutral, variant = folder / f"{kind}.npz", folder / f"{kind}_{gender}.npz"
+    if not neutral.is_file():
+        raise MetroError(f"{neutral}: no such file; leave body.path out to use the {kind} model that ships with metro")
+    with neutral.open("rb") as file:
+        data = read_npz(file, str(neutral))
+    if gender == "neutral":
+        return data
+    if not variant.is_file():
+        raise MetroError(f"body.gender={gender}: the {kind} model has no such variant; use body.gender=neutral")
+    with variant.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return replace(data, gender=gender, **{name: arrays[name].astype(np.float32) for name in VARIANT_ARRAYS})

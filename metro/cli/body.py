@@ -1,0 +1,60 @@
+"""`metro body info` and `convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+
+def info(
+    kind: Literal["open", "smpl", "smplx", "mano", "open_hand"] = "open",
+    gender: Literal["neutral", "female", "male"] = "neutral",
+    path: Path | None = None,
+) -> dict[str, Any]:
+    """Describe a body model: counts, joints, regressors, size, licence, digest.
+
+    Parameters
+    ----------
+    kind
+        Model to describe.
+    gender
+        Its variant.
+    path
+        Licensed file, or folder of them; the open models need none.
+    """
+    from metro.body.arrays import describe
+    from metro.body.load import load_body
+
+    return describe(load_body(kind, gender, path))
+
+
+def convert(
+    source: Path, out: Path, gender: Literal["neutral", "female", "male"] | None = None, overwrite: bool = False
+) -> dict[str, Any]:
+    """Convert a licensed SMPL, SMPL-X or MANO file (.pkl or .npz) to this project's npz layout.
+
+    The file is read without running anything in it. METRO's regressor files for SMPL (J_regressor_h36m_correct.npy,
+    J_regressor_extra.npy) are included when they lie beside it.
+
+    Parameters
+    ----------
+    source
+        The downloaded file.
+    out
+        File to write, usually KIND_GENDER.npz.
+    gender
+        Variant it holds; taken from the file name if left out.
+    overwrite
+        Replace `out` if it exists.
+    """
+    from metro.body.arrays import describe, save_body
+    from metro.body.convert import read_licensed
+    from metro.errors import MetroError
+
+    if out.suffix != ".npz":
+        raise MetroError(f"{out}: the result is an npz file; give it that ending")
+    if out.exists() and not overwrite:
+        raise MetroError(f"{out}: exists already; give --overwrite to replace it")
+    data = read_licensed(source, gender)
+    save_body(data, out)
+    return {"written": str(out), **describe(data)}

@@ -1,0 +1,120 @@
+"""`metro data`: look at prepared datasets and check them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from metro.errors import MetroError
+
+
+def verify(folder: Path, fits: Path | None = None) -> str:
+    """Check a prepared dataset: digests, layout, labels and images.
+
+    Parameters
+    ----------
+    folder
+        Dataset folder with shards and manifest.json.
+    fits
+        Folder of its pseudo-meshes, to be checked as well.
+    """
+    from metro.data import shards
+    from metro.data.verify import verify as problems_of
+
+    problems = problems_of(folder, fits)
+    if problems:
+        if len(problems) == 1:
+            raise MetroError(problems[0])
+        print("\n".join(problems))
+        raise MetroError(f"{folder}: {len(problems)} problems, listed above")
+    manifest = shards.read_manifest(folder)
+    return f"{folder}: {manifest['count']} records in {len(manifest['shards'])} shards, all intact"
+
+
+def stats(folder: Path, fits: Path | None = None) -> dict[str, Any]:
+    """Count labels, boxes and colours of a prepared dataset.
+
+    Parameters
+    ----------
+    folder
+        Dataset folder with shards and manifest.json.
+    fits
+        Folder of its pseudo-meshes, counted as meshes.
+    """
+    from metro.data import shards
+    from metro.data.verify import statistics
+
+    manifest = shards.read_manifest(folder)
+    facts = statistics(shards.ShardDataset(folder, fits))
+    bytes_ = sum(entry["bytes"] for entry in manifest["shards"])
+    kept = {name: manifest[name] for name in ("name", "source", "licence", "skipped")}
+    return {**kept, "shards": len(manifest["shards"]), "bytes": bytes_, **facts}
+
+
+def show(
+    folder: Path,
+    out: Path = Path("sheet.png"),
+    count: int = 12,
+    fits: Path | None = None,
+    augmented: bool = False,
+    params: Path | None = None,
+) -> str:
+    """Draw a contact sheet of a prepared dataset, with joints and meshes.
+
+    Parameters
+    ----------
+    folder
+        Dataset folder with shards and manifest.json.
+    out
+        Picture to write (.png or .jpg).
+    count
+        People shown.
+    fits
+        Folder of its pseudo-meshes, drawn where accepted.
+    augmented
+        Show what training sees instead of what is stored.
+    params
+        Params file whose `body`, `model` and `train` sections apply; without it the body is the one that the dataset
+        was prepared for, and augmentation is METRO's.
+    """
+    from metro.body.load import load_body
+    from metro.config import BodyConfig, ModelConfig, TrainConfig, load_params
+    from metro.data import shards
+    from metro.data.show import stored_sheet, training_sheet
+    from metro.viz.overlay import save_image
+
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise MetroError(f"{out}: pictures are written as .png or .jpg")
+    dataset = shards.ShardDataset(folder, fits)
+    if params is not None:
+        settings = load_params(params)
+        body_config, model, train = settings.body, settings.model, settings.train
+    else:
+        body_config = BodyConfig.model_validate(shards.read_manifest(folder)["params"]["body"])
+        model, train = ModelConfig(joint_set="J14" if dataset.joint_set == "J24" else "HAND21"), TrainConfig()
+        if dataset.joint_set == "HAND21":
+            train = train.model_copy(update={"augment": train.augment.model_copy(update={"flip": 0.0})})
+    body = load_body(body_config)
+    if augmented:
+        train = train.model_copy(update={"batch_size": min(count, len(dataset)), "workers": 0})
+        sheet = training_sheet(dataset, body, model, train)
+    else:
+        sheet = stored_sheet(dataset, body, count)
+    try:
+        save_image(sheet, out)
+    except OSError as err:
+        raise MetroError(f"{out}: cannot be written: {err.strerror or err}") from None
+    return f"{out}: {min(count, len(dataset))} of {len(dataset)} records"
+
+
+def sources() -> str:
+    """List the sources that datasets can be prepared from."""
+    from metro.sources import SOURCES, source_module
+
+    rows = []
+    for name in sorted(SOURCES):
+        module = source_module(name)
+        summary = (module.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        terms = getattr(module, "LICENCE", "")
+        rows.append(f"{name:<16} {summary}{f' [{terms}]' if terms else ''}")
+    return "\n".join(rows)

@@ -1,0 +1,170 @@
+"""`metro evaluate`, `metro attention` and `metro protocols`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from metro.errors import MetroError
+
+if TYPE_CHECKING:
+    from metro.body.arrays import BodyData
+    from metro.export.bundle import Bundle
+
+
+def evaluate(
+    data: Path,
+    model: str = "open",
+    protocol: Literal["open", "h36m_p2", "3dpw", "freihand"] = "open",
+    out: Path = Path("evaluation"),
+    train: list[str] | None = None,
+    body: Path | None = None,
+    batch_size: int = 64,
+    bootstrap: int = 1000,
+    cases: int = 4,
+    limit: int | None = None,
+    device: str | None = None,
+) -> str:
+    """Evaluate a model on a prepared dataset: tables, intervals, baselines and figures.
+
+    Parameters
+    ----------
+    data
+        Dataset folder written by a prepare stage.
+    model
+        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
+    protocol
+        Definition of the numbers, see `metro protocols`.
+    out
+        Folder for metrics.json, result.json, samples.npz and the figures.
+    train
+        Dataset folders the model was trained on; the mean-pose baselines come from their labels. Without them they come
+        from the benchmark's own labels, which flatters the baselines.
+    body
+        Licensed body model file, for models that were trained on one.
+    batch_size
+        Images per forward pass.
+    bootstrap
+        Resamples of the confidence intervals.
+    cases
+        Best, median and worst cases drawn, of each.
+    limit
+        Evaluate the first records only.
+    device
+        Where to run, e.g. `cuda`; none: a GPU if there is one.
+    """
+    import sys
+
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+    from metro.body.model import BodyModel
+    from metro.config import EvaluateConfig
+    from metro.data.shards import ShardDataset
+    from metro.evaluation.baselines import mean_poses
+    from metro.evaluation.evaluate import evaluate as run
+    from metro.evaluation.figures import write_figures
+    from metro.evaluation.summary import table
+    from metro.export.load import open_bundle
+
+    dataset = ShardDataset(data)
+    if limit is not None:
+        dataset = dataset.first(limit)
+    bundle = open_bundle(model)
+    body_model = BodyModel(_body_of(bundle, body))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    baseline = None
+    if train:
+        baseline = mean_poses([ShardDataset(folder) for folder in train], body_model)
+    elif np.any(dataset.labels["has_mesh"]):
+        baseline = mean_poses([dataset], body_model, origin="the benchmark's own labels")
+    config = EvaluateConfig(batch_size=batch_size, bootstrap=bootstrap, overlays=cases)
+    about = {"model": model, **bundle.meta["origin"]}
+    with tqdm(total=len(dataset), desc="evaluate", unit="img", disable=not sys.stderr.isatty()) as bar:
+        result = run(
+            bundle.model,
+            dataset,
+            body_model,
+            protocol,
+            config,
+            baseline,
+            device,
+            benchmark=data.name,
+            about=about,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
+    result.write(out)
+    write_figures(result, bundle.model, dataset, body_model, out, device)
+    return f"{table(result.summary)}\nwritten to {out}"
+
+
+def attention(
+    data: Path,
+    model: str = "open",
+    out: Path = Path("attention"),
+    samples: int = 64,
+    examples: int = 4,
+    body: Path | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Draw what the joint queries attend to, on average and for single images.
+
+    Parameters
+    ----------
+    data
+        Dataset folder written by a prepare stage.
+    model
+        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
+    out
+        Folder for attention.npz, attention.json and the figures.
+    samples
+        Images averaged.
+    examples
+        Images drawn.
+    body
+        Licensed body model file, for models that were trained on one.
+    device
+        Where to run, e.g. `cuda`; none: a GPU if there is one.
+    """
+    import torch
+
+    from metro.config import AttentionConfig
+    from metro.data.shards import ShardDataset
+    from metro.evaluation.attention import measure_attention, write_attention
+    from metro.export.load import open_bundle
+
+    bundle = open_bundle(model)
+    config = AttentionConfig(samples=samples, examples=examples)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    measured = measure_attention(bundle.model, ShardDataset(data), config, device)
+    summary = write_attention(measured, _body_of(bundle, body), bundle.levels, out)
+    return {"written": str(out), **{k: summary[k] for k in ("images", "tokens", "layers")}}
+
+
+def protocols() -> str:
+    """Describe the benchmark protocols: joints, root, ground truth, metrics."""
+    import textwrap
+
+    from metro.evaluation.protocols import METRICS, PROTOCOLS
+
+    blocks = []
+    for protocol in PROTOCOLS.values():
+        text = textwrap.fill(protocol.description, 110, initial_indent="  ", subsequent_indent="  ")
+        rows = [f"    {METRICS[k].label:<24}{METRICS[k].meaning}" for k in protocol.metrics]
+        blocks.append("\n".join([f"{protocol.name}: {protocol.title}", text, *rows]))
+    return "\n\n".join(blocks)
+
+
+def _body_of(bundle: Bundle, path: Path | None) -> BodyData:
+    from metro.body.arrays import OPEN_KINDS, digest
+    from metro.body.load import load_body
+    from metro.config import BodyConfig
+
+    record = bundle.meta["body"]
+    if record["kind"] not in OPEN_KINDS and path is None:
+        raise MetroError(f"the model was trained on the licensed {record['kind']} body; give its file with --body")
+    body = load_body(BodyConfig(kind=record["kind"], gender=record["gender"], path=path))
+    if digest(body) != record["digest"]:
+        raise MetroError(f"{path or record['kind']}: not the version of the body model that the model was trained on")
+    return body

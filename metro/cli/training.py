@@ -1,0 +1,126 @@
+"""`metro checkpoint`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def info(path: Path) -> dict[str, Any]:
+    """Tell what a checkpoint is.
+
+    Parameters
+    ----------
+    path
+        Checkpoint folder, `open` for the shipped one, or an official METRO state dict (.bin).
+    """
+    from metro.model.backbones import load_tensors
+    from metro.model.official import describe
+    from metro.training.checkpoint import load_checkpoint
+
+    if path.is_file():
+        found = describe(load_tensors(path))
+        return {
+            "layout": "official",
+            "joint_set": found.config.joint_set,
+            "backbone": found.config.backbone,
+            "mesh_levels": list(found.sizes),
+            "parameters": found.parameters,
+            "parameters_used": found.used,
+        }
+    checkpoint = load_checkpoint(path)
+    weights, model = checkpoint.weights(), checkpoint.params.model
+    return {
+        "layout": "metro",
+        "folder": str(checkpoint.folder),
+        "preset": checkpoint.params.preset,
+        "body": checkpoint.params.body.kind,
+        "joint_set": model.joint_set,
+        "backbone": model.backbone,
+        "image_size": model.image_size,
+        "blocks": " → ".join(f"{b.width}×{b.layers}" for b in model.blocks),
+        "parameters": sum(w.numel() for name, w in weights.items() if "running_" not in name and "num_" not in name),
+        "step": checkpoint.step,
+        "metrics": checkpoint.metrics,
+        "resumable": "training.pt" in checkpoint.sha256,
+    }
+
+
+def import_official(path: Path, out: Path, body: Path, sampling: Path | None = None) -> str:
+    """Turn an official METRO state dict (metro_h36m_state_dict.bin, …) into a checkpoint folder.
+
+    Every key is accounted for; the ones that the official code never reads are dropped.
+
+    Parameters
+    ----------
+    path
+        Official file: body or hand, HRNet-W40, HRNet-W64 or ResNet-50.
+    out
+        Checkpoint folder to write.
+    body
+        Your neutral SMPL (hands: right MANO) file, as `metro body convert` wrote it.
+    sampling
+        The published mesh_downsampling.npz; left out, the levels are built from the body.
+    """
+    from metro.body.arrays import digest
+    from metro.body.load import load_body
+    from metro.config import BodyConfig, Params, SamplingConfig
+    from metro.model.backbones import load_tensors
+    from metro.model.official import convert, describe
+    from metro.training.checkpoint import save_checkpoint
+
+    state = load_tensors(path)
+    model, weights = convert(state)
+    levels = describe(state).sizes
+    params = Params(
+        preset="paper-hand" if model.joint_set == "HAND21" else "paper-body",
+        body=BodyConfig(kind="mano" if model.joint_set == "HAND21" else "smpl", path=body),
+        sampling=SamplingConfig(sizes=levels[-2::-1], legacy=sampling),
+        model=model,
+    )
+    save_checkpoint(out, weights, params=params, step=0, metrics={}, body_digest=digest(load_body(params.body)))
+    return f"{out}: {model.backbone}, {model.joint_set}, mesh levels {' → '.join(map(str, levels))}"
+
+
+def export_official(checkpoint: Path, out: Path) -> str:
+    """Write a checkpoint as a state dict that the official code loads strictly.
+
+    Parameters
+    ----------
+    checkpoint
+        Checkpoint folder of a network that has an official form.
+    out
+        File to write (.bin).
+    """
+    import torch
+
+    from metro.export.bundle import from_checkpoint
+    from metro.model.official import to_official
+
+    state = to_official(from_checkpoint(checkpoint).model)
+    torch.save(state, out)
+    return f"{out}: {len(state)} keys"
+
+
+def release(checkpoint: Path, out: Path) -> str:
+    """Write a checkpoint for others to start from: averaged weights only, in half precision.
+
+    A MODEL_CARD.md that stands there stays, to be brought up to date by hand.
+
+    Parameters
+    ----------
+    checkpoint
+        Checkpoint folder that training wrote.
+    out
+        Checkpoint folder to write.
+    """
+    import torch
+
+    from metro.training.checkpoint import copy_weights
+
+    card = out / "MODEL_CARD.md"
+    text = card.read_text() if card.is_file() else None
+    copy_weights(checkpoint, out, dtype=torch.float16)
+    if text is not None:
+        card.write_text(text)
+    return f"{out}: {sum(p.stat().st_size for p in out.iterdir()) / 2**20:.1f} MiB"

@@ -1,0 +1,121 @@
+"""Facts about a prepared dataset, and whether it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metro.data.shards import MAY_BE_NAN, ShardDataset, fit_path, read_manifest
+from metro.errors import MetroError
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_SHOWN = 20  # problems listed by name; the rest is counted
+
+
+def statistics(dataset: ShardDataset) -> dict[str, Any]:
+    """Facts about a dataset for its manifest: colours, joint visibility, boxes, kinds of labels.
+
+    `colour_mean` and `colour_sd` are per RGB channel in [0, 1] over the stored crops, `joint_visibility` is the share
+    of records in which each 2D joint has confidence, `box_px` gives percentiles of the square's side in frame pixels.
+    """
+    labels = dataset.labels
+    count = len(dataset)
+    mean, square = dataset.colour_moments
+    side = 200 * labels["scale"].astype(np.float64)
+    visible = (labels["joints_2d"][..., 2] > 0).mean(0)
+    return {
+        "count": count,
+        "image_size": dataset.image_size,
+        **{name: int(labels[name].sum()) for name in ("has_2d", "has_3d", "has_mesh")},
+        "colour_mean": [round(float(x), 6) for x in mean],
+        "colour_sd": [round(float(x), 6) for x in np.sqrt(square - mean**2)],
+        "joint_visibility": [round(float(x), 6) for x in visible],
+        "box_px": {f"p{q}": round(float(np.percentile(side, q)), 3) for q in (0, 5, 50, 95, 100)},
+    }
+
+
+def verify(folder: Path, fits: Path | None = None, samples: int = 16) -> list[str]:
+    """Check a dataset: manifest, digests, layout, labels, JPEG boundaries, and a sample of decoded images.
+
+    Parameters
+    ----------
+    folder
+        Dataset written by `prepare`.
+    fits
+        Folder of its fit sidecars, checked as well.
+    samples
+        Images decoded per shard.
+
+    Returns
+    -------
+    list of str
+        One line per problem; empty if all is well.
+
+    Raises
+    ------
+    MetroError
+        The folder has no readable manifest.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    problems: list[str] = []
+    keys: list[np.ndarray] = []
+    for entry in manifest["shards"]:
+        path = folder / entry["file"]
+        try:
+            problems += _verify_bytes(path, entry) or _verify_shard(path, entry["count"], keys, samples)
+            if fits is not None:
+                problems += _verify_fits(path, Path(fits))
+        except MetroError as err:
+            problems.append(str(err))
+    listed = {entry["file"] for entry in manifest["shards"]}
+    strays = [path for path in sorted(folder.glob("shard-*.h5")) if path.name not in listed]
+    problems += [f"{path}: not in the manifest" for path in strays]
+    names, counts = np.unique(np.concatenate(keys) if keys else np.empty(0, "S1"), return_counts=True)
+    problems += [f"{folder}: {name.decode()} occurs {n} times" for name, n in zip(names, counts, strict=True) if n > 1]
+    return problems
+
+
+def _verify_bytes(path: Path, entry: dict[str, Any]) -> list[str]:
+    if not path.exists():
+        return [f"{path}: missing; run the prepare stage again"]
+    if path.stat().st_size != entry["bytes"]:
+        return [f"{path}: {path.stat().st_size} bytes instead of {entry['bytes']}; delete it and run prepare again"]
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != entry["sha256"]:
+        return [f"{path}: changed since it was written (sha256 differs); delete it and run prepare again"]
+    return []
+
+
+def _verify_shard(path: Path, count: int, keys: list[np.ndarray], samples: int) -> list[str]:
+    dataset = ShardDataset([path])
+    labels = dataset.labels
+    names = [key.decode() for key in labels["keys"]]
+    keys.append(labels["keys"])
+    problems = [] if len(dataset) == count else [f"{path}: {len(dataset)} records instead of {count}"]
+    for name, values in labels.items():
+        if len(values) != len(dataset):
+            problems.append(f"{path}: label {name} has {len(values)} rows instead of {len(dataset)}")
+        elif values.dtype.kind == "f" and name not in MAY_BE_NAN:
+            bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
+            problems += [f"{path}: label {name} of {names[row]} is not finite" for row in np.nonzero(bad)[0][:_SHOWN]]
+    for index, name in enumerate(names):
+        data = dataset.encoded(index)
+        if bytes(data[:2]) != _JPEG_START or bytes(data[-2:]) != _JPEG_END:
+            return [*problems, f"{path}: image of {name} is not a whole JPEG file"]
+    for index in np.unique(np.linspace(0, len(dataset) - 1, samples).astype(int)) if len(dataset) else ():
+        shape = dataset.image(int(index)).shape
+        if shape != (dataset.image_size, dataset.image_size, 3):
+            problems.append(f"{path}: image of {names[index]} has shape {shape}, not {dataset.image_size} px square")
+    return problems
+
+
+def _verify_fits(path: Path, fits: Path) -> list[str]:
+    labels = ShardDataset([path], fits).labels
+    meshes = labels["has_mesh"]
+    bad = [name for name in ("pose_aa", "betas") if not np.isfinite(labels[name][meshes]).all()]
+    return [f"{fit_path(fits, path.name)}: {name} is not finite" for name in bad]

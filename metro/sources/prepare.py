@@ -1,0 +1,150 @@
+"""From a raw dataset to verified shards and their manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metro import sources
+from metro.config import HAND_KINDS, BodyConfig, DatasetConfig
+from metro.data.parallel import map_shards
+from metro.data.shards import SCHEMA, ShardDataset, ShardWriter, content_digest, open_h5, read_arrays
+from metro.data.verify import statistics
+from metro.errors import MetroError
+from metro.files import atomic_file
+
+MAX_SKIPPED = 0.01
+"""Largest share of unreadable records that `prepare` accepts."""
+
+_SHOWN = 20  # problems listed by name; the rest is counted
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One shard to be written."""
+
+    task: sources.ShardTask
+    path: Path
+    config: DatasetConfig
+    hand: bool
+    attributes: dict[str, str]
+
+
+def prepare(
+    name: str,
+    config: DatasetConfig,
+    body: BodyConfig,
+    out: Path,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Turn a raw dataset into shards and a manifest.
+
+    A shard that exists already, is intact and was made from the same parameters is kept, so an interrupted run goes
+    on where it stopped. Unreadable records are left out, counted and named in the manifest.
+
+    Parameters
+    ----------
+    name
+        What the dataset is called in the params.
+    config, body
+        The dataset's section and the body section.
+    out
+        Folder of the shards, `shard-00000.h5` … and `manifest.json`.
+    scheduler, workers, progress
+        See `metro.data.parallel.map_shards`.
+
+    Returns
+    -------
+    dict
+        The manifest: counts, digests and statistics.
+
+    Raises
+    ------
+    MetroError
+        The source is unknown or its raw data missing, the disk is full, or more than 1 % of the records is unreadable.
+    """
+    tasks = sources.shard_tasks(config, body)
+    if not tasks:
+        raise MetroError(f"{name}: source {config.source!r} has no records for split {config.split!r}")
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "manifest.json").unlink(missing_ok=True)
+    except OSError as err:
+        raise MetroError(f"{out}: cannot be written: {err.strerror}") from None
+    # Paths name a place on this machine, not the data: they stay out, so that shards are equal everywhere.
+    params = config.model_dump(mode="json", exclude={"root"}) | {"body": body.model_dump(mode="json", exclude={"path"})}
+    jobs = []
+    for number, task in enumerate(tasks):
+        recipe = json.dumps([SCHEMA, params, number, len(tasks)], sort_keys=True)
+        attributes = {
+            "source": config.source,
+            "licence": sources.licence(config.source),
+            "params": json.dumps(params, sort_keys=True),
+            "recipe": hashlib.sha256(recipe.encode()).hexdigest(),
+        }
+        hand = body.kind in HAND_KINDS
+        jobs.append(_Job(task, out / f"shard-{number:05d}.h5", config, hand, attributes))
+    wanted = {job.path.name for job in jobs}
+    for stale in [p for pattern in ("shard-*.h5", ".shard-*.tmp") for p in out.glob(pattern) if p.name not in wanted]:
+        stale.unlink()
+    entries = map_shards(
+        _prepare_shard, jobs, scheduler=scheduler, workers=workers, progress=progress, label=f"prepare {name}"
+    )
+    return _write_manifest(name, config, params, out, entries)
+
+
+def _prepare_shard(job: _Job) -> dict[str, Any]:
+    """Write one shard, unless it is there; its manifest entry."""
+    if not _is_finished(job):
+        with ShardWriter(job.path, job.config.crop, job.config.supervision, job.hand, job.attributes) as writer:
+            for record in job.task():
+                writer.add(record)
+    with open_h5(job.path) as file:
+        skipped = json.loads(file.attrs["skipped"])
+        count = len(file["labels/keys"])
+    digest = hashlib.sha256(job.path.read_bytes()).hexdigest()
+    size = job.path.stat().st_size
+    return {"file": job.path.name, "count": count, "bytes": size, "sha256": digest, "skipped": skipped}
+
+
+def _is_finished(job: _Job) -> bool:
+    try:
+        with open_h5(job.path) as file:
+            if file.attrs.get("recipe") != job.attributes["recipe"]:
+                return False
+            return file.attrs["digest"] == content_digest(read_arrays(file))
+    except (MetroError, OSError, KeyError):
+        return False  # missing or damaged: made again
+
+
+def _write_manifest(
+    name: str, config: DatasetConfig, params: dict[str, Any], out: Path, entries: list[dict[str, Any]]
+) -> dict[str, Any]:
+    skipped = [problem for entry in entries for problem in entry.pop("skipped")]
+    count = sum(entry["count"] for entry in entries)
+    if len(skipped) > MAX_SKIPPED * (count + len(skipped)) or not count:
+        raise MetroError(
+            f"{name}: {len(skipped)} of {count + len(skipped)} records are unreadable, more than {MAX_SKIPPED:.0%}; "
+            f"the first: {skipped[0] if skipped else 'the source has none'}"
+        )
+    manifest = {
+        "schema": SCHEMA,
+        "name": name,
+        "source": config.source,
+        "licence": sources.licence(config.source),
+        "count": count,
+        "skipped": len(skipped),
+        "skipped_first": skipped[:_SHOWN],
+        "params": params,
+        "shards": entries,
+        "statistics": statistics(ShardDataset([out / entry["file"] for entry in entries])),
+    }
+    with atomic_file(out / "manifest.json") as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    return manifest

@@ -1,0 +1,136 @@
+"""Garments with a shape of their own: skirts, and hair that falls below the nape.
+
+Each is a sheet of rings laid around the rest pose of the person, carried by a few bones, and painted by
+`looks.person_albedo` through the place on the body that it borrows its colour from.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metro.body.joints import JOINT_SETS
+from metro.synthetic import looks as lk
+from metro.synthetic.skinning import Skin
+from metro.viz.raster import vertex_normals
+
+Array = NDArray[np.float64]
+
+_BONE = {name: j for j, name in enumerate(JOINT_SETS["SMPL24"])}
+
+
+class Sheet(NamedTuple):
+    """A two-sided mesh in the world, with the rest places that it is painted from."""
+
+    verts: NDArray[np.float32]
+    normals: NDArray[np.float32]
+    rest: NDArray[np.float32]
+    faces: NDArray[np.int32]
+
+
+def _smooth(lo: float, hi: float, x: Array) -> Array:
+    t = np.clip((x - lo) / (hi - lo), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _grid_faces(rings: int, sides: int, closed: bool) -> NDArray[np.int32]:
+    """Faces between rings of `sides` vertices, numbered from the top, anticlockwise seen from outside."""
+    columns = np.arange(sides if closed else sides - 1)
+    a = (np.arange(rings - 1)[:, None] * sides + columns).ravel()
+    b = (np.arange(rings - 1)[:, None] * sides + (columns + 1) % sides).ravel()
+    return np.concatenate([np.stack([a, a + sides, b], 1), np.stack([b, a + sides, b + sides], 1)]).astype(np.int32)
+
+
+def _carry(rest: Array, weights: dict[str, Array], bones: NDArray[np.float32], shift: Array) -> NDArray[np.float32]:
+    """Skin rest places (N, 3) with per-bone weights (N,)."""
+    out = np.zeros_like(rest)
+    for name, weight in weights.items():
+        bone = bones[_BONE[name]].astype(float)
+        turned = rest[:, :1] * bone[:, 0] + rest[:, 1:2] * bone[:, 1] + rest[:, 2:] * bone[:, 2] + bone[:, 3]
+        out += weight[:, None] * turned
+    return (out + shift).astype(np.float32)
+
+
+def _two_sided(verts: NDArray[np.float32], rest: Array, faces: NDArray[np.int32]) -> Sheet:
+    normals = vertex_normals(verts, faces)
+    count = len(verts)
+    inner = faces[:, ::-1] + count
+    return Sheet(
+        np.concatenate([verts, verts - 0.002 * normals]),
+        np.concatenate([normals, -normals]),
+        np.concatenate([rest, rest]).astype(np.float32),
+        np.concatenate([faces, inner]).astype(np.int32),
+    )
+
+
+def shaped(skin: Skin, betas: Array) -> Array:
+    """Rest vertices (V, 3) of one shape, summed in a fixed order."""
+    out = skin.template.astype(float)
+    for beta, direction in zip(betas, skin.shapes, strict=True):
+        out += beta * direction
+    return out
+
+
+def skirt(
+    skin: Skin, marks: NDArray[np.float32], values: NDArray[np.float32], betas: Array, bones: NDArray, shift: Array
+) -> Sheet:
+    """The skirt of a look: an oval tube from the waist, wide enough for the hips and flared below."""
+    rings, sides = 12, 28
+    rest = shaped(skin, betas)
+    scale = np.ptp(rest[:, 1]) / np.ptp(skin.template[:, 1])
+    top, length = values[lk.WAIST_Y] * scale + 0.01, float(values[lk.SKIRT])
+    levels = top - np.linspace(0, 1, rings) * length
+    trunk = rest[np.abs(rest[:, 0]) < 0.33]
+    spans = []
+    for y in levels:
+        near = trunk[np.abs(trunk[:, 1] - y) < 0.03]
+        spans.append([np.abs(near[:, 0]).max(), near[:, 2].min(), near[:, 2].max()])
+    half, back, front = np.array(spans).T
+    t = np.linspace(0, 1, rings)
+    flare = values[lk.FLARE] * length * t
+    half = np.maximum.accumulate(half) + 0.008 + flare
+    depth = np.maximum.accumulate((front - back) / 2) + 0.008 + 0.8 * flare
+    middle = (front + back) / 2
+    angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
+    pleat = 1 + 0.05 * np.sin(7 * angle + values[lk.SEED_X])[None] * t[:, None]
+    x = half[:, None] * np.sin(angle) * pleat
+    z = middle[:, None] + depth[:, None] * np.cos(angle) * pleat
+    y = np.repeat(levels[:, None], sides, 1)
+    places = np.stack([x, y, z], -1).reshape(-1, 3)
+    hip_y = float(marks[lk.M_HIP_Y]) * scale
+    leg = 0.9 * _smooth(-hip_y - 0.03, -hip_y + 0.22, -places[:, 1])
+    left = _smooth(-0.75, 0.75, (x / half[:, None]).ravel())
+    weights = {"pelvis": 1 - leg, "left_hip": leg * left, "right_hip": leg * (1 - left)}
+    verts = _carry(places, weights, bones, shift)
+    # Painted as the trousers' top, squeezed so that the whole length lies above their end.
+    low = values[lk.LEG_Y] + 0.03
+    painted = places.copy()
+    painted[:, 1] = values[lk.WAIST_Y] - 0.005 + (places[:, 1] - top) / length * (values[lk.WAIST_Y] - 0.005 - low)
+    return _two_sided(verts, painted, _grid_faces(rings, sides, closed=True))
+
+
+def long_hair(
+    marks: NDArray[np.float32], values: NDArray[np.float32], bones: NDArray[np.float32], shift: Array
+) -> Sheet:
+    """Hair from ear to ear around the back of the head, falling on the shoulders."""
+    rings, sides = 10, 17
+    length = float(values[lk.HAIR_LENGTH])
+    t = np.linspace(0, 1, rings)[:, None]
+    angle = np.linspace(-1.75, 1.75, sides)[None]
+    radius = float(marks[lk.M_EAR_X]) + 0.012 + 0.6 * float(values[lk.HAIR_EASE]) + 0.012 * t
+    x = radius * np.sin(angle) * (1 - 0.1 * t)
+    fall = 0.05 * _smooth(0.25, 0.8, t * length / 0.3)
+    z = float(marks[lk.M_EAR_Z]) + 0.012 - 0.9 * radius * np.cos(angle) - fall * np.cos(angle)
+    y = float(marks[lk.M_EYE_Y]) + 0.03 - t * (0.12 + length) * (0.9 + 0.1 * np.cos(angle))
+    x, y, z = np.broadcast_arrays(x, y, z)
+    places = np.stack([x, y, z], -1).reshape(-1, 3)
+    loose = np.repeat(np.clip(t * (0.12 + length) - 0.1, 0, None) / 0.3, sides, 1).ravel().clip(0, 0.8)
+    weights = {"head": 1 - loose, "spine3": loose}
+    verts = _carry(places, weights, bones, shift)
+    painted = places.copy()
+    painted[:, 1] = marks[lk.M_EYE_Y] - 0.02 + 0.01 * np.sin(40 * places[:, 0])
+    painted[:, 2] = marks[lk.M_EAR_Z] - 0.06 + 0.02 * np.repeat(t, sides, 1).ravel()
+    # Angles run from the right ear round the back to the left: seen from outside that is clockwise.
+    return _two_sided(verts, painted, _grid_faces(rings, sides, closed=False)[:, ::-1].copy())

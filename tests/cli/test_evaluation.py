@@ -1,0 +1,74 @@
+"""The commands of this package, end to end on the small world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from metro.cli import evaluation as commands
+from metro.errors import MetroError
+from metro.export.bundle import META, bundle_of, write_bundle
+from tests.conftest import World
+
+
+@pytest.fixture(scope="module")
+def model(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("model") / "bundle", bundle_of(world.model, world.data, world.levels))
+
+
+@pytest.fixture(scope="module")
+def people(world: World) -> Path:
+    """The world's shard as a finished dataset folder."""
+    shard = world.dataset.paths[0]
+    manifest = {"schema": 1, "count": 12, "shards": [{"file": shard.name}]}
+    (shard.parent / "manifest.json").write_text(json.dumps(manifest))
+    return shard.parent
+
+
+def test_evaluate(model: Path, people: Path, tmp_path: Path) -> None:
+    text = commands.evaluate(people, str(model), out=tmp_path, train=[str(people)], bootstrap=20, cases=1, device="cpu")
+    assert "mean poses of training labels" in text
+    written = {p.name for p in tmp_path.iterdir()}
+    assert {"metrics.json", "result.json", "samples.npz", "cases.npz", "worst.png", "pck.png"} <= written
+
+
+def test_evaluate_says_whose_labels_made_the_baselines(
+    model: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metro.evaluation.figures.write_figures", lambda *args: None)  # drawn in the test above
+    text = commands.evaluate(people, str(model), out=tmp_path, bootstrap=5, cases=1, limit=5, device="cpu")
+    assert "mean poses of the benchmark's own labels" in text
+    assert json.loads((tmp_path / "result.json").read_text())["samples"] == 5
+
+
+def test_attention(model: Path, people: Path, tmp_path: Path) -> None:
+    told = commands.attention(people, str(model), tmp_path, samples=3, examples=1, device="cpu")
+    assert told["images"] == 3
+    assert (tmp_path / "mean.png").exists()
+
+
+def test_protocols() -> None:
+    assert all(name in commands.protocols() for name in ("open:", "h36m_p2:", "3dpw:", "freihand:"))
+
+
+def test_a_licensed_body_must_be_given(model: Path, people: Path, tmp_path: Path) -> None:
+    meta = json.loads((model / META).read_text())
+    try:
+        (model / META).write_text(json.dumps(meta | {"body": {**meta["body"], "kind": "smpl"}}))
+        with pytest.raises(MetroError, match="trained on the licensed smpl body; give its file with --body"):
+            commands.evaluate(people, str(model), out=tmp_path)
+        (model / META).write_text(json.dumps(meta | {"body": {**meta["body"], "digest": "0" * 64}}))
+        with pytest.raises(MetroError, match="not the version of the body model that the model was trained on"):
+            commands.attention(people, str(model), tmp_path)
+    finally:
+        (model / META).write_text(json.dumps(meta))
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_data_and_model(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(MetroError, match="not a finished dataset"):
+        commands.evaluate(tmp_path / "none", str(model))
+    with pytest.raises(MetroError, match="no such folder"):
+        commands.attention(tmp_path, str(tmp_path / "model"))

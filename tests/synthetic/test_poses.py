@@ -1,0 +1,120 @@
+"""Poses of synthetic people: limits, overlap, mirroring, balance, and streams that know nothing of each other."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from metro.body.joints import JOINT_SETS
+from metro.body.load import load_body
+from metro.synthetic import poses as ps
+from metro.synthetic.skinning import prepare_skin, rest_joints
+
+COUNT = 400
+
+
+@pytest.fixture(scope="module")
+def rest():
+    return np.repeat(rest_joints(prepare_skin(load_body("open")), np.zeros((1, 10))), COUNT, 0)
+
+
+@pytest.fixture(scope="module")
+def people(rest):
+    return ps.sample_poses(5, range(COUNT), rest)
+
+
+def test_nobody_overlaps_themselves(people, rest):
+    joints = ps.forward_kinematics(people.rot, rest)[1]
+    assert (ps.overlap(joints) <= 0).all()
+    assert np.mean(people.attempts == 1) > 0.75  # rejection is the exception
+
+
+def test_overlap_sees_a_hand_in_the_chest_and_legs_that_cross(rest):
+    angles = np.zeros((2, 24, 3))
+    name = JOINT_SETS["SMPL24"].index
+    angles[0, name("left_shoulder")] = [0, -100, -25]
+    angles[0, name("left_elbow")] = [0, -120, 0]
+    angles[1, name("left_hip")] = [0, 0, -25]
+    joints = ps.forward_kinematics(ps.joint_rotations(angles), rest[:2])[1]
+    assert (ps.overlap(joints) > 0).all()
+    assert ps.overlap(ps.forward_kinematics(ps.joint_rotations(0 * angles), rest[:2])[1]).max() <= 0
+
+
+def test_segment_distance_equals_a_dense_search():
+    g = np.random.default_rng(0)
+    p, q, r, s = g.normal(size=(4, 50, 3))
+    t = np.linspace(0, 1, 300)[:, None, None]
+    first, second = p + t * (q - p), r + t * (s - r)
+    brute = np.array([np.linalg.norm(first[:, k, None] - second[None, :, k], axis=-1).min() for k in range(50)])
+    exact = ps.segment_distance(p, q, r, s)
+    assert (exact <= brute + 1e-9).all()
+    np.testing.assert_allclose(exact, brute, atol=0.03)
+
+
+def test_rotations_are_the_ones_scipy_makes():
+    angles = np.random.default_rng(1).uniform(-150, 150, (20, 24, 3))
+    made = ps.joint_rotations(angles)
+    elbow, knee = JOINT_SETS["SMPL24"].index("left_elbow"), JOINT_SETS["SMPL24"].index("left_knee")
+    arm = Rotation.from_euler("YZX", angles[:, elbow][:, [1, 2, 0]], degrees=True).as_matrix()
+    leg = Rotation.from_euler("XZY", angles[:, knee][:, [0, 2, 1]], degrees=True).as_matrix()
+    np.testing.assert_allclose(made[:, elbow], arm, atol=1e-12)
+    np.testing.assert_allclose(made[:, knee], leg, atol=1e-12)
+    np.testing.assert_allclose(Rotation.from_rotvec(ps.rotation_vector(arm)).as_matrix(), arm, atol=1e-12)
+
+
+def test_rotation_vector_at_the_identity_and_at_half_turns():
+    turns = np.stack([np.eye(3), *(Rotation.from_rotvec(np.pi * axis).as_matrix() for axis in np.eye(3))])
+    vectors = ps.rotation_vector(turns)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [0, np.pi, np.pi, np.pi], atol=1e-9)
+    np.testing.assert_allclose(Rotation.from_rotvec(vectors).as_matrix(), turns, atol=1e-9)
+
+
+def test_knees_and_elbows_bend_one_way_and_within_limits(people):
+    bend = Rotation.from_matrix(people.rot.reshape(-1, 3, 3)).as_rotvec(degrees=True).reshape(COUNT, 24, 3)
+    name = JOINT_SETS["SMPL24"].index
+    for side, sign in (("left", 1), ("right", -1)):
+        assert (bend[:, name(f"{side}_knee"), 0] > -6).all()
+        assert (sign * bend[:, name(f"{side}_elbow"), 1] < 15).all()
+    assert np.degrees(np.linalg.norm(np.radians(bend[:, name("head")]), axis=-1)).max() < 60
+
+
+def test_left_and_right_are_treated_alike(people):
+    angle = np.linalg.norm(Rotation.from_matrix(people.rot.reshape(-1, 3, 3)).as_rotvec(), axis=1).reshape(COUNT, 24)
+    left = [j for j, n in enumerate(ps.NAMES) if n.startswith("left_")]
+    mirrored = ps.MIRROR[left]
+    # Means over 400 people, so within a few standard errors of each other.
+    error = (angle[:, left] - angle[:, mirrored]).std(0) / np.sqrt(COUNT)
+    assert (np.abs((angle[:, left] - angle[:, mirrored]).mean(0)) < 5 * error + 1e-9).all()
+
+
+def test_standing_people_have_their_mass_over_their_feet(people, rest):
+    joints = ps.forward_kinematics(people.rot, rest)[1]
+    name = JOINT_SETS["SMPL24"].index
+    stand = np.array([a in ("stand", "walk", "reach_forward") for a in people.archetype])
+    feet = joints[:, [name("left_ankle"), name("right_ankle"), name("left_foot"), name("right_foot")]]
+    trunk = joints[:, [name("pelvis"), name("spine2"), name("spine3"), name("head")]].mean(1)
+    places = np.stack([feet[:, ::2].mean(1), feet[:, 1::2].mean(1), feet.mean(1)], 1)  # on either leg or both
+    away = np.linalg.norm((trunk[:, None] - places)[..., [0, 2]], axis=-1).min(1)
+    assert stand.sum() > 50
+    assert np.quantile(away[stand], 0.9) < 0.3
+
+
+def test_every_archetype_without_noise_is_free_of_overlap(rest):
+    angles = np.where(ps.IS_RIGHT[:, None], ps._ANGLES * [1, -1, -1], ps._ANGLES)
+    joints = ps.forward_kinematics(ps.joint_rotations(angles), rest[: len(angles)])[1]
+    bad = [name for name, deep in zip(ps.ARCHETYPES, ps.overlap(joints), strict=True) if deep > 0.02]
+    assert not bad
+    stand = list(ps.ARCHETYPES).index("stand")
+    assert ps.overlap(joints)[stand] <= 0  # the last resort of the sampler
+
+
+def test_any_person_can_be_drawn_alone_and_seeds_share_nobody(people, rest):
+    alone = ps.sample_poses(5, [17], rest[:1])
+    np.testing.assert_array_equal(alone.rot[0], people.rot[17])
+    other = ps.sample_poses(6, range(50), rest[:50])
+    gap = np.abs(other.rot[:, None, 1:] - people.rot[None, :50, 1:]).max((2, 3, 4))
+    assert gap.min() > 1e-3
+
+
+def test_streams_of_one_person_differ_by_purpose_and_attempt():
+    draws = {ps.stream(1, 2, purpose, attempt).random() for purpose in ps.Stream for attempt in range(3)}
+    assert len(draws) == 3 * len(ps.Stream)

@@ -1,0 +1,1 @@
+"""Programs that made the arrays that ship with the package. Nothing in the package imports them."""
