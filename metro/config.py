@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -46,6 +46,14 @@ class SamplingConfig(Section):
     """Vertices of each coarser level, fine to coarse."""
     legacy: Path | None = None
     """A published `mesh_downsampling.npz` to take the levels from instead of building them."""
+    checkpoint: Path | None = None
+    """A checkpoint to take the levels from, as a run that starts from its weights must; `open`: the one that ships."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.legacy and self.checkpoint:
+            raise ValueError("sampling.legacy and sampling.checkpoint both name levels: give one of them")
+        return self
 
 
 class CropConfig(Section):

@@ -65,6 +65,8 @@ def import_official(path: Path, out: Path, body: Path, sampling: Path | None = N
     from metro.body.arrays import digest
     from metro.body.load import load_body
     from metro.config import BodyConfig, Params, SamplingConfig
+    from metro.mesh.legacy import load_legacy, require_published
+    from metro.mesh.sampling import build_sampling
     from metro.model.backbones import load_tensors
     from metro.model.official import convert, describe
     from metro.training.checkpoint import save_checkpoint
@@ -78,7 +80,14 @@ def import_official(path: Path, out: Path, body: Path, sampling: Path | None = N
         sampling=SamplingConfig(sizes=levels[-2::-1], legacy=sampling),
         model=model,
     )
-    save_checkpoint(out, weights, params=params, step=0, metrics={}, body_digest=digest(load_body(params.body)))
+    data = load_body(params.body)
+    mesh = (
+        load_legacy(sampling, data.faces, params.sampling.sizes)
+        if sampling
+        else build_sampling(data.v_template, data.faces, params.sampling.sizes)
+    )
+    require_published(mesh, path)
+    save_checkpoint(out, weights, params=params, step=0, metrics={}, body_digest=digest(data), levels=mesh)
     return f"{out}: {model.backbone}, {model.joint_set}, mesh levels {' → '.join(map(str, levels))}"
 
 
