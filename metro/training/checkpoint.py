@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from metro import __version__
 from metro.config import Params, load_params
 from metro.errors import MetroError
+from metro.version import __version__
 
 WEIGHTS, META, TRAINING = "model.safetensors", "checkpoint.json", "training.pt"
 
