@@ -10,16 +10,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from metro.config import load_params
+from metro.config import Params, load_params
 from metro.presets import resolve
 
 RECIPE = Path(__file__).resolve().parents[1] / "docs" / "recipe.md"
 ROW = re.compile(r"^\| (?P<names>`[\w.\[\]]+\.\w+`[^|]*) \|(?P<others>.*)\| (?P<values>[^|]*) \|$", re.MULTILINE)
 
 
-def filled(text: str) -> str:
-    """The text with the last column of its tables as the preset has it."""
-    params = load_params(resolve("open"))
+def filled(text: str, params: Params) -> str:
+    """The text with the last column of its tables as `params` have it."""
 
     def row(match: re.Match[str]) -> str:
         section, _, _ = re.findall(r"`([^`]+)`", match["names"])[0].rpartition(".")
@@ -52,4 +51,4 @@ def _written(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    RECIPE.write_text(filled(RECIPE.read_text()))
+    RECIPE.write_text(filled(RECIPE.read_text(), load_params(resolve("open"))))
