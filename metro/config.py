@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metro.errors import MetroError
+from metro.words import BodyKind, Gender, ProtocolName
 
 
 class Section(BaseModel):
@@ -30,13 +31,13 @@ HAND_KINDS = ("mano", "open_hand")
 class BodyConfig(Section):
     """Which body (or hand) model everything is expressed in."""
 
-    kind: Literal["open", "smpl", "smplx", "mano", "open_hand"] = "open"
+    kind: BodyKind = "open"
     """`open` and `open_hand` ship with the project; the others are licensed files of your own."""
-    gender: Literal["neutral", "female", "male"] = "neutral"
+    gender: Gender = "neutral"
     """Variant of the model. METRO trains and evaluates on the neutral one."""
     path: Path | None = None
     """Licensed model file (.npz made by `metro body convert`, or .pkl), or a folder with `KIND_GENDER.npz`. The open
-    models need none; a folder that `metro body build` wrote replaces the shipped ones."""
+    models need none; a folder that `python -m tools.open_body` wrote replaces the shipped ones."""
 
 
 class SamplingConfig(Section):
@@ -331,7 +332,7 @@ class BenchmarkConfig(Section):
 
     dataset: str
     """Name of the dataset (a key of `datasets`)."""
-    protocol: Literal["open", "h36m_p2", "3dpw", "freihand"] = "open"
+    protocol: ProtocolName = "open"
     """Definition of the metrics (`metro protocols` describes them)."""
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cyclopts.types import Directory, File
 
-def info(path: Path) -> dict[str, Any]:
+
+def info(path: Path, /) -> dict[str, Any]:
     """Tell what a checkpoint is.
 
     Parameters
@@ -46,7 +48,7 @@ def info(path: Path) -> dict[str, Any]:
     }
 
 
-def import_official(path: Path, out: Path, body: Path, sampling: Path | None = None) -> str:
+def import_official(path: Path, out: Directory, body: Path, /, *, sampling: Path | None = None) -> str:
     """Turn an official METRO state dict (metro_h36m_state_dict.bin, …) into a checkpoint folder.
 
     Every key is accounted for; the ones that the official code never reads are dropped.
@@ -91,7 +93,7 @@ def import_official(path: Path, out: Path, body: Path, sampling: Path | None = N
     return f"{out}: {model.backbone}, {model.joint_set}, mesh levels {' → '.join(map(str, levels))}"
 
 
-def export_official(checkpoint: Path, out: Path) -> str:
+def export_official(checkpoint: Path, out: File, /) -> str:
     """Write a checkpoint as a state dict that the official code loads strictly.
 
     Parameters
@@ -111,7 +113,7 @@ def export_official(checkpoint: Path, out: Path) -> str:
     return f"{out}: {len(state)} keys"
 
 
-def release(checkpoint: Path, out: Path) -> str:
+def release(checkpoint: Path, out: Directory, /) -> str:
     """Write a checkpoint for others to start from: averaged weights only, in half precision.
 
     A MODEL_CARD.md that stands there stays, to be brought up to date by hand.

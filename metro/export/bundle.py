@@ -27,7 +27,6 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
-from metro import __version__
 from metro.body.arrays import BodyData, digest
 from metro.body.joints import JOINT_SETS
 from metro.body.load import load_body
@@ -39,6 +38,7 @@ from metro.model.metro import Metro
 from metro.model.template import MESH_JOINTS, mesh_joint_rows
 from metro.training.checkpoint import Checkpoint, load_checkpoint, sha256_of
 from metro.training.restore import load_weights, restore
+from metro.version import __version__
 
 FORMAT = 1
 META, WEIGHTS, GEOMETRY = "bundle.json", "model.safetensors", "geometry.safetensors"

@@ -21,10 +21,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from metro import __version__
 from metro.config import Params, load_params
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, difference, load_sampling, save_sampling
+from metro.version import __version__
 
 FORMAT = 2
 WEIGHTS, LEVELS, META, TRAINING = "model.safetensors", "levels.npz", "checkpoint.json", "training.pt"

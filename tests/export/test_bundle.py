@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,10 @@ import metro
 from metro.body.arrays import digest
 from metro.errors import MetroError
 from metro.export import bundle as b
-from metro.export.load import open_bundle
+from metro.export.load import RESOLVERS, open_bundle
 from metro.model.metro import build_model
 from metro.training.checkpoint import save_checkpoint
+from pipeline import models
 from tests.conftest import World, nearest_levels
 
 
@@ -117,12 +120,28 @@ def test_load_dispatches(world: World, folder: Path, tmp_path: Path) -> None:
         metro.load(folder, device="warp9")
 
 
-def test_tracked_models_need_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+def test_addresses_are_opened_by_whoever_registered_their_scheme(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
 
-    monkeypatch.setitem(sys.modules, "mlflow.artifacts", None)
-    with pytest.raises(MetroError, match="models:/metro/1: needs MLflow"):
-        metro.load("models:/metro/1")
+    def download(address: str) -> Path:
+        asked.append(address)
+        return folder.parent  # the bundle is among its files
+
+    monkeypatch.setattr(models, "download", download)
+    registered = metadata.EntryPoint("models", "pipeline.models:download", RESOLVERS)
+    monkeypatch.setattr(metadata, "entry_points", lambda **wanted: metadata.EntryPoints([registered]).select(**wanted))
+    assert metro.load("models:/metro/1", device="cpu").bundle.meta["origin"]["step"] == 7
+    assert asked == ["models:/metro/1"]
+    with pytest.raises(MetroError, match="runs:/7/model: nothing installed opens runs:/ addresses; give a folder"):
+        metro.load("runs:/7/model")
+
+
+def test_the_pipeline_opens_what_mlflow_keeps() -> None:
+    """The entry points that pyproject.toml declares lead to functions that are there."""
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert set(declared[RESOLVERS]) == {"models", "runs"}
+    for scheme, target in declared[RESOLVERS].items():
+        assert metadata.EntryPoint(scheme, target, RESOLVERS).load() is models.download
 
 
 def test_checkpoints(world: World, tmp_path: Path) -> None:
