@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metro.body.joints import index_map
 from metro.body.model import BodyModel
-from metro.config import TrainConfig
+from metro.config import CROP_PX, TrainConfig
 from metro.data.augment import normalise
 from metro.data.loader import make_loader
 from metro.data.shards import ShardDataset
@@ -23,6 +23,7 @@ from metro.errors import MetroError
 from metro.evaluation import metrics as m
 from metro.evaluation.baselines import BASELINES, Baselines, heading_degrees
 from metro.evaluation.protocols import Protocol
+from metro.model.losses import project
 from metro.model.metro import Metro
 from metro.model.template import MESH_JOINTS, ROOT_JOINTS, mesh_joint_rows
 
@@ -220,8 +221,7 @@ def _error_2d(joints_BJ3: Tensor, camera_B3: Tensor, batch: Mapping[str, Tensor]
     joints_2d = batch["joints_2d"]
     if joints_BJ3.shape[1] != joints_2d.shape[1]:
         joints_2d = joints_2d[:, index_map("J24", "J14")]
-    projected = camera_B3[:, None, :1] * (joints_BJ3[..., :2] + camera_B3[:, None, 1:])
-    distance = 112 * (projected - joints_2d[..., :2]).double().norm(dim=-1)
+    distance = CROP_PX / 2 * (project(joints_BJ3, camera_B3) - joints_2d[..., :2]).double().norm(dim=-1)
     return m.weighted_mean(distance, (joints_2d[..., 2] > 0) & batch["has_2d"].bool()[:, None])
 
 
