@@ -15,8 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
+
+from metro.kernels import njit
 
 NEAR = 0.05
 """Distance of the near plane, metres."""
@@ -56,7 +57,7 @@ class Raster:
         return _interpolate(self.face, self.bary, values, np.ascontiguousarray(faces, np.int32))
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def _interpolate(face: NDArray[np.int32], bary: Array, values: Array, faces: NDArray[np.int32]) -> Array:
     out = np.zeros((face.shape[0], face.shape[1], values.shape[1]), np.float32)
     for y in range(face.shape[0]):
@@ -78,7 +79,7 @@ def pool(image: NDArray, factor: int) -> NDArray:
     return total / factor**2
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def vertex_normals(verts: Array, faces: NDArray[np.int32]) -> Array:
     """Area-weighted unit normals (V, 3) of a mesh (V, 3), pointing to the side where faces run anticlockwise."""
     normals = np.zeros_like(verts)
@@ -99,7 +100,7 @@ def vertex_normals(verts: Array, faces: NDArray[np.int32]) -> Array:
     return normals
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def draw(
     verts: Array,
     faces: NDArray[np.int32],
