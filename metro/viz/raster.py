@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metro.kernels import njit
+from metro.mesh.topology import vertex_normals
 
 NEAR = 0.05
 """Distance of the near plane, metres."""
@@ -77,27 +78,6 @@ def pool(image: NDArray, factor: int) -> NDArray:
     for part in parts[1:]:
         total += part
     return total / factor**2
-
-
-@njit
-def vertex_normals(verts: Array, faces: NDArray[np.int32]) -> Array:
-    """Area-weighted unit normals (V, 3) of a mesh (V, 3), pointing to the side where faces run anticlockwise."""
-    normals = np.zeros_like(verts)
-    for f in range(faces.shape[0]):
-        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-        ax, ay, az = verts[j, 0] - verts[i, 0], verts[j, 1] - verts[i, 1], verts[j, 2] - verts[i, 2]
-        bx, by, bz = verts[k, 0] - verts[i, 0], verts[k, 1] - verts[i, 1], verts[k, 2] - verts[i, 2]
-        nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-        for v in (i, j, k):
-            normals[v, 0] += nx
-            normals[v, 1] += ny
-            normals[v, 2] += nz
-    for v in range(verts.shape[0]):
-        n = np.sqrt(normals[v, 0] ** 2 + normals[v, 1] ** 2 + normals[v, 2] ** 2)
-        if n > 0:
-            for c in range(3):
-                normals[v, c] /= n
-    return normals
 
 
 @njit

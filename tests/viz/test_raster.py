@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metro.viz.raster import NEAR, pool, rasterise, render_mesh, vertex_normals
+from metro.viz.raster import NEAR, pool, rasterise, render_mesh
 
 K = np.array([[30.0, 0, 15.3], [0, 33.0, 11.8], [0, 0, 1]])
 SIZE = (32, 24)
@@ -91,14 +91,6 @@ def test_supersampling_covers_the_same_area():
     faces = np.array([[0, 1, 2], [0, 2, 3]])
     raster = rasterise(square, faces, K, SIZE, ssaa=4, cull=False)
     assert raster.coverage.sum() == pytest.approx(15 * 16.5, rel=0.03)  # fx / z by fy / z pixels
-
-
-def test_normals_of_a_sphere_point_outwards():
-    verts, faces = octahedra(np.random.default_rng(1), 1)
-    normals = vertex_normals(verts, faces.astype(np.int32))
-    outwards = verts - verts.mean(0)
-    assert ((normals * outwards).sum(1) > 0).all()
-    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
 
 
 def test_render_leaves_the_background_where_the_mesh_is_not():
