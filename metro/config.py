@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from metro.errors import MetroError
 from metro.words import BodyKind, Gender, ProtocolName
 
+CROP_PX = 224
+"""Side of METRO's crop in pixels, in which focal lengths and 2D errors are stated whatever a network's own crop is."""
+
 
 class Section(BaseModel):
     """Common rules of all sections: immutable, no unknown keys, attribute docstrings become descriptions."""
@@ -164,7 +167,7 @@ class ModelConfig(Section):
 
     joint_set: Literal["J14", "HAND21"] = "J14"
     """Joint queries and their order (see `metro.body.joints`)."""
-    image_size: int = 224
+    image_size: int = CROP_PX
     """Side of the input image, pixels."""
     backbone: str = "hrnet_w64"
     """`resnet18/34/50` (torchvision), `hrnet_w40/w64` or `timm/NAME` (timm)."""

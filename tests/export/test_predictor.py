@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,8 +17,9 @@ from metro.cli import export as commands
 from metro.errors import MetroError
 from metro.export.bundle import Bundle, bundle_of, write_bundle
 from metro.export.predictor import Predictor, read_image
-from metro.viz.overlay import project, to_pixels
+from metro.viz.camera import project, to_pixels
 from tests.conftest import World
+from tests.square import FACES, centre_of_mass, square
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +75,15 @@ def test_order_and_batching(predictor: Predictor, picture: np.ndarray) -> None:
     assert [p.picture for p in together] == [0, 0, 1]
     alone = predictor(picture, boxes[1])[0]
     assert np.abs(together[1].vertices - alone.vertices).max() < 1e-5
-    assert together[2].box == (25, 0, 90, 90)  # the largest square in the middle
+    assert together[2].box == (24.5, -0.5, 90, 90)  # the largest square in the middle; pixel 0 begins at -0.5
 
 
-def test_joints_2d_and_the_overlay_agree_with_the_camera(predictor: Predictor, picture: np.ndarray) -> None:
+def test_a_picture_of_the_networks_size_is_its_own_crop(predictor: Predictor, picture: np.ndarray) -> None:
+    (found,) = predictor(picture[:64, :64])
+    assert found.affine == pytest.approx(np.eye(2, 3))
+
+
+def test_joints_2d_agree_with_the_camera(predictor: Predictor, picture: np.ndarray) -> None:
     (found,) = predictor(picture, [30, 10, 40, 70])
     s, tx, ty = found.camera
     uv = s * (found.joints[:, :2] + [tx, ty])
@@ -84,15 +91,16 @@ def test_joints_2d_and_the_overlay_agree_with_the_camera(predictor: Predictor, p
     back = np.c_[found.joints_2d, np.ones(14)] @ found.affine.T
     assert np.abs(back - crop).max() < 1e-4
     assert np.abs(project(found.joints, found.camera, 64) - crop).max() < 1e-4
-    drawn = found.overlay(picture)
+
+
+def test_the_overlay_lies_where_the_camera_projects(predictor: Predictor, picture: np.ndarray) -> None:
+    (found,) = predictor(picture, [30, 10, 40, 70])
+    found = replace(found, vertices=square((0.1, -0.2)), faces=FACES, camera=np.array([0.9, 0.1, -0.1]))
+    black = np.zeros_like(picture)
+    drawn = found.overlay(black)
     assert drawn.shape == picture.shape
-    changed = (drawn != picture).any(-1)
-    outline = project(found.vertices, found.camera, 64)
-    inside = found.to_image(outline)
-    ys, xs = np.nonzero(changed)
-    assert xs.min() >= inside[:, 0].min() - 2
-    assert xs.max() <= inside[:, 0].max() + 2
-    assert ys.max() <= inside[:, 1].max() + 2
+    expected = found.to_image(project([[0.1, -0.2, 0]], found.camera, 64))[0]
+    assert centre_of_mass(black, drawn) == pytest.approx(expected, abs=0.05)
 
 
 @pytest.mark.parametrize("focal", [None, 300.0, 2000.0])
