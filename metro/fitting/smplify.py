@@ -229,7 +229,10 @@ def _solve_image(objective: Objective, torso_K: Tensor, config: FitConfig) -> So
     loose = replace(twice, sigma=_LOOSE_2D * objective.sigma)
     state = minimise(loose, state, 12, relative=1e-2, absolute=0.1, damping=10).state
     solution = minimise(twice, state, config.iterations)
-    best = solution.select(solution.cost_B.reshape(starts, count).argmin(0) * count + person)
+    cost_SB = solution.cost_B.reshape(starts, count)
+    # Of starts that end alike the first counts: rounding must not decide between a front and a back.
+    first_B = (cost_SB <= cost_SB.min(0).values + _LEAST_GAIN).int().argmax(0)
+    best = solution.select(first_B * count + person)
     for _ in range(config.jump_rounds):
         best, person = _jump(objective, best, person, config)
     return best
