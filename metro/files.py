@@ -87,7 +87,7 @@ def sha256_of(path: Path) -> str:
 
 
 def read_json(path: Path, remedy: str, keys: Iterable[str] = ()) -> Any:
-    """The content of a JSON file; a MetroError, ending in `remedy`, if it is missing, damaged, or lacks one of `keys`."""
+    """The content of a JSON file; a MetroError, ending in `remedy`, if it is missing, damaged, or lacks a key."""
     try:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):

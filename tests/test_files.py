@@ -108,9 +108,14 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 
 def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
     write_folder(tmp_path / "out", "old")
-    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "out", "about.json") as partial:
-        (partial / "about.json").write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with atomic_folder(tmp_path / "out", "about.json") as partial:
+            (partial / "about.json").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert (tmp_path / "out" / "about.json").read_text() == "old"
     assert content(tmp_path) == ["out", "out/about.json"]
 
