@@ -6,7 +6,6 @@ nearest known one. The resolved `Params` travels inside every checkpoint, shard 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -15,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metro.errors import MetroError
+from metro.files import nearest
 
 
 class Section(BaseModel):
@@ -400,7 +400,7 @@ class Params(Section):
         for field, names in wanted.items():
             for name in names:
                 if name not in known:
-                    raise ValueError(f"{field}: no dataset {name!r}{_nearest(name, known)}")
+                    raise ValueError(f"{field}: no dataset {name!r}; {nearest(name, sorted(known))}")
         return self
 
     def train_sets(self) -> tuple[str, ...]:
@@ -436,7 +436,7 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         section = _section_at(error["loc"][:-1])
         known = set(section.model_fields) if section else set()
-        return f"unknown key {where!r}{_nearest(str(error['loc'][-1]), known)}"
+        return f"unknown key {where!r}; {nearest(str(error['loc'][-1]), sorted(known))}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (got {error['input']!r:.80})" if where else message
 
@@ -452,8 +452,3 @@ def _section_at(loc: tuple[Any, ...]) -> type[Section] | None:
         elif get_origin(kind) is tuple:
             kind = get_args(kind)[0]
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
-
-
-def _nearest(name: str, known: set[str]) -> str:
-    match = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(sorted(known)) or 'none'}"

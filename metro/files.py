@@ -55,17 +55,19 @@ def atomic_folder(folder: Path, marker: str | None) -> Iterator[Path]:
         if marker is not None and place.exists() and not (place / marker).is_file() and any(place.iterdir()):
             raise MetroError(f"{folder}: exists and holds no {marker}; choose another folder or empty it")
         shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
+        partial.mkdir(parents=True)
+    try:
+        with _one_line(folder, only_full=True):
             yield partial
-            lost = [] if marker is None else sorted(_names(place) - _names(partial))
-            if lost:
-                raise MetroError(f"{folder}: {lost[0]} would be lost; move it away or choose another folder")
+        lost = [] if marker is None else sorted(_names(place) - _names(partial))
+        if lost:
+            raise MetroError(f"{folder}: {lost[0]} would be lost; move it away or choose another folder")
+        with _one_line(folder):
             for path in [*partial.rglob("*"), partial]:
                 _sync(path)
             replace_folder(partial, place)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -86,8 +88,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path, remedy: str, keys: Iterable[str] = ()) -> Any:
-    """The content of a JSON file; a MetroError, ending in `remedy`, if it is missing, damaged, or lacks a key."""
+def read_json(path: Path, remedy: str, keys: Iterable[str] = (), version: tuple[str, int] | None = None) -> Any:
+    """The content of a JSON file.
+
+    A MetroError, ending in `remedy`, says that it is missing, damaged, of another version (key and number), or lacks a
+    key.
+    """
     try:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -96,6 +102,9 @@ def read_json(path: Path, remedy: str, keys: Iterable[str] = ()) -> Any:
         raise MetroError(f"{path}: cannot be read: {err.strerror}") from None
     except (ValueError, RecursionError) as err:
         raise MetroError(f"{path}: not valid JSON ({err}); {remedy}") from None
+    if version and isinstance(content, dict) and content.get(version[0]) != version[1]:
+        found = content.get(version[0])
+        raise MetroError(f"{path}: {version[0]} {found!r}, this version of metro reads {version[1]}; {remedy}")
     lacking = [key for key in keys if not isinstance(content, dict) or key not in content]
     if lacking:
         raise MetroError(f"{path}: damaged, it has no {lacking[0]!r}; {remedy}")
@@ -122,11 +131,13 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _one_line(path: Path) -> Iterator[None]:
-    """Say an error of the system in one line."""
+def _one_line(path: Path, only_full: bool = False) -> Iterator[None]:
+    """Say an error of the system in one line; with `only_full` no other than that of a full disk."""
     try:
         yield
     except OSError as err:
         if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise MetroError(f"{path}: {err.strerror}, nothing was written; make room and run again") from None
+            raise MetroError(f"{path}: {err.strerror}; nothing was written, make room and run again") from None
+        if only_full:
+            raise
         raise MetroError(f"{path}: cannot be written: {err.strerror or err}") from None

@@ -49,7 +49,7 @@ def test_a_file_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, full_disk: None) -> None:
     write_file(tmp_path / "file", "old")
-    with pytest.raises(MetroError, match=r"file: File too large, nothing was written; make room and run again$"):
+    with pytest.raises(MetroError, match=r"file: File too large; nothing was written, make room and run again$"):
         write_file(tmp_path / "file", "x" * 2000)
     assert (tmp_path / "file").read_text() == "old"
     assert content(tmp_path) == ["file"]
@@ -122,7 +122,7 @@ def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_old_folder(tmp_path: Path, full_disk: None) -> None:
     write_folder(tmp_path / "out", "old")
-    with pytest.raises(MetroError, match="out: File too large, nothing was written"):
+    with pytest.raises(MetroError, match="out: File too large; nothing was written"):
         write_folder(tmp_path / "out", "x" * 2000)
     assert (tmp_path / "out" / "about.json").read_text() == "old"
     assert content(tmp_path) == ["out", "out/about.json"]
@@ -141,14 +141,16 @@ def test_digest(tmp_path: Path) -> None:
         (b'{"a": "\xff"}', r"not valid JSON \(.*\)"),
         (b"[" * 100_000, r"not valid JSON \(.*\)"),
         (b"[1]", "damaged, it has no 'a'"),
-        (b'{"a": 1}', "damaged, it has no 'b'"),
+        (b'{"v": 2, "a": 1}', "damaged, it has no 'b'"),
+        (b'{"v": 1, "a": 1, "b": 1}', "v 1, this version of metro reads 2"),
+        (b'{"a": 1, "b": 1}', "v None, this version of metro reads 2"),
     ],
 )
 def test_bad_json_is_one_line_with_the_remedy(tmp_path: Path, data: bytes | None, said: str) -> None:
     if data is not None:
         (tmp_path / "x.json").write_bytes(data)
     with pytest.raises(MetroError, match=rf"x\.json: {said}; make it again$"):
-        read_json(tmp_path / "x.json", "make it again", ("a", "b"))
+        read_json(tmp_path / "x.json", "make it again", ("a", "b"), version=("v", 2))
 
 
 def test_good_json(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from metro import __version__
 from metro.errors import MetroError
+from metro.files import nearest
 
 COMMANDS: Mapping[str, str | Mapping[str, str]] = {
     "doctor": "metro.cli.doctor:doctor",
@@ -134,9 +134,7 @@ def _options(words: list[str], function: Callable[..., Any]) -> list[str]:
 
 
 def _unknown(word: str, path: list[str], node: Mapping[str, Any]) -> str:
-    match = get_close_matches(word, list(node), n=1, cutoff=0.5)
-    hint = f"did you mean {match[0]!r}?" if match else f"known: {', '.join(node)}"
-    return f"no command {' '.join([*path, word])!r}; {hint}"
+    return f"no command {' '.join([*path, word])!r}; {nearest(word, node)}"
 
 
 def _listing(path: list[str], node: Mapping[str, str | Mapping[str, str]] | Mapping[str, str]) -> str:

@@ -118,9 +118,5 @@ def release(checkpoint: Path, out: Path) -> str:
 
     from metro.training.checkpoint import copy_weights
 
-    card = out / "MODEL_CARD.md"
-    text = card.read_text() if card.is_file() else None
     copy_weights(checkpoint, out, dtype=torch.float16)
-    if text is not None:
-        card.write_text(text)
     return f"{out}: {sum(p.stat().st_size for p in out.iterdir()) / 2**20:.1f} MiB"

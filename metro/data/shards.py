@@ -20,7 +20,6 @@ import copy
 import hashlib
 import json
 import mmap
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from metro.config import CropConfig
 from metro.data import crop
 from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Record
 from metro.errors import MetroError
-from metro.files import atomic_file
+from metro.files import atomic_file, read_json
 
 SCHEMA = 1
 """Version of the layout. A shard of another version is refused."""
@@ -238,10 +237,8 @@ def _write_h5(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[
         image = file.id.get_file_image()
     if len(image) > MAX_BYTES:
         raise MetroError(f"{path}: {len(image) / 2**30:.2f} GiB, more than 1 GiB; lower the dataset's shard_size")
-    with atomic_file(path) as temporary, temporary.open("wb") as out:
-        out.write(image)
-        out.flush()
-        os.fsync(out.fileno())
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(image)
 
 
 def read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
@@ -457,16 +454,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises
     ------
     MetroError
-        It is missing (the folder is not a finished dataset), is not JSON, or is of another version.
+        It is missing (the folder is not a finished dataset), damaged, or of another version.
     """
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-        version = manifest["schema"]
-    except FileNotFoundError:
-        raise MetroError(f"{folder}: not a finished dataset (no manifest.json); run its prepare stage") from None
-    except (ValueError, KeyError, TypeError) as err:
-        raise MetroError(f"{path}: damaged ({err}); run the prepare stage again") from None
-    if version != SCHEMA:
-        raise MetroError(f"{path}: layout version {version}, this metro reads {SCHEMA}; run the prepare stage again")
-    return manifest
+    remedy = "run the dataset's prepare stage to the end"
+    return read_json(folder / "manifest.json", remedy, ("count", "shards"), version=("schema", SCHEMA))

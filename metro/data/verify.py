@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from metro.data.shards import MAY_BE_NAN, ShardDataset, fit_path, read_manifest
 from metro.errors import MetroError
+from metro.files import sha256_of
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _SHOWN = 20  # problems listed by name; the rest is counted
@@ -84,9 +84,7 @@ def _verify_bytes(path: Path, entry: dict[str, Any]) -> list[str]:
         return [f"{path}: missing; run the prepare stage again"]
     if path.stat().st_size != entry["bytes"]:
         return [f"{path}: {path.stat().st_size} bytes instead of {entry['bytes']}; delete it and run prepare again"]
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != entry["sha256"]:
+    if sha256_of(path) != entry["sha256"]:
         return [f"{path}: changed since it was written (sha256 differs); delete it and run prepare again"]
     return []
 

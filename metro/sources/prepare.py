@@ -14,7 +14,7 @@ from metro.data.parallel import map_shards
 from metro.data.shards import SCHEMA, ShardDataset, ShardWriter, content_digest, open_h5, read_arrays
 from metro.data.verify import statistics
 from metro.errors import MetroError
-from metro.files import atomic_file
+from metro.files import atomic_file, sha256_of
 
 MAX_SKIPPED = 0.01
 """Largest share of unreadable records that `prepare` accepts."""
@@ -108,8 +108,7 @@ def _prepare_shard(job: _Job) -> dict[str, Any]:
     with open_h5(job.path) as file:
         skipped = json.loads(file.attrs["skipped"])
         count = len(file["labels/keys"])
-    digest = hashlib.sha256(job.path.read_bytes()).hexdigest()
-    size = job.path.stat().st_size
+    size, digest = job.path.stat().st_size, sha256_of(job.path)
     return {"file": job.path.name, "count": count, "bytes": size, "sha256": digest, "skipped": skipped}
 
 

@@ -82,7 +82,7 @@ def test_unreadable_records_are_counted(prepare, tmp_path):
 def test_too_many_unreadable_records_fail(prepare, tmp_path):
     with pytest.raises(MetroError, match=r"made: 2 of 20 records are unreadable, more than 1%; the first: made:000001"):
         prepare(tmp_path, bad=(1, 9))
-    with pytest.raises(MetroError, match="not a finished dataset"):
+    with pytest.raises(MetroError, match=r"manifest\.json: missing"):
         shards.ShardDataset(tmp_path)
 
 
