@@ -14,8 +14,8 @@ def info(path: Path) -> dict[str, Any]:
     path
         Checkpoint folder, `open` for the shipped one, or an official METRO state dict (.bin).
     """
-    from metro.model.backbones import load_tensors
     from metro.model.official import describe
+    from metro.model.tensors import load_tensors
     from metro.training.checkpoint import load_checkpoint
 
     if path.is_file():
@@ -65,8 +65,8 @@ def import_official(path: Path, out: Path, body: Path, sampling: Path | None = N
     from metro.body.arrays import digest
     from metro.body.load import load_body
     from metro.config import BodyConfig, Params, SamplingConfig
-    from metro.model.backbones import load_tensors
     from metro.model.official import convert, describe
+    from metro.model.tensors import load_tensors
     from metro.training.checkpoint import save_checkpoint
 
     state = load_tensors(path)

@@ -33,10 +33,10 @@ from metro.data.loader import Loader, make_loader
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.mesh.sampling import Level
-from metro.model.backbones import load_tensors
 from metro.model.losses import Targets, metro_loss
 from metro.model.metro import Metro, build_model
 from metro.model.official import convert
+from metro.model.tensors import load_tensors
 from metro.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
 from metro.training.flops import flops_per_image, matmul_flops
 from metro.training.pretext import teach_backbone
