@@ -6,6 +6,7 @@ nearest known one. The resolved `Params` travels inside every checkpoint, shard 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -23,6 +24,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+Gender = Literal["neutral", "female", "male"]
+"""Variants of a body model."""
+Supervision = Literal["mesh", "joints_3d", "joints_2d"]
+"""Labels, strongest first."""
+Source = Literal["synthetic", "3dpw", "up3d", "muco", "mpi-inf-3dhp", "h36m", "mpii", "coco", "freihand", "metro-tsv"]
+"""Raw sources; `metro.sources` knows which of them have an adapter."""
 HAND_KINDS = ("mano", "open_hand")
 """Body kinds that are hands."""
 
@@ -32,7 +39,7 @@ class BodyConfig(Section):
 
     kind: Literal["open", "smpl", "smplx", "mano", "open_hand"] = "open"
     """`open` and `open_hand` ship with the project; the others are licensed files of your own."""
-    gender: Literal["neutral", "female", "male"] = "neutral"
+    gender: Gender = "neutral"
     """Variant of the model. METRO trains and evaluates on the neutral one."""
     path: Path | None = None
     """Licensed model file (.npz made by `metro body convert`, or .pkl), or a folder with `KIND_GENDER.npz`. The open
@@ -81,13 +88,13 @@ class SyntheticConfig(Section):
 class DatasetConfig(Section):
     """One entry of `datasets`: a raw source that `prepare@NAME` turns into shards."""
 
-    source: str = "synthetic"
+    source: Source = "synthetic"
     """Adapter that reads the raw data (`metro data sources` lists them)."""
     root: Path | None = None
     """Folder of the raw data, for sources that have one."""
     split: Literal["train", "validation", "test"] = "train"
     """What the records are for."""
-    supervision: Literal["mesh", "joints_3d", "joints_2d"] = "mesh"
+    supervision: Supervision = "mesh"
     """Strongest label kept: mesh (and all weaker ones), 3D joints (as Human3.6M), or 2D joints only (as COCO)."""
     shard_size: int = Field(2500, ge=1)
     """Records per shard; a shard never exceeds 1 GiB."""
@@ -387,6 +394,26 @@ class Params(Section):
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")
+    def _names_are_plain(self) -> Params:
+        for section in ("datasets", "benchmarks"):
+            for name in getattr(self, section):
+                if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):  # it becomes a folder and a word of the shell
+                    raise ValueError(
+                        f"{section}: {name!r} cannot be a name; a small letter or digit comes first, then more of them "
+                        "and . _ -"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _body_and_model_agree(self) -> Params:
+        if (self.body.kind in HAND_KINDS) != (self.model.joint_set == "HAND21"):
+            raise ValueError(
+                f"model.joint_set={self.model.joint_set} does not go with body.kind={self.body.kind}: HAND21 is for "
+                f"{' and '.join(HAND_KINDS)}, J14 for the others"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _names_resolve(self) -> Params:
         known, trained = set(self.datasets), set(self.train_sets())
         if self.train.mixture and trained ^ set(self.train.mixture):
@@ -437,6 +464,9 @@ def _explain(error: Any) -> str:
         section = _section_at(error["loc"][:-1])
         known = set(section.model_fields) if section else set()
         return f"unknown key {where!r}; {nearest(str(error['loc'][-1]), sorted(known))}"
+    if error["type"] == "literal_error":
+        words = re.findall("'(.*?)'", error["ctx"]["expected"])
+        return f"{where}: no {error['input']!r:.80}; {nearest(str(error['input']), words)}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (got {error['input']!r:.80})" if where else message
 

@@ -19,8 +19,8 @@ from typing import IO, Any
 import numpy as np
 import scipy.sparse as sp
 
+from metro.body.figure import HAND, Figure, figure_of
 from metro.body.joints import JOINT_SETS
-from metro.config import HAND_KINDS
 from metro.errors import MetroError
 from metro.files import atomic_file
 
@@ -73,9 +73,14 @@ class BodyData:
     """(45, 45) rows are the principal hand poses."""
 
     @property
+    def figure(self) -> Figure:
+        """What this is a model of."""
+        return figure_of(self.kind)
+
+    @property
     def is_hand(self) -> bool:
         """Whether this is a hand model."""
-        return self.kind in HAND_KINDS
+        return self.figure is HAND
 
     @property
     def num_vertices(self) -> int:

@@ -63,6 +63,7 @@ def import_official(path: Path, out: Path, body: Path, sampling: Path | None = N
         The published mesh_downsampling.npz; left out, the levels are built from the body.
     """
     from metro.body.arrays import digest
+    from metro.body.figure import FIGURES
     from metro.body.load import load_body
     from metro.config import BodyConfig, Params, SamplingConfig
     from metro.model.official import convert, describe
@@ -71,10 +72,10 @@ def import_official(path: Path, out: Path, body: Path, sampling: Path | None = N
 
     state = load_tensors(path)
     model, weights = convert(state)
-    levels = describe(state).sizes
+    levels, figure = describe(state).sizes, FIGURES[model.joint_set]
     params = Params(
-        preset="paper-hand" if model.joint_set == "HAND21" else "paper-body",
-        body=BodyConfig(kind="mano" if model.joint_set == "HAND21" else "smpl", path=body),
+        preset=figure.preset,
+        body=BodyConfig.model_validate({"kind": figure.licensed, "path": body}),
         sampling=SamplingConfig(sizes=levels[-2::-1], legacy=sampling),
         model=model,
     )

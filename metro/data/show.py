@@ -73,7 +73,7 @@ def _over(image: np.ndarray, body: BodyData, pose_aa: np.ndarray, betas: np.ndar
     known = joints[:, 2] > 0
     if known.sum() < 2:
         return image
-    points = (body.regressors["hand21" if body.is_hand else "j24"] @ vertices)[known, :2]
+    points = (body.regressors[body.figure.label_regressor] @ vertices)[known, :2]
     target = normalise_2d(joints[known, :2], image.shape[0])
     spread = points - points.mean(0)
     scale = float((spread * (target - target.mean(0))).sum() / (spread**2).sum())

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from metro.data.shards import MAY_BE_NAN, ShardDataset, fit_path, read_manifest
+from metro.data.shards import ShardDataset, fit_path, read_manifest
 from metro.errors import MetroError
 from metro.files import sha256_of
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_MAY_BE_NAN = ("intrinsics", "transl", "fit_error")
 _SHOWN = 20  # problems listed by name; the rest is counted
 
 
@@ -98,7 +99,7 @@ def _verify_shard(path: Path, count: int, keys: list[np.ndarray], samples: int) 
     for name, values in labels.items():
         if len(values) != len(dataset):
             problems.append(f"{path}: label {name} has {len(values)} rows instead of {len(dataset)}")
-        elif values.dtype.kind == "f" and name not in MAY_BE_NAN:
+        elif values.dtype.kind == "f" and name not in _MAY_BE_NAN:
             bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
             problems += [f"{path}: label {name} of {names[row]} is not finite" for row in np.nonzero(bad)[0][:_SHOWN]]
     for index, name in enumerate(names):

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save
 
 from metro import __version__
 from metro.body.arrays import BodyData, digest
+from metro.body.figure import FIGURES
 from metro.body.joints import JOINT_SETS
 from metro.body.load import load_body
 from metro.config import ModelConfig
@@ -37,7 +38,6 @@ from metro.files import atomic_folder, read_json, sha256_of
 from metro.mesh.legacy import load_legacy
 from metro.mesh.sampling import Level, build_sampling
 from metro.model.metro import Metro, build_model
-from metro.model.template import MESH_JOINTS, mesh_joint_rows
 from metro.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 
 FORMAT = 1
@@ -90,8 +90,8 @@ def bundle_of(model: Metro, body: BodyData, levels: list[Level], about: Mapping[
         "licence": body.licence,
         "origin": dict(about or {}),
     }
-    joint_set = model.config.joint_set
-    regressor = sp.csr_matrix(body.regressors[MESH_JOINTS[joint_set]][mesh_joint_rows(joint_set)])
+    figure = FIGURES[model.config.joint_set]
+    regressor = sp.csr_matrix(body.regressors[figure.regressor][figure.token_rows])
     return Bundle(model.eval(), np.asarray(body.faces, np.int32), list(levels), regressor, meta)
 
 

@@ -118,4 +118,5 @@ def test_doctor_says_what_presets_need(monkeypatch: pytest.MonkeyPatch, capsys: 
     shown = capsys.readouterr().out
     assert "preset paper-body" in shown
     assert "the licensed smpl model" in shown
+    assert "adapters that do not exist yet: freihand;" in shown
     assert "preset open-hand" in shown

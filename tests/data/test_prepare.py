@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import numpy as np
 import pytest
 
 from metro import sources
-from metro.config import BodyConfig, DatasetConfig
+from metro.config import BodyConfig, DatasetConfig, Source
 from metro.data import parallel, shards
 from metro.errors import MetroError
 from metro.sources import prepare as preparing
@@ -91,10 +92,16 @@ def test_a_source_without_records_fails(prepare, tmp_path, monkeypatch):
         prepare(tmp_path, count=0)
 
 
-def test_an_unknown_source_is_answered_with_the_nearest(tmp_path):
-    with pytest.raises(MetroError, match="no source 'synthetik'; did you mean 'synthetic'"):
-        preparing.prepare("x", DatasetConfig(source="synthetik"), BodyConfig(), tmp_path)
-    assert sources.source_module("synthetic").shard_tasks
+def test_a_source_without_adapter_says_so(tmp_path):
+    with pytest.raises(MetroError, match=r"^source '3dpw' has no adapter yet; these have one: synthetic$"):
+        preparing.prepare("x", DatasetConfig(source="3dpw"), BodyConfig(), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_registry_agrees_with_what_parameters_may_name():
+    assert sorted([*sources.SOURCES, *sources.ANNOUNCED]) == sorted(get_args(Source))
+    for name in sources.SOURCES:
+        assert callable(getattr(sources.source_module(name), sources.SOURCES[name].split(":")[1]))
 
 
 def test_an_unreachable_folder_is_one_line(prepare, tmp_path):

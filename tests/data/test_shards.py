@@ -24,8 +24,8 @@ from tests.data import people
 CROP = CropConfig(box_px=64, margin=1.5)
 
 
-def write(path: Path, numbers=range(5), supervision="mesh", hand=False) -> Path:
-    with shards.ShardWriter(path, CROP, supervision, hand) as writer:
+def write(path: Path, numbers=range(5), supervision="mesh") -> Path:
+    with shards.ShardWriter(path, CROP, supervision) as writer:
         for number in numbers:
             writer.add(people.person(number))
     return path
