@@ -6,11 +6,11 @@ that ``dvc dag --mermaid`` prints.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from metro.errors import MetroError
+from metro.files import nearest
 
 Dag = Mapping[str, Sequence[str]]
 """Stage to the stages it needs."""
@@ -53,9 +53,7 @@ def needed_for(dag: Dag, targets: Iterable[str]) -> dict[str, list[str]]:
     for target in targets:
         named = [stage for stage in dag if stage == target or stage.partition("@")[0] == target]
         if not named:
-            match = difflib.get_close_matches(target, list(dag), n=1, cutoff=0.4)
-            hint = f"did you mean {match[0]!r}?" if match else f"known: {', '.join(dag)}"
-            raise MetroError(f"no stage {target!r}; {hint}")
+            raise MetroError(f"no stage {target!r}; {nearest(target, dag)}")
         pending += named
     wanted: set[str] = set()
     while pending:

@@ -6,7 +6,7 @@ nearest known one. The resolved `Params` travels inside every checkpoint, shard 
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metro.errors import MetroError
-from metro.words import BodyKind, Gender, ProtocolName
+from metro.files import nearest
+from metro.words import BodyKind, Gender, ProtocolName, Source, Supervision
 
 CROP_PX = 224
 """Side of METRO's crop in pixels, in which focal lengths and 2D errors are stated whatever a network's own crop is."""
@@ -93,13 +94,13 @@ class SyntheticConfig(Section):
 class DatasetConfig(Section):
     """One entry of `datasets`: a raw source that `prepare@NAME` turns into shards."""
 
-    source: str = "synthetic"
+    source: Source = "synthetic"
     """Adapter that reads the raw data (`metro data sources` lists them)."""
     root: Path | None = None
     """Folder of the raw data, for sources that have one."""
     split: Literal["train", "validation", "test"] = "train"
     """What the records are for."""
-    supervision: Literal["mesh", "joints_3d", "joints_2d"] = "mesh"
+    supervision: Supervision = "mesh"
     """Strongest label kept: mesh (and all weaker ones), 3D joints (as Human3.6M), or 2D joints only (as COCO)."""
     shard_size: int = Field(2500, ge=1)
     """Records per shard; a shard never exceeds 1 GiB."""
@@ -399,6 +400,26 @@ class Params(Section):
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")
+    def _names_are_plain(self) -> Params:
+        for section in ("datasets", "benchmarks"):
+            for name in getattr(self, section):
+                if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):  # it becomes a folder and a word of the shell
+                    raise ValueError(
+                        f"{section}: {name!r} cannot be a name; a small letter or digit comes first, then more of them "
+                        "and . _ -"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _body_and_model_agree(self) -> Params:
+        if (self.body.kind in HAND_KINDS) != (self.model.joint_set == "HAND21"):
+            raise ValueError(
+                f"model.joint_set={self.model.joint_set} does not go with body.kind={self.body.kind}: HAND21 is for "
+                f"{' and '.join(HAND_KINDS)}, J14 for the others"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _names_resolve(self) -> Params:
         known, trained = set(self.datasets), set(self.train_sets())
         if self.train.mixture and trained ^ set(self.train.mixture):
@@ -412,7 +433,7 @@ class Params(Section):
         for field, names in wanted.items():
             for name in names:
                 if name not in known:
-                    raise ValueError(f"{field}: no dataset {name!r}{_nearest(name, known)}")
+                    raise ValueError(f"{field}: no dataset {name!r}; {nearest(name, sorted(known))}")
         return self
 
     def train_sets(self) -> tuple[str, ...]:
@@ -448,7 +469,10 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         section = _section_at(error["loc"][:-1])
         known = set(section.model_fields) if section else set()
-        return f"unknown key {where!r}{_nearest(str(error['loc'][-1]), known)}"
+        return f"unknown key {where!r}; {nearest(str(error['loc'][-1]), sorted(known))}"
+    if error["type"] == "literal_error":
+        words = re.findall("'(.*?)'", error["ctx"]["expected"])
+        return f"{where}: no {error['input']!r:.80}; {nearest(str(error['input']), words)}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (got {error['input']!r:.80})" if where else message
 
@@ -464,8 +488,3 @@ def _section_at(loc: tuple[Any, ...]) -> type[Section] | None:
         elif get_origin(kind) is tuple:
             kind = get_args(kind)[0]
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
-
-
-def _nearest(name: str, known: set[str]) -> str:
-    match = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(sorted(known)) or 'none'}"

@@ -1,20 +1,24 @@
-"""The one way to write a file: whole, under a temporary name first, or not at all."""
+"""The one way to write files and folders: whole, under a temporary name first, or not at all; digests, JSON, names."""
 
 from __future__ import annotations
 
+import difflib
 import errno
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from metro.errors import MetroError
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` when the block ends well; otherwise nothing is left.
+    """A temporary name beside `path` that becomes `path` when the block ends well; otherwise nothing changes.
 
     Raises
     ------
@@ -22,22 +26,118 @@ def atomic_file(path: Path) -> Iterator[Path]:
         The disk is full, or the folder cannot be written to.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
+    with _one_line(path):
         try:
-            os.fsync(folder)  # the rename itself
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)  # the rename itself
         finally:
-            os.close(folder)
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path, marker: str | None) -> Iterator[Path]:
+    """A temporary folder that takes the place of `folder` when the block ends well; otherwise nothing changes.
+
+    An old folder gives way only if it holds the file `marker`, which tells what it is, and no other file that the new
+    one lacks: what this program did not make is never deleted. With None, for outputs of stages, it always gives way.
+
+    Raises
+    ------
+    MetroError
+        `folder` holds something else, the disk is full, or the place cannot be written to.
+    """
+    place = folder.resolve()
+    partial = place.with_name(f".{place.name}.partial")
+    with _one_line(folder):
+        if marker is not None and place.exists() and not (place / marker).is_file() and any(place.iterdir()):
+            raise MetroError(f"{folder}: exists and holds no {marker}; choose another folder or empty it")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    try:
+        with _one_line(folder, only_full=True):
+            yield partial
+        lost = [] if marker is None else sorted(_names(place) - _names(partial))
+        if lost:
+            raise MetroError(f"{folder}: {lost[0]} would be lost; move it away or choose another folder")
+        with _one_line(folder):
+            for path in [*partial.rglob("*"), partial]:
+                _sync(path)
+            replace_folder(partial, place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Rename the folder `new` to `folder`; an old one is deleted once it has given way."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path, remedy: str, keys: Iterable[str] = (), version: tuple[str, int] | None = None) -> Any:
+    """The content of a JSON file.
+
+    A MetroError, ending in `remedy`, says that it is missing, damaged, of another version (key and number), or lacks a
+    key.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise MetroError(f"{path}: missing; {remedy}") from None
+    except OSError as err:
+        raise MetroError(f"{path}: cannot be read: {err.strerror}") from None
+    except (ValueError, RecursionError) as err:
+        raise MetroError(f"{path}: not valid JSON ({err}); {remedy}") from None
+    if version and isinstance(content, dict) and content.get(version[0]) != version[1]:
+        found = content.get(version[0])
+        raise MetroError(f"{path}: {version[0]} {found!r}, this version of metro reads {version[1]}; {remedy}")
+    lacking = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if lacking:
+        raise MetroError(f"{path}: damaged, it has no {lacking[0]!r}; {remedy}")
+    return content
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the nearest known one, or all of them."""
+    names = list(known)
+    match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(names) or 'none'}"
+
+
+def _names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _one_line(path: Path, only_full: bool = False) -> Iterator[None]:
+    """Say an error of the system in one line; with `only_full` no other than that of a full disk."""
+    try:
+        yield
     except OSError as err:
         if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(path.parent).free / 2**20
-            raise MetroError(
-                f"{path}: {err.strerror}; nothing was written ({free:.0f} MiB free). Make room and run again: "
-                "finished shards are kept"
-            ) from None
+            raise MetroError(f"{path}: {err.strerror}; nothing was written, make room and run again") from None
+        if only_full:
+            raise
         raise MetroError(f"{path}: cannot be written: {err.strerror or err}") from None
-    finally:
-        temporary.unlink(missing_ok=True)

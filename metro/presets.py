@@ -6,8 +6,6 @@ the furthest ancestor on, merged key by key; `datasets` and `benchmarks`, collec
 
 from __future__ import annotations
 
-import difflib
-import os
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ import yaml
 
 from metro.config import Params, Section, load_params
 from metro.errors import MetroError
+from metro.files import atomic_file, nearest
 
 NAMED = ("datasets", "benchmarks")
 
@@ -39,9 +38,8 @@ def apply(name: str, params: Path = Path("params.yaml"), merge: bool = False) ->
     else:
         before = _readable(params)
         text = render(name)
-    temporary = params.with_name(f".{params.name}.partial")
-    temporary.write_text(text + "\n")
-    os.replace(temporary, params)
+    with atomic_file(params) as temporary:
+        temporary.write_text(text + "\n")
     if before is None:
         return f"{params}: written from preset {name!r}"
     changes = list(_differences(before.model_dump(mode="json"), load_params(params).model_dump(mode="json")))
@@ -157,10 +155,7 @@ def _file(name: str) -> Path:
     if path.is_file():
         return path
     known = sorted(p.stem for p in preset_folder().glob("*.yaml"))
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    raise MetroError(
-        f"no preset {name!r}; " + (f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}")
-    )
+    raise MetroError(f"no preset {name!r}; {nearest(name, known)}")
 
 
 def _headline(path: Path) -> str:

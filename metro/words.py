@@ -8,3 +8,7 @@ Gender = Literal["neutral", "female", "male"]
 """Variants of a body model."""
 ProtocolName = Literal["open", "h36m_p2", "3dpw", "freihand"]
 """Definitions of the metrics (`metro.evaluation.protocols`)."""
+Supervision = Literal["mesh", "joints_3d", "joints_2d"]
+"""Labels, strongest first."""
+Source = Literal["synthetic", "3dpw", "up3d", "muco", "mpi-inf-3dhp", "h36m", "mpii", "coco", "freihand", "metro-tsv"]
+"""Raw sources; `metro.sources` knows which of them have an adapter."""

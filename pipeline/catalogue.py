@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from metro.config import Params
 from metro.errors import MetroError
+from metro.files import sha256_of
 from pipeline import stage
 from pipeline.paths import BENCHMARK_SETS, BODY, MEAN_POSES, TRAIN_SETS, fits, shards
 
@@ -49,7 +50,7 @@ def entry(name: str, params: Params) -> dict[str, Any]:
     fitted = fits(name) if name in params.fit.datasets else None
     manifest = read_manifest(shards(name))
     contents = [shard["sha256"] for shard in manifest["shards"]]
-    contents += [_sha256(path) for path in sorted(fitted.glob("fit-*.h5"))] if fitted else []
+    contents += [sha256_of(path) for path in sorted(fitted.glob("fit-*.h5"))] if fitted else []
     labels = ShardDataset(shards(name), fitted).labels
     return {
         "name": name,
@@ -69,11 +70,6 @@ def open_sets(entries: Sequence[dict[str, Any]]) -> list[ShardDataset]:
     from metro.data.shards import ShardDataset
 
     return [ShardDataset(Path(item["shards"]), item["fits"]) for item in entries]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

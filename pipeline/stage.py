@@ -14,12 +14,13 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from metro import files
 from metro.config import Params, load_params
 from metro.errors import MetroError
 from pipeline.paths import METRICS, WORK
@@ -58,27 +59,15 @@ def _fail(name: str, message: str, status: int = 2) -> None:
     raise SystemExit(status)
 
 
-@contextmanager
-def publish(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` once the block is through."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def publish(folder: Path) -> AbstractContextManager[Path]:
+    """A temporary folder that takes the place of the output `folder`, whatever it holds, once the block is through."""
+    return files.atomic_folder(folder, marker=None)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    """Write JSON, whole or not at all."""
+    with files.atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: Path, maker: str) -> Any:
@@ -89,12 +78,7 @@ def read_json(path: Path, maker: str) -> Any:
     MetroError
         It is missing or damaged.
     """
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise MetroError(f"{path}: missing; `dvc repro {maker}` makes it") from None
-    except ValueError as err:
-        raise MetroError(f"{path}: not valid JSON ({err}); remove it and run `dvc repro {maker}`") from None
+    return files.read_json(path, f"`dvc repro {maker}` makes it")
 
 
 def work_folder(name: str, settings: Mapping[str, Any], inputs: Iterable[Path] = ()) -> Path:
@@ -115,7 +99,7 @@ def work_folder(name: str, settings: Mapping[str, Any], inputs: Iterable[Path] =
     for path in inputs:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and "__pycache__" not in file.parts:
-                digest.update(f"{file}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
+                digest.update(f"{file}\n{files.sha256_of(file)}".encode())
     folder = WORK / f"{name}-{digest.hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -123,9 +107,7 @@ def work_folder(name: str, settings: Mapping[str, Any], inputs: Iterable[Path] =
 
 def publish_work(work: Path, folder: Path) -> None:
     """Make finished work the output `folder`."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    work.rename(folder)
+    files.replace_folder(work, folder)
     forget_work(work)
 
 

@@ -91,16 +91,14 @@ def validator(dataset: ShardDataset, body: BodyData, params: Params) -> Callable
     """Mean joint and vertex errors of a network on held-out records, metres; `mpjpe` ranks the checkpoints."""
     from metro.body.model import BodyModel
     from metro.evaluation.measure import measure
-    from metro.evaluation.protocols import protocol_of
+    from metro.evaluation.protocols import validation_protocol
 
-    model, hand = BodyModel(body), dataset.joint_set == "HAND21"
-    protocol = protocol_of("freihand" if hand else "open")
-    columns = {"mpjpe": "joints", "mpve": "vertices"} if hand else {k: k for k in ("mpjpe", "pa_mpjpe", "mpve")}
+    model, protocol = BodyModel(body), validation_protocol(body.figure.joint_set)
 
     def validate(metro: Metro) -> dict[str, float]:
         device = next(metro.parameters()).device
         values = measure(metro, dataset, model, protocol, device=device, batch_size=params.evaluate.batch_size).values
-        return {name: float(np.nanmean(values[column])) for name, column in columns.items()}
+        return {name: float(np.nanmean(values[column])) for name, column in protocol.validated.items()}
 
     return validate
 

@@ -125,6 +125,6 @@ def write_people(path: Path, data: BodyData, body: BodyModel, count: int) -> Non
                 **({} if i % 3 == 2 else {"transl": transl[i].numpy(), "mesh_origin": "synthetic"}),
             )
         )
-    with ShardWriter(path, CropConfig(box_px=64), hand=data.is_hand) as writer:
+    with ShardWriter(path, CropConfig(box_px=64), figure=data.figure) as writer:
         for record in records:
             writer.add(record)

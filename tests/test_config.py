@@ -23,7 +23,11 @@ NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
         ({"model": {"blocks": [{"width": 8, "out": 3, "layer": 1}]}}, "did you mean 'layers'"),
         ({"datasets": {"a": {"suorce": "coco"}}}, "'datasets.a.suorce'; did you mean 'source'"),
         ({"train": {"steps": 0}}, "train.steps"),
-        ({"train": {"optimizer": "sgd"}}, "train.optimizer"),
+        ({"train": {"optimizer": "sgd"}}, "train.optimizer: no 'sgd'; known: adam, adamw"),
+        ({"datasets": {"a": {"source": "synthetik"}}}, "datasets.a.source: no 'synthetik'; did you mean 'synthetic'?"),
+        ({"datasets": {"a": {"source": "3dwp"}}}, "did you mean '3dpw'?"),
+        ({"body": {"kind": "open_hand"}}, "model.joint_set=J14 does not go with body.kind=open_hand"),
+        ({"model": {"joint_set": "HAND21"}}, "model.joint_set=HAND21 does not go with body.kind=open"),
         ({"train": {"datasets": ["synth"]}, "datasets": {"synt": {}}}, "did you mean 'synt'"),
         ({"fit": {"datasets": ["x"]}}, "fit.datasets: no dataset 'x'"),
         ({"benchmarks": {"b": {"dataset": "x"}}}, "benchmarks.b.dataset: no dataset 'x'"),
@@ -34,6 +38,21 @@ def test_a_mistake_is_named(given: dict, said: str) -> None:
         load_params(given)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["a;touch x", "../x", "a b", "", ".a", "-a", "a@b", "a/b", "A", "ä", "a\n", "$a", "a'"]
+)
+def test_names_that_are_no_folder_or_need_quotes_are_refused(name: str) -> None:
+    for given in ({"datasets": {name: {}}}, {"datasets": {"a": {}}, "benchmarks": {name: {"dataset": "a"}}}):
+        with pytest.raises(MetroError) as caught:
+            load_params(given)
+        assert f"{[*given][-1]}: {name!r} cannot be a name" in str(caught.value)
+
+
+def test_plain_names_are_taken() -> None:
+    names = ("synth-mesh", "3dpw", "h36m_p2", "a.b", "0")
+    assert tuple(load_params({"datasets": {name: {} for name in names}}).datasets) == names
 
 
 def test_a_missing_or_broken_file_says_so(tmp_path: Path) -> None:

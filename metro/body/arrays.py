@@ -10,9 +10,7 @@ Frame: metres, y up, the body faces +z, its left hand points to +x.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +19,10 @@ from typing import IO, Any
 import numpy as np
 import scipy.sparse as sp
 
+from metro.body.figure import HAND, Figure, figure_of
 from metro.body.joints import JOINT_SETS
-from metro.config import HAND_KINDS
 from metro.errors import MetroError
+from metro.files import atomic_file
 
 LAYOUT_VERSION = 1
 
@@ -74,9 +73,14 @@ class BodyData:
     """(45, 45) rows are the principal hand poses."""
 
     @property
+    def figure(self) -> Figure:
+        """What this is a model of."""
+        return figure_of(self.kind)
+
+    @property
     def is_hand(self) -> bool:
         """Whether this is a hand model."""
-        return self.kind in HAND_KINDS
+        return self.figure is HAND
 
     @property
     def num_vertices(self) -> int:
@@ -174,21 +178,9 @@ def save_body(data: BodyData, path: Path) -> None:
 
 
 def write_npz(arrays: dict[str, np.ndarray], path: Path) -> None:
-    """Write a compressed npz without time stamps, under a temporary name first."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-            for name, array in arrays.items():
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
-                entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, buffer.getvalue())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a compressed npz; equal arrays give equal bytes."""
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **{k: np.asarray(v, order="C") for k, v in arrays.items()})
 
 
 def digest(data: BodyData) -> str:

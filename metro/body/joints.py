@@ -221,7 +221,13 @@ JOINT_GROUPS: dict[str, tuple[str, ...]] = {
         }.items()
     },
 }
-"""Names of the joints that are reported together."""
+"""Names of the body joints that are reported together."""
+
+FINGER_GROUPS: dict[str, tuple[str, ...]] = {
+    finger: tuple(f"{finger.capitalize()}{k}" for k in (1, 2, 3, 4))
+    for finger in ("thumb", "index", "middle", "ring", "pinky")
+}
+"""Names of the hand joints that are reported together."""
 
 
 def names_of(joints: str | Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from metro.body.arrays import OPEN_KINDS, REGISTER, VARIANT_ARRAYS, BodyData, read_npz
 from metro.body.convert import read_licensed
+from metro.body.figure import figure_of
 from metro.config import BodyConfig
 from metro.errors import MetroError
 
@@ -49,11 +50,10 @@ def _licensed_file(kind: str, gender: str, path: Path | None) -> Path:
     expected = where if where.suffix else where / f"{kind}_{gender}.npz"
     if expected.is_file():
         return expected
-    free = "open_hand" if kind == "mano" else "open"
     raise MetroError(
         f"{expected}: no such file. body.kind={kind} needs a licensed model: register at {REGISTER[kind]}, download "
         f"it, run `metro body convert DOWNLOADED_FILE {expected.with_suffix('.npz')}` and set body.path to the result; "
-        f"or use body.kind={free}, which is free and ships with the project"
+        f"or use body.kind={figure_of(kind).free}, which is free and ships with the project"
     )
 
 

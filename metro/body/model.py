@@ -58,6 +58,7 @@ class BodyModel(nn.Module):
     def __init__(self, data: BodyData, dtype: torch.dtype = torch.float32, flat_hand_mean: bool = False) -> None:
         super().__init__()
         self.kind = data.kind
+        self.figure = data.figure
         self.parents = data.parents
         self.num_vertices = data.num_vertices
         self.num_joints = data.num_joints
@@ -166,15 +167,15 @@ class BodyModel(nn.Module):
             above, begin, end = self._starts[level - 1 : level + 2]
             yield begin, end, self.parent_by_depth[begin:end] - above
 
-    def hand_joints(self, output: BodyOutput) -> torch.Tensor:
-        """The 21 joints (B, 21, 3) of a posed hand that METRO trains towards, HAND21 order.
+    def true_joints(self, output: BodyOutput) -> torch.Tensor:
+        """Joints (B, K, 3) of a posed model that METRO trains towards, in the order of the figure's regressor.
 
         MANO: kinematic joints and fingertip vertices, as METRO's MANO layer reports them; joints of a predicted mesh
-        come from `regress("hand21", …)` instead, which differs by the tip of the middle finger and under bending. The
-        open hand has one definition, the regressor, for both.
+        come from `regress("hand21", …)` instead, which differs by the tip of the middle finger and under bending. All
+        others have one definition, the regressor, for both.
         """
         if self.kind != "mano":
-            return self.regress("hand21", output.vertices)
+            return self.regress(self.figure.regressor, output.vertices)
         stacked = torch.cat((output.joints, output.vertices[:, list(TIP_VERTICES["layer"])]), 1)
         return stacked[:, index_map(JOINT_SETS["MANO16"] + FINGERTIPS, "HAND21")]
 

@@ -95,8 +95,8 @@ def show(
         body_config, model, train = settings.body, settings.model, settings.train
     else:
         body_config = BodyConfig.model_validate(shards.read_manifest(folder)["params"]["body"])
-        model, train = ModelConfig(joint_set="J14" if dataset.joint_set == "J24" else "HAND21"), TrainConfig()
-        if dataset.joint_set == "HAND21":
+        model, train = ModelConfig.model_validate({"joint_set": dataset.figure.joint_set}), TrainConfig()
+        if not dataset.figure.may_flip:
             train = train.model_copy(update={"augment": train.augment.model_copy(update={"flip": 0.0})})
     body = load_body(body_config)
     if augmented:
@@ -113,7 +113,7 @@ def show(
 
 def sources() -> str:
     """List the sources that datasets can be prepared from."""
-    from metro.sources import SOURCES, source_module
+    from metro.sources import ANNOUNCED, SOURCES, source_module
 
     rows = []
     for name in sorted(SOURCES):
@@ -121,4 +121,5 @@ def sources() -> str:
         summary = (module.__doc__ or "").strip().partition("\n")[0].rstrip(".")
         terms = getattr(module, "LICENCE", "")
         rows.append(f"{name:<16} {summary}{f' [{terms}]' if terms else ''}")
+    rows += [f"{name:<16} announced, has no adapter yet" for name in ANNOUNCED]
     return "\n".join(rows)

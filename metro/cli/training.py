@@ -16,8 +16,8 @@ def info(path: Path, /) -> dict[str, Any]:
     path
         Checkpoint folder, `open` for the shipped one, or an official METRO state dict (.bin).
     """
-    from metro.model.backbones import load_tensors
     from metro.model.official import describe
+    from metro.model.tensors import load_tensors
     from metro.training.checkpoint import load_checkpoint
 
     if path.is_file():
@@ -65,20 +65,21 @@ def import_official(path: Path, out: Directory, body: Path, /, *, sampling: Path
         The published mesh_downsampling.npz; left out, the levels are built from the body.
     """
     from metro.body.arrays import digest
+    from metro.body.figure import FIGURES
     from metro.body.load import load_body
     from metro.config import BodyConfig, Params, SamplingConfig
     from metro.mesh.legacy import load_legacy, require_published
     from metro.mesh.sampling import build_sampling
-    from metro.model.backbones import load_tensors
     from metro.model.official import convert, describe
+    from metro.model.tensors import load_tensors
     from metro.training.checkpoint import save_checkpoint
 
     state = load_tensors(path)
     model, weights = convert(state)
-    levels = describe(state).sizes
+    levels, figure = describe(state).sizes, FIGURES[model.joint_set]
     params = Params(
-        preset="paper-hand" if model.joint_set == "HAND21" else "paper-body",
-        body=BodyConfig(kind="mano" if model.joint_set == "HAND21" else "smpl", path=body),
+        preset=figure.preset,
+        body=BodyConfig.model_validate({"kind": figure.licensed, "path": body}),
         sampling=SamplingConfig(sizes=levels[-2::-1], legacy=sampling),
         model=model,
     )
@@ -129,9 +130,5 @@ def release(checkpoint: Path, out: Directory, /) -> str:
 
     from metro.training.checkpoint import copy_weights
 
-    card = out / "MODEL_CARD.md"
-    text = card.read_text() if card.is_file() else None
     copy_weights(checkpoint, out, dtype=torch.float16)
-    if text is not None:
-        card.write_text(text)
     return f"{out}: {sum(p.stat().st_size for p in out.iterdir()) / 2**20:.1f} MiB"

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from metro.body.joints import JOINT_SETS, flip_permutation
+from metro.body.figure import FIGURES
+from metro.body.joints import JOINT_SETS
 from metro.config import MaskConfig, ModelConfig, TrainConfig
 from metro.data import augment, crop
 from metro.data.shards import ShardDataset
@@ -147,14 +148,14 @@ class _Batches(Dataset[Batch | MetroError]):
     ) -> None:
         if not datasets or not all(len(dataset) for dataset in datasets):
             raise MetroError("no records to load: every dataset needs at least one")
-        self._hand = model.joint_set == "HAND21"
-        joint_set = "HAND21" if self._hand else "J24"
-        wrong = [dataset.name for dataset in datasets if dataset.joint_set != joint_set]
+        figure = FIGURES[model.joint_set]
+        wrong = [dataset.name for dataset in datasets if dataset.figure is not figure]
         if wrong:
-            raise MetroError(f"model.joint_set={model.joint_set} needs {joint_set} records; not so: {', '.join(wrong)}")
+            needed = f"model.joint_set={model.joint_set} needs {figure.labels} records"
+            raise MetroError(f"{needed}; not so: {', '.join(wrong)}")
         if training and train.batch_size % world_size:
             raise MetroError(f"train.batch_size={train.batch_size} does not divide over {world_size} processes")
-        if training and self._hand and train.augment.flip:
+        if training and train.augment.flip and not figure.may_flip:
             raise MetroError("train.augment.flip: mirrored hands are left hands, which MANO does not have; set it to 0")
         self._datasets = list(datasets)
         self._firsts = np.cumsum([0] + [len(dataset) for dataset in datasets])
@@ -164,9 +165,8 @@ class _Batches(Dataset[Batch | MetroError]):
         self._mask = train.mask if training else MaskConfig(joints=0, vertices=0)
         self._seed = train.seed
         self._joints = len(JOINT_SETS[model.joint_set])
-        self._vertices = vertex_tokens or (195 if self._hand else 431)
-        self._flip_joints = flip_permutation(joint_set)
-        self._flip_pose = None if self._hand else flip_permutation("SMPL24")
+        self._vertices = vertex_tokens or figure.vertex_tokens
+        self._flip_joints, self._flip_pose = figure.flip_labels, figure.flip_pose
         self._quotas = _quotas(self._firsts, weights)
         if training:
             self._batch = train.batch_size // world_size
@@ -274,8 +274,7 @@ class _Batches(Dataset[Batch | MetroError]):
         pose_aa = augment.turn_pose(labels["pose_aa"], draws.rotation_B)
         joints_2d = augment.flip_joints(joints_2d, self._flip_joints, draws.flip_B)
         joints_3d = augment.flip_joints(joints_3d, self._flip_joints, draws.flip_B)
-        if self._flip_pose is not None:
-            pose_aa = augment.flip_pose(pose_aa, self._flip_pose, draws.flip_B)
+        pose_aa = augment.flip_pose(pose_aa, self._flip_pose, draws.flip_B)
         return joints_2d, joints_3d, pose_aa
 
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from metro.body.figure import BODY, Figure
 from metro.errors import MetroError
+from metro.words import Gender
 
-GENDERS = ("neutral", "female", "male")
+GENDERS = get_args(Gender)
 """Genders; shards store the position in this tuple."""
 
 MESH_ORIGINS = ("none", "mocap", "fit", "synthetic")
@@ -96,13 +98,13 @@ class Record:
         x, y, width, height = np.asarray(self.box, np.float64)
         return np.array([x + width / 2, y + height / 2]), max(width, height) / 200
 
-    def check(self, joints: int = 24, pose: int = 72) -> None:
+    def check(self, figure: Figure = BODY) -> None:
         """Check shapes and values.
 
         Parameters
         ----------
-        joints, pose
-            Number of joints and of pose parameters: 24 and 72 for bodies, 21 and 48 for hands.
+        figure
+            What the record is of: gives the number of joints and of pose parameters.
 
         Raises
         ------
@@ -112,9 +114,9 @@ class Record:
         shapes: dict[str, tuple[int, ...]] = {
             "box": (4,),
             "center": (2,),
-            "keypoints_2d": (joints, 3),
-            "joints_3d": (joints, 4),
-            "pose_aa": (pose,),
+            "keypoints_2d": (figure.num_labels, 3),
+            "joints_3d": (figure.num_labels, 4),
+            "pose_aa": (figure.pose_size,),
             "betas": (10,),
             "transl": (3,),
             "intrinsics": (3, 3),

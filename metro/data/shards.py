@@ -17,12 +17,9 @@ Shapes: N records, J joints (24 body, 21 hand), P pose parameters (72 body, 48 h
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import mmap
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,17 +28,13 @@ import cv2
 import h5py
 import numpy as np
 
+from metro.body.figure import BODY, FIGURES, Figure
 from metro.config import CropConfig
 from metro.data import crop
+from metro.data.hdf5 import MAX_BYTES, SCHEMA, open_h5, write_h5
 from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Record
 from metro.errors import MetroError
-from metro.files import atomic_file
-
-SCHEMA = 1
-"""Version of the layout. A shard of another version is refused."""
-
-MAX_BYTES = 1 << 30
-"""Largest size of a shard."""
+from metro.files import read_json
 
 LABELS = (
     *("keys", "box", "center", "scale", "affine", "intrinsics", "gender"),
@@ -56,8 +49,6 @@ there is none. Absent 2D, 3D and mesh labels are zeros, and their `has_*` is fal
 
 FIT_LABELS = ("keys", "pose_aa", "betas", "transl", "fit_error", "accepted")
 """Arrays of a fit sidecar."""
-
-MAY_BE_NAN = frozenset({"intrinsics", "transl", "fit_error"})
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -77,8 +68,8 @@ class ShardWriter:
         Geometry and JPEG quality of the stored crops.
     supervision
         Strongest label kept: `mesh`, `joints_3d` (drops pose and shape) or `joints_2d` (drops 3D joints as well).
-    hand
-        Whether records have 21 hand joints and 48 pose parameters instead of 24 and 72.
+    figure
+        What the records are of: gives the number of joints and pose parameters.
     attributes
         Strings added to the file's attributes.
     """
@@ -88,13 +79,19 @@ class ShardWriter:
         path: Path,
         config: CropConfig,
         supervision: str = "mesh",
-        hand: bool = False,
+        figure: Figure = BODY,
         attributes: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
         self._config = config
         self._supervision = supervision
-        self._joints, self._pose = (21, 48) if hand else (24, 72)
+        self._figure = figure
+        self._shapes = {
+            "joints_2d": (figure.num_labels, 3),
+            "joints_3d": (figure.num_labels, 4),
+            "pose_aa": (figure.pose_size,),
+            **{"box": (4,), "center": (2,), "affine": (2, 3), "intrinsics": (3, 3), "betas": (10,), "transl": (3,)},
+        }
         self._attributes = dict(attributes or {})
         self._blob = bytearray()
         self._offsets = [0]
@@ -107,7 +104,7 @@ class ShardWriter:
         try:
             if isinstance(record, BadRecord):
                 raise MetroError(f"{record.name}: {record.problem}")
-            record.check(self._joints, self._pose)
+            record.check(self._figure)
             center, scale = record.crop_square()
             image, affine = self._cut(record, center, scale)
         except MetroError as err:
@@ -141,9 +138,9 @@ class ShardWriter:
             "affine": affine,
             "intrinsics": np.full((3, 3), np.nan) if record.intrinsics is None else record.intrinsics,
             "gender": GENDERS.index(record.gender),
-            "joints_2d": record.keypoints_2d if record.has_2d else np.zeros((self._joints, 3)),
-            "joints_3d": record.joints_3d if keep_3d else np.zeros((self._joints, 4)),
-            "pose_aa": record.pose_aa if keep_mesh else np.zeros(self._pose),
+            "joints_2d": record.keypoints_2d if record.has_2d else np.zeros(self._shapes["joints_2d"]),
+            "joints_3d": record.joints_3d if keep_3d else np.zeros(self._shapes["joints_3d"]),
+            "pose_aa": record.pose_aa if keep_mesh else np.zeros(self._shapes["pose_aa"]),
             "betas": record.betas if keep_mesh else np.zeros(10),
             "transl": record.transl if keep_mesh and record.transl is not None else np.full(3, np.nan),
             "has_2d": record.has_2d,
@@ -172,16 +169,14 @@ class ShardWriter:
             "colour_sum": self._colour[0],
             "colour_square_sum": self._colour[1],
         }
-        _write_h5(self.path, arrays, attributes)
+        write_h5(self.path, arrays, attributes)
 
     def _column(self, name: str) -> np.ndarray:
-        shapes = {"joints_2d": (self._joints, 3), "joints_3d": (self._joints, 4), "pose_aa": (self._pose,)}
-        shapes |= {"box": (4,), "center": (2,), "affine": (2, 3), "intrinsics": (3, 3), "betas": (10,), "transl": (3,)}
         values = [row[name] for row in self._rows]
         if name == "keys":
             return np.array(values, dtype=f"S{max(map(len, values), default=1)}")
         kind = np.bool_ if name.startswith("has_") else np.uint8 if name in ("gender", "mesh_origin") else np.float32
-        return np.array(values, dtype=kind).reshape(-1, *shapes.get(name, ()))
+        return np.array(values, dtype=kind).reshape(-1, *self._shapes.get(name, ()))
 
 
 def write_fits(
@@ -211,11 +206,8 @@ def write_fits(
     if problems:
         raise MetroError(f"fits of {shard_name}: {', '.join(problems)} missing or not of length {count}")
     path = fit_path(Path(folder), shard_name)
-    _write_h5(
-        path,
-        {f"labels/{name}": np.asarray(value) for name, value in arrays.items()},
-        {**(attributes or {}), "schema": SCHEMA},
-    )
+    labels = {f"labels/{name}": np.asarray(value) for name, value in arrays.items()}
+    write_h5(path, labels, {**(attributes or {}), "schema": SCHEMA})
     return path
 
 
@@ -223,71 +215,7 @@ def fit_path(folder: Path, shard_name: str) -> Path:
     return folder / shard_name.replace("shard-", "fit-")
 
 
-def _write_h5(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-    """Write an HDF5 file atomically. Names are sorted and nothing depends on time, so equal data give equal bytes.
-
-    The file is put together in memory and written by Python: a full disk is then an ordinary error, which HDF5 itself
-    may only meet while closing.
-    """
-    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
-        for name in sorted(arrays):
-            file.create_dataset(name, data=arrays[name], track_times=False)
-        for name, value in sorted({**attributes, "digest": content_digest(arrays)}.items()):
-            file.attrs[name] = value
-        file.flush()
-        image = file.id.get_file_image()
-    if len(image) > MAX_BYTES:
-        raise MetroError(f"{path}: {len(image) / 2**30:.2f} GiB, more than 1 GiB; lower the dataset's shard_size")
-    with atomic_file(path) as temporary, temporary.open("wb") as out:
-        out.write(image)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
-    """Every array of a shard, by path."""
-    return {f"{group}/{name}": file[group][name][...] for group in file for name in file[group]}
-
-
-def content_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.data if array.size else b"")
-    return digest.hexdigest()
-
-
 # ---------------------------------------------------------------------------------------------------- reading
-
-
-@contextmanager
-def open_h5(path: Path) -> Iterator[h5py.File]:
-    """Open a shard or sidecar for reading and check its version.
-
-    Raises
-    ------
-    MetroError
-        It is missing, truncated, not a shard, or of another layout version.
-    """
-    remedy = "delete it and run prepare again"
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except FileNotFoundError:
-        raise MetroError(f"{path}: no such shard") from None
-    except OSError as err:
-        what = "truncated" if "truncated" in str(err) else "damaged or not a shard"
-        raise MetroError(f"{path}: {what}; {remedy}") from None
-    with file:
-        version = file.attrs.get("schema")
-        if version is None:
-            raise MetroError(f"{path}: not a shard (no schema version); {remedy}")
-        if version != SCHEMA:
-            raise MetroError(f"{path}: shard layout version {version}, this metro reads {SCHEMA}; {remedy}")
-        try:
-            yield file
-        except (KeyError, RuntimeError, OSError) as err:
-            raise MetroError(f"{path}: damaged ({' '.join(str(err).split())}); {remedy}") from None
 
 
 @dataclass(frozen=True)
@@ -319,6 +247,8 @@ class ShardDataset:
         Side of the stored images, pixels.
     paths
         The shards.
+    figure
+        What the records are of.
     colour_moments
         (2, 3) mean and mean square of each RGB channel in [0, 1], over all images of the shards.
 
@@ -347,9 +277,11 @@ class ShardDataset:
                 colour += [file.attrs["colour_sum"], file.attrs["colour_square_sum"]]
             if fits is not None:
                 _overlay(columns[-1], fit_path(Path(fits), path.name))
-        shapes = {(c["joints_2d"].shape[1:], c["pose_aa"].shape[1:]) for c in columns}
-        if len(sizes) > 1 or len(shapes) > 1:
-            raise MetroError(f"{self.paths[0].parent}: shards of different kinds in one dataset")
+        shapes = {(c["joints_2d"].shape[1], c["pose_aa"].shape[1]) for c in columns}
+        figures = [f for f in FIGURES.values() if shapes == {(f.num_labels, f.pose_size)}]
+        if len(sizes) > 1 or len(figures) != 1:
+            raise MetroError(f"{self.paths[0].parent}: not all shards are of one kind and size, body or hand")
+        self.figure = figures[0]
         self.image_size = sizes.pop()
         self.labels: dict[str, np.ndarray] = {name: np.concatenate([c[name] for c in columns]) for name in LABELS}
         self._blobs = blobs
@@ -375,8 +307,8 @@ class ShardDataset:
 
     @property
     def joint_set(self) -> str:
-        """`J24` or `HAND21`."""
-        return "J24" if self.labels["joints_2d"].shape[1] == 24 else "HAND21"
+        """Joints of the labels: `J24` or `HAND21`."""
+        return self.figure.labels
 
     def encoded(self, index: int) -> np.ndarray:
         """JPEG file of a record, as a view (L,) uint8 of the mapped shard."""
@@ -457,16 +389,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises
     ------
     MetroError
-        It is missing (the folder is not a finished dataset), is not JSON, or is of another version.
+        It is missing (the folder is not a finished dataset), damaged, or of another version.
     """
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-        version = manifest["schema"]
-    except FileNotFoundError:
-        raise MetroError(f"{folder}: not a finished dataset (no manifest.json); run its prepare stage") from None
-    except (ValueError, KeyError, TypeError) as err:
-        raise MetroError(f"{path}: damaged ({err}); run the prepare stage again") from None
-    if version != SCHEMA:
-        raise MetroError(f"{path}: layout version {version}, this metro reads {SCHEMA}; run the prepare stage again")
-    return manifest
+    remedy = "run the dataset's prepare stage to the end"
+    return read_json(folder / "manifest.json", remedy, ("count", "shards"), version=("schema", SCHEMA))

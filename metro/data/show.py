@@ -71,6 +71,6 @@ def _over(image: np.ndarray, body: BodyData, pose_aa: np.ndarray, betas: np.ndar
     known = joints[:, 2] > 0
     if known.sum() < 2:
         return image
-    points = (body.regressors["hand21" if body.is_hand else "j24"] @ vertices)[known]
+    points = (body.regressors[body.figure.label_regressor] @ vertices)[known]
     fitted = camera.fit(points, normalise_2d(joints[known, :2], image.shape[0]))
     return mesh_overlay(image, vertices, body.faces, fitted)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metro.data.shards import MAY_BE_NAN, ShardDataset, fit_path, read_manifest
+from metro.data.shards import ShardDataset, fit_path, read_manifest
 from metro.errors import MetroError
+from metro.files import sha256_of
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_MAY_BE_NAN = ("intrinsics", "transl", "fit_error")
 _SHOWN = 20  # problems listed by name; the rest is counted
 
 
@@ -84,9 +85,7 @@ def _verify_bytes(path: Path, entry: dict[str, Any]) -> list[str]:
         return [f"{path}: missing; run the prepare stage again"]
     if path.stat().st_size != entry["bytes"]:
         return [f"{path}: {path.stat().st_size} bytes instead of {entry['bytes']}; delete it and run prepare again"]
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != entry["sha256"]:
+    if sha256_of(path) != entry["sha256"]:
         return [f"{path}: changed since it was written (sha256 differs); delete it and run prepare again"]
     return []
 
@@ -100,7 +99,7 @@ def _verify_shard(path: Path, count: int, keys: list[np.ndarray], samples: int) 
     for name, values in labels.items():
         if len(values) != len(dataset):
             problems.append(f"{path}: label {name} has {len(values)} rows instead of {len(dataset)}")
-        elif values.dtype.kind == "f" and name not in MAY_BE_NAN:
+        elif values.dtype.kind == "f" and name not in _MAY_BE_NAN:
             bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
             problems += [f"{path}: label {name} of {names[row]} is not finite" for row in np.nonzero(bad)[0][:_SHOWN]]
     for index, name in enumerate(names):

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from metro.body.arrays import BodyData
+from metro.body.figure import FIGURES
 from metro.body.joints import names_of
 from metro.config import AttentionConfig, TrainConfig
 from metro.data.augment import normalise
@@ -32,13 +33,6 @@ from metro.mesh.sampling import Level
 from metro.model.metro import Metro
 from metro.viz import overlay, plots
 from metro.viz.camera import project
-
-QUERIES = {
-    "J14": ("R_Wrist", "L_Wrist", "R_Ankle", "L_Knee", "Head"),
-    "HAND21": ("Wrist", "Thumb4", "Index4", "Middle4", "Pinky4"),
-}
-"""Joint queries drawn for each example."""
-
 
 SHARPER = 0.99
 """A layer is shown beside the last one if its effective number of tokens is below this share of the last one's."""
@@ -237,15 +231,15 @@ def _mean_sheet(attention: Attention, body: BodyData, levels: Sequence[Level], l
 
 
 def _example_sheet(attention: Attention, body: BodyData, levels: Sequence[Level], layer: int) -> overlay.Image:
-    joint_set = "HAND21" if len(attention.joint_names) == 21 else "J14"
+    figure = next(f for f in FIGURES.values() if names_of(f.joint_set) == attention.joint_names)
     tiles, labels = [], []
     for b, picture in enumerate(attention.images):
         picture = overlay.resize(picture, 200)
         camera = attention.cameras_B3[b]
         points = project(attention.joints_BJ3[b], camera, 200)
-        tiles.append(overlay.skeleton(picture, points, joint_set))
+        tiles.append(overlay.skeleton(picture, points, figure.joint_set))
         labels.append("predicted joints")
-        for name in QUERIES[joint_set]:
+        for name in figure.queries:
             j = attention.joint_names.index(name)
             weights = attention.examples_LBJT[layer, b, j, len(attention.joint_names) :]
             tint = colours(on_full_mesh(attention.tokens * weights, levels))
@@ -253,7 +247,7 @@ def _example_sheet(attention: Attention, body: BodyData, levels: Sequence[Level]
             drawn = overlay.mesh_overlay(faded, attention.vertices_BF3[b], body.faces, camera, colour=tint, alpha=1.0)
             tiles.append(_ring(drawn, points[j]))
             labels.append(f"query {name}")
-    return overlay.grid(tiles, 1 + len(QUERIES[joint_set]), labels=labels)
+    return overlay.grid(tiles, 1 + len(figure.queries), labels=labels)
 
 
 def _ring(image: overlay.Image, point: np.ndarray) -> overlay.Image:

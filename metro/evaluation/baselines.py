@@ -23,12 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metro.body.figure import FIGURES
 from metro.body.joints import index_map, names_of
 from metro.body.model import BodyModel
-from metro.config import HAND_KINDS
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
-from metro.model.template import MESH_JOINTS, mesh_joint_rows
 
 BASELINES = ("camera_mean", "canonical_mean", "canonical_true_heading")
 """Names of the baselines, in the order of tables."""
@@ -75,7 +74,7 @@ def facing_rotation(joints_BJ3: Tensor, joint_set: str) -> Tensor:
     A body turns about the vertical axis of the camera alone, by its heading; a hand by its whole orientation. Only
     differences between joints enter, so any root will do.
     """
-    if joint_set == "HAND21":
+    if not FIGURES[joint_set].upright:
         return _hand_frame(joints_BJ3)
     angle = heading(joints_BJ3, joint_set)
     cos, sin = angle.cos(), angle.sin()
@@ -144,7 +143,7 @@ def mean_poses(
         )
     pose, betas = np.concatenate(poses), np.concatenate(shapes)
     rows = np.unique(np.linspace(0, len(pose) - 1, min(limit, len(pose))).round().astype(int))
-    joint_set = joint_set_of(body)
+    figure = body.figure
     device = body.template_C.device
     camera = torch.zeros(body.num_vertices, 3, dtype=torch.float64, device=device)
     canonical = torch.zeros_like(camera)
@@ -154,11 +153,11 @@ def mean_poses(
             vertices = body(
                 *(torch.as_tensor(a[part], dtype=torch.float32, device=device) for a in (pose, betas))
             ).vertices
-            joints = body.regress(MESH_JOINTS[joint_set], vertices)
+            joints = body.regress(figure.regressor, vertices)
             vertices = vertices - joints[:, :1]  # row 0 is the root: pelvis or wrist
-            joints = joints[:, mesh_joint_rows(joint_set)]
+            joints = joints[:, figure.token_rows]
             camera += vertices.double().sum(0)
-            canonical += (vertices @ facing_rotation(joints, joint_set)).double().sum(0)
+            canonical += (vertices @ facing_rotation(joints, figure.joint_set)).double().sum(0)
     return Baselines(
         (camera / len(rows)).float().cpu().numpy(),
         (canonical / len(rows)).float().cpu().numpy(),
@@ -167,13 +166,8 @@ def mean_poses(
     )
 
 
-def joint_set_of(body: BodyModel) -> str:
-    """Joint set that a body (J14) or hand (HAND21) is evaluated on."""
-    return "HAND21" if body.kind in HAND_KINDS else "J14"
-
-
 def heading_degrees(joints_BJ3: Tensor, joint_set: str) -> Tensor:
     """Heading (B,) in degrees; nan for hands, which have none."""
-    if joint_set == "HAND21":
+    if not FIGURES[joint_set].upright:
         return torch.full((len(joints_BJ3),), math.nan, device=joints_BJ3.device)
     return torch.rad2deg(heading(joints_BJ3, joint_set))

@@ -17,7 +17,7 @@ from metro.data.shards import ShardDataset
 from metro.evaluation.evaluate import Result
 from metro.evaluation.measure import ground_truth
 from metro.evaluation.protocols import METRICS, SCALE
-from metro.model.metro import MESH_JOINTS, Metro
+from metro.model.metro import Metro
 from metro.viz import camera, overlay, plots
 
 TILE = 208
@@ -68,7 +68,7 @@ def write_charts(result: Result, folder: Path) -> None:
     """The charts among the figures of a result."""
     summary, main = result.summary, result.protocol.headline[0]
     groups = summary["joint_groups"]
-    key = "pa_mpjpe" if result.protocol.name == "freihand" else "mpjpe"
+    key = result.protocol.joint_error
     plots.bars(
         [g["group"] for g in groups],
         [g[key]["value"] for g in groups],
@@ -134,10 +134,10 @@ def _true_view(
     transl, intrinsics = (dataset.labels[k][index].astype(np.float64) for k in ("transl", "intrinsics"))
     if np.isfinite(transl).all() and np.isfinite(intrinsics).all():
         posed = body(batch["pose_aa"], batch["betas"]).vertices
-        root = body.regress(MESH_JOINTS[result.protocol.joint_set], posed)[0, 0].cpu().numpy()
+        root = body.regress(result.protocol.figure.regressor, posed)[0, 0].cpu().numpy()
         return camera.resampled(intrinsics, batch["affine"][0].cpu().numpy()), root + transl
-    regressor = "hand21" if result.protocol.joint_set == "HAND21" else "j24"
-    joints, joints_2d = body.regress(regressor, vertices_BV3)[0].cpu().numpy(), batch["joints_2d"][0].cpu().numpy()
+    joints = body.regress(result.protocol.figure.label_regressor, vertices_BV3)[0].cpu().numpy()
+    joints_2d = batch["joints_2d"][0].cpu().numpy()
     known = joints_2d[:, 2] > 0
     if known.sum() < 2:
         return None

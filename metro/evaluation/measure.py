@@ -25,7 +25,6 @@ from metro.evaluation.baselines import BASELINES, Baselines, heading_degrees
 from metro.evaluation.protocols import Protocol
 from metro.model.losses import project
 from metro.model.metro import Metro
-from metro.model.template import MESH_JOINTS, ROOT_JOINTS, mesh_joint_rows
 
 CHALLENGE_LIMBS = tuple(
     f"{side}_{joint}" for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist") for side in ("left", "right")
@@ -93,10 +92,10 @@ def measure(
         vertices = output.vertices[-1]
         values = score(vertices, truth, body, protocol, protocol.metrics)
         if "token_mpjpe" in protocol.metrics:
-            root = _root_rows(protocol)
+            root = protocol.figure.root_rows
             values["token_mpjpe"] = m.mpjpe(output.joints, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
         if "error_2d" in protocol.metrics:
-            values["error_2d"] = _error_2d(mesh_joints(vertices, body, protocol), output.camera, batch)
+            values["error_2d"] = _error_2d(mesh_joints(vertices, body, protocol), output.camera, batch, protocol)
         joint_errors, baselines = _per_joint(vertices, truth, body, protocol), {}
         for name in BASELINES if baseline is not None else ():
             assert baseline is not None
@@ -127,11 +126,10 @@ def merge(parts: Sequence[Samples]) -> Samples:
 
 def ground_truth(batch: Mapping[str, Tensor], body: BodyModel, protocol: Protocol) -> Truth:
     """Ground truth of a batch as the protocol defines it."""
-    rows = index_map("J24", "J14") if protocol.joint_set == "J14" else slice(None)
-    annotated = batch["joints_3d"][:, rows]
+    annotated = batch["joints_3d"][:, protocol.figure.label_rows]
     with_mesh = batch["has_mesh"].bool()
     posed = body(batch["pose_aa"], batch["betas"])
-    vertices = posed.vertices - body.regress(MESH_JOINTS[protocol.joint_set], posed.vertices)[:, :1]
+    vertices = posed.vertices - body.regress(protocol.figure.regressor, posed.vertices)[:, :1]
     missing = torch.where(with_mesh, 0.0, torch.nan)[:, None, None]
     if protocol.truth == "mesh":
         joints = mesh_joints(vertices, body, protocol)
@@ -139,7 +137,7 @@ def ground_truth(batch: Mapping[str, Tensor], body: BodyModel, protocol: Protoco
     else:
         joints = annotated[..., :3]
         weights = ((annotated[..., 3] > 0) & batch["has_3d"].bool()[:, None]).double()
-    root = weights[:, _root_rows(protocol)].amin(1, keepdim=True)  # without its root a sample cannot be centred
+    root = weights[:, protocol.figure.root_rows].amin(1, keepdim=True)  # without its root a sample cannot be centred
     smpl = posed.joints + missing if any(k.startswith("challenge") for k in protocol.metrics) else None
     return Truth(joints, weights * root, vertices + missing, smpl)
 
@@ -148,16 +146,25 @@ def score(
     vertices_BV3: Tensor, truth: Truth, body: BodyModel, protocol: Protocol, keys: Sequence[str]
 ) -> dict[str, Tensor]:
     """Metrics (B,) of predicted full meshes (B, V, 3) that need nothing but the mesh, of those asked for."""
-    joints = mesh_joints(vertices_BV3, body, protocol)
-    if protocol.name == "freihand":
-        own = vertices_BV3 - body.regress(MESH_JOINTS[protocol.joint_set], vertices_BV3)[:, :1]
-        root = _root_rows(protocol)
-        centred = joints - joints[:, root].mean(1, keepdim=True)
-        target = truth.joints_BJ3 - truth.joints_BJ3[:, root].mean(1, keepdim=True)
-        counted = (truth.weights_BJ > 0).all(1) & truth.vertices_BV3.isfinite().all(-1).all(-1)
-        scores = m.freihand_scores(centred, target, own, truth.vertices_BV3.nan_to_num())
-        return {k: torch.where(counted, scores[k], torch.nan) for k in keys}
-    root, weights = _root_rows(protocol), truth.weights_BJ
+    return _SCORERS[protocol.scorer](vertices_BV3, truth, body, protocol, keys)
+
+
+def _aligned_scores(
+    vertices_BV3: Tensor, truth: Truth, body: BodyModel, protocol: Protocol, keys: Sequence[str]
+) -> dict[str, Tensor]:
+    joints, root = mesh_joints(vertices_BV3, body, protocol), protocol.figure.root_rows
+    own = vertices_BV3 - body.regress(protocol.figure.regressor, vertices_BV3)[:, :1]
+    centred = joints - joints[:, root].mean(1, keepdim=True)
+    target = truth.joints_BJ3 - truth.joints_BJ3[:, root].mean(1, keepdim=True)
+    counted = (truth.weights_BJ > 0).all(1) & truth.vertices_BV3.isfinite().all(-1).all(-1)
+    scores = m.freihand_scores(centred, target, own, truth.vertices_BV3.nan_to_num())
+    return {k: torch.where(counted, scores[k], torch.nan) for k in keys}
+
+
+def _centred_scores(
+    vertices_BV3: Tensor, truth: Truth, body: BodyModel, protocol: Protocol, keys: Sequence[str]
+) -> dict[str, Tensor]:
+    joints, root, weights = mesh_joints(vertices_BV3, body, protocol), protocol.figure.root_rows, truth.weights_BJ
     errors = m.joint_errors(joints, truth.joints_BJ3, root=root)
     wanted: dict[str, Callable[[], Tensor]] = {
         "mpjpe": lambda: m.weighted_mean(errors, weights),
@@ -167,7 +174,7 @@ def score(
     }
     with_mesh = truth.vertices_BV3.isfinite().all(-1).all(-1)
     target = truth.vertices_BV3.nan_to_num()
-    own_root = body.regress(MESH_JOINTS[protocol.joint_set], vertices_BV3)[:, 0]
+    own_root = body.regress(protocol.figure.regressor, vertices_BV3)[:, 0]
     wanted["mpve"] = lambda: m.mpve(vertices_BV3, target, pred_root=own_root)
     wanted["pa_mpve"] = lambda: m.pa_mpjpe(vertices_BV3, target)
     if truth.smpl_BK3 is not None:
@@ -187,9 +194,12 @@ def score(
     return {k: torch.where(with_mesh, v, torch.nan) if k in needs_mesh else v for k, v in scores.items()}
 
 
+_SCORERS = {"centred": _centred_scores, "aligned": _aligned_scores}
+
+
 def mesh_joints(vertices_BV3: Tensor, body: BodyModel, protocol: Protocol) -> Tensor:
     """Joints (B, J, 3) of the protocol's set, regressed from full meshes (B, V, 3)."""
-    return body.regress(MESH_JOINTS[protocol.joint_set], vertices_BV3)[:, mesh_joint_rows(protocol.joint_set)]
+    return body.regress(protocol.figure.regressor, vertices_BV3)[:, protocol.figure.token_rows]
 
 
 def check_compatible(model: Metro, body: BodyModel, protocol: Protocol) -> None:
@@ -206,25 +216,19 @@ def check_compatible(model: Metro, body: BodyModel, protocol: Protocol) -> None:
         )
 
 
-def _root_rows(protocol: Protocol) -> list[int]:
-    return index_map(protocol.joint_set, ROOT_JOINTS[protocol.joint_set])
-
-
 def _per_joint(vertices: Tensor, truth: Truth, body: BodyModel, protocol: Protocol) -> dict[str, Tensor]:
     joints, hidden = mesh_joints(vertices, body, protocol), truth.weights_BJ == 0
     errors = {
-        "mpjpe": m.joint_errors(joints, truth.joints_BJ3, root=_root_rows(protocol)),
+        "mpjpe": m.joint_errors(joints, truth.joints_BJ3, root=protocol.figure.root_rows),
         "pa_mpjpe": m.aligned_errors(
-            joints, truth.joints_BJ3, reflection=protocol.name == "freihand", weights=truth.weights_BJ
+            joints, truth.joints_BJ3, reflection=protocol.reflection, weights=truth.weights_BJ
         ),
     }
     return {k: v.masked_fill(hidden, torch.nan) for k, v in errors.items()}
 
 
-def _error_2d(joints_BJ3: Tensor, camera_B3: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    joints_2d = batch["joints_2d"]
-    if joints_BJ3.shape[1] != joints_2d.shape[1]:
-        joints_2d = joints_2d[:, index_map("J24", "J14")]
+def _error_2d(joints_BJ3: Tensor, camera_B3: Tensor, batch: Mapping[str, Tensor], protocol: Protocol) -> Tensor:
+    joints_2d = batch["joints_2d"][:, protocol.figure.label_rows]
     distance = CROP_PX / 2 * (project(joints_BJ3, camera_B3) - joints_2d[..., :2]).double().norm(dim=-1)
     return m.weighted_mean(distance, (joints_2d[..., 2] > 0) & batch["has_2d"].bool()[:, None])
 
@@ -234,7 +238,7 @@ def _attributes(batch: Mapping[str, Tensor], truth: Truth, protocol: Protocol) -
     nan = torch.full_like(truth.weights_BJ[:, 0], torch.nan)
     seen = batch["joints_2d"]
     inside = (seen[..., :2].abs() <= 1).all(-1) & (seen[..., 2] > 0)
-    depth = truth.joints_BJ3[:, _root_rows(protocol), 2].mean(1).double()
+    depth = truth.joints_BJ3[:, protocol.figure.root_rows, 2].mean(1).double()
     return {
         "heading": torch.where(counted, heading_degrees(truth.joints_BJ3, protocol.joint_set).double(), nan),
         "visible": torch.where(batch["has_2d"].bool(), inside.double().mean(1), nan),

@@ -6,8 +6,11 @@ readers of published tables keep asking, and travels with every result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
+from metro.body.figure import FIGURES, Figure
 from metro.errors import MetroError
 
 
@@ -66,6 +69,21 @@ class Protocol:
     headline: tuple[str, ...]
     """Metrics compared with the baselines; the first one ranks the samples."""
     description: str
+    scorer: Literal["centred", "aligned"] = "centred"
+    """`centred`: both sides relative to their roots. `aligned`: joints and mesh each aligned, as FreiHAND's scorer."""
+    reflection: bool = False
+    """Whether the alignment of joints may reflect."""
+    joint_error: Literal["mpjpe", "pa_mpjpe"] = "mpjpe"
+    """Error that joints and body parts are compared by."""
+    curve_limit: float = 0.3
+    """End of the PCK curve, metres."""
+    validated: Mapping[str, str] = field(default_factory=lambda: {k: k for k in ("mpjpe", "pa_mpjpe", "mpve")})
+    """What training logs when it validates, and the metric behind it; `mpjpe` ranks the checkpoints."""
+
+    @property
+    def figure(self) -> Figure:
+        """What is scored: a body or a hand."""
+        return FIGURES[self.joint_set]
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -147,10 +165,20 @@ PROTOCOLS: dict[str, Protocol] = {
                 "Rows `as given` only bring the wrists together. METRO reports 6.5 / 6.3 mm, F@5 .731, F@15 .984 "
                 "with test-time augmentation; this is a single pass without it."
             ),
+            scorer="aligned",
+            reflection=True,
+            joint_error="pa_mpjpe",
+            curve_limit=0.06,
+            validated={"mpjpe": "joints", "mpve": "vertices"},
         ),
     )
 }
 """Every protocol by its name."""
+
+
+def validation_protocol(joint_set: str) -> Protocol:
+    """The protocol that training validates by: the first of the joint set."""
+    return next(p for p in PROTOCOLS.values() if p.joint_set == joint_set)
 
 
 def protocol_of(name: str | Protocol) -> Protocol:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from metro.body.joints import JOINT_GROUPS, names_of
+from metro.body.joints import names_of
 from metro.config import EvaluateConfig
 from metro.errors import MetroError
 from metro.evaluation.baselines import BASELINES, Baselines
@@ -26,8 +26,8 @@ from metro.evaluation.measure import Samples
 from metro.evaluation.protocols import METRICS, SCALE, Protocol
 
 SCHEMA = 1
-CURVE_M = np.linspace(0, 0.3, 61)
-"""Thresholds of the PCK curve, metres (hands: a fifth of it)."""
+CURVE_POINTS = 61
+"""Thresholds of the PCK curve."""
 
 
 def summarise(
@@ -95,9 +95,9 @@ def summarise(
         }
         for j, name in enumerate(names)
     ]
-    summary["joint_groups"] = _joint_groups(samples, names, config.bootstrap)
+    summary["joint_groups"] = _joint_groups(samples, protocol, config.bootstrap)
     summary["groups"] = _groups(samples, protocol, config.bootstrap)
-    limits = CURVE_M / (5 if protocol.joint_set == "HAND21" else 1)
+    limits = np.linspace(0, protocol.curve_limit, CURVE_POINTS)
     curves = {k: v for k, v in samples.joint_errors.items() if k != "pa_mpjpe"}
     summary["curve"] = {
         "thresholds": [_number(1000 * t) for t in limits],
@@ -212,12 +212,9 @@ def _group(samples: Samples, protocol: Protocol, label: str, rows: np.ndarray, r
     return entry
 
 
-def _joint_groups(samples: Samples, names: Sequence[str], resamples: int) -> list[dict[str, Any]]:
-    fingers = {
-        f.lower(): tuple(n for n in names if n.startswith(f)) for f in ("Thumb", "Index", "Middle", "Ring", "Pinky")
-    }
-    table = []
-    for group, members in (fingers if "Wrist" in names else JOINT_GROUPS).items():
+def _joint_groups(samples: Samples, protocol: Protocol, resamples: int) -> list[dict[str, Any]]:
+    names, table = names_of(protocol.joint_set), []
+    for group, members in protocol.figure.groups.items():
         rows = [j for j, name in enumerate(names) if name in members]
         if not rows:
             continue

@@ -12,7 +12,6 @@ A bundle is written under a temporary name and renamed, and carries checksums, a
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +23,20 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load_file, save
 
 from metro.body.arrays import BodyData, digest
+from metro.body.figure import FIGURES
 from metro.body.joints import JOINT_SETS
 from metro.body.load import load_body
 from metro.config import ModelConfig
 from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD
 from metro.errors import MetroError
+from metro.files import atomic_folder, read_json, sha256_of
 from metro.mesh.sampling import Level
 from metro.model.metro import Metro
-from metro.model.template import MESH_JOINTS, mesh_joint_rows
-from metro.training.checkpoint import Checkpoint, load_checkpoint, sha256_of
+from metro.training.checkpoint import Checkpoint, load_checkpoint
 from metro.training.restore import load_weights, restore
 from metro.version import __version__
 
@@ -90,8 +90,8 @@ def bundle_of(model: Metro, body: BodyData, levels: list[Level], about: Mapping[
         "licence": body.licence,
         "origin": dict(about or {}),
     }
-    joint_set = model.config.joint_set
-    regressor = sp.csr_matrix(body.regressors[MESH_JOINTS[joint_set]][mesh_joint_rows(joint_set)])
+    figure = FIGURES[model.config.joint_set]
+    regressor = sp.csr_matrix(body.regressors[figure.regressor][figure.token_rows])
     return Bundle(model.eval(), np.asarray(body.faces, np.int32), list(levels), regressor, meta)
 
 
@@ -120,10 +120,6 @@ def write_bundle(folder: Path | str, bundle: Bundle) -> Path:
         The folder holds something else, or cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / META).is_file() and any(folder.iterdir()):
-        raise MetroError(f"{folder}: exists and is not a bundle; choose another folder or empty it")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     arrays: dict[str, np.ndarray] = {
         "template_T3": bundle.model.template_T3.cpu().numpy(),
         "faces_0": np.asarray(bundle.faces_F3, np.int32),
@@ -132,21 +128,12 @@ def write_bundle(folder: Path | str, bundle: Bundle) -> Path:
         arrays |= {f"faces_{k}": np.asarray(level.faces, np.int32), f"indices_{k}": np.asarray(level.indices, np.int64)}
         arrays |= _sparse_arrays(f"up_{k}", level.up)
     arrays |= _sparse_arrays("regressor", bundle.regressor)
-    try:
-        partial.mkdir(parents=True)
-        save_file({k: v.contiguous().cpu() for k, v in bundle.model.state_dict().items()}, partial / WEIGHTS)
-        save_arrays({k: np.ascontiguousarray(v) for k, v in arrays.items()}, partial / GEOMETRY)
-        for name in (WEIGHTS, GEOMETRY):
-            (partial / name).chmod(0o644)  # safetensors makes files private
+    with atomic_folder(folder, META) as partial:
+        state = {k: v.contiguous().cpu() for k, v in bundle.model.state_dict().items()}
+        (partial / WEIGHTS).write_bytes(save(state))
+        (partial / GEOMETRY).write_bytes(save_arrays({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
         sums = {name: sha256_of(partial / name) for name in (WEIGHTS, GEOMETRY)}
         (partial / META).write_text(json.dumps({**bundle.meta, "sha256": sums}, indent=1) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except OSError as err:
-        shutil.rmtree(partial, ignore_errors=True)
-        why = err.strerror or err
-        raise MetroError(f"{folder}: cannot write the bundle ({why}); free space or choose another folder") from err
     return folder
 
 
@@ -159,14 +146,8 @@ def load_bundle(folder: Path | str) -> Bundle:
         Not a bundle, a later format, or damaged files.
     """
     folder = Path(folder)
-    try:
-        meta = json.loads((folder / META).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise MetroError(f"{folder}: not a bundle (no {META}); make one with `metro export`") from None
-    except ValueError:
-        raise MetroError(f"{folder / META}: not valid JSON, the bundle is damaged; export it again") from None
-    if meta.get("format") != FORMAT:
-        raise MetroError(f"{folder}: bundle format {meta.get('format')!r}, this version reads {FORMAT}")
+    remedy = "make a bundle with `metro export`"
+    meta = read_json(folder / META, remedy, ("model", "mesh_levels", "sha256"), version=("format", FORMAT))
     for name in (WEIGHTS, GEOMETRY):
         if not (folder / name).is_file():
             raise MetroError(f"{folder / name}: missing, the bundle is incomplete; export it again")

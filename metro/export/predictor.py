@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from metro.body.figure import FIGURES
 from metro.data.augment import normalise
 from metro.data.crop import cut
 from metro.errors import MetroError
@@ -194,7 +195,7 @@ class Predictor:
         wanted: Sequence[Any] = [boxes] if single else [None] * len(pictures) if boxes is None else boxes  # type: ignore[assignment]
         if len(wanted) != len(pictures):
             raise MetroError(f"{len(pictures)} images but boxes for {len(wanted)}; give one entry per image, or None")
-        if left_hand and self.bundle.model.config.joint_set != "HAND21":
+        if left_hand and FIGURES[self.bundle.model.config.joint_set].may_flip:
             raise MetroError("left_hand is for hand models; this one predicts bodies")
         people: list[_Crop] = []
         for number, (picture, boxes_of_one) in enumerate(zip(pictures, wanted, strict=True)):

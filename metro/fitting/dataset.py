@@ -15,8 +15,9 @@ import numpy as np
 from metro.body.arrays import digest
 from metro.body.load import load_body
 from metro.config import BodyConfig, FitConfig
+from metro.data.hdf5 import open_h5
 from metro.data.parallel import map_shards
-from metro.data.shards import ShardDataset, open_h5, read_manifest, write_fits
+from metro.data.shards import ShardDataset, read_manifest, write_fits
 from metro.errors import MetroError
 from metro.files import atomic_file
 from metro.fitting.gate import Reason

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from metro.errors import MetroError
+from metro.files import atomic_file
 from metro.mesh.closest import closest_points
 from metro.mesh.decimate import decimate
 from metro.mesh.topology import Floats, Ints, edges, vertex_normals
@@ -167,12 +167,8 @@ def save_sampling(path: Path | str, levels: Sequence[Level], meta: dict[str, Any
         arrays |= {f"level{k}_up_indptr": up.indptr.astype(np.int32)}
     header = {"format": FORMAT, "levels": len(levels), "meta": meta or {}}
     arrays["header"] = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with atomic_file(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    os.replace(partial, path)
 
 
 def load_sampling(path: Path | str) -> list[Level]:

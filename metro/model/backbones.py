@@ -11,9 +11,8 @@ is how they come to a machine that reaches a package registry and nothing else.
 from __future__ import annotations
 
 import importlib.util
-import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -21,8 +20,17 @@ from torch import Tensor, nn
 
 from metro.config import CROP_PX
 from metro.errors import MetroError
+from metro.model.tensors import load_tensors
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
+_SQUEEZE = {"se.conv_reduce": "_se_reduce", "se.conv_expand": "_se_expand"}
+_PLAIN = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2", **_SQUEEZE}
+_EXPANDING = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"} | {
+    "conv_pwl": "_project_conv",
+    "bn3": "_bn2",
+    **_SQUEEZE,
+}
+_OUTSIDE = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
 HRNETS = tuple(f"hrnet_w{width}" for width in (18, 30, 32, 40, 44, 48, 64))
 
 
@@ -119,36 +127,6 @@ def packaged_weights(name: str) -> Path:
     return next(Path(found.submodule_search_locations[0]).glob("models/*.pth"))
 
 
-def load_tensors(path: Path | str) -> dict[str, Tensor]:
-    """Read a flat dict of tensors: safetensors, or any era of `torch.save`, without running code from the file.
-
-    Raises
-    ------
-    MetroError
-        Missing, unreadable, or more than tensors.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise MetroError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise MetroError(f"{path}: a folder; give the state dict file in it") from None
-    except pickle.UnpicklingError:
-        raise MetroError(
-            f"{path}: holds more than tensors (a whole pickled model?); save its state_dict() instead"
-        ) from None
-    except Exception as err:  # zip, pickle and safetensors readers each raise their own
-        raise MetroError(f"{path}: not a readable state dict ({' '.join(str(err).split())[:120]})") from None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MetroError(f"{path}: holds no flat dict of tensors; save the model's state_dict()")
-    return dict(state)
-
-
 def _create(name: str, pretrained: bool) -> nn.Module:
     if name in RESNETS:
         import torchvision
@@ -176,14 +154,40 @@ def _load(backbone: nn.Module, path: Path, name: str) -> None:
     own = "backbone." if isinstance(backbone, nn.Sequential) else "backbone.net."
     if any(key.startswith(own) for key in state):
         state = {key.removeprefix(own): value for key, value in state.items() if key.startswith(own)}
-    if "_conv_stem.weight" in state:  # named as in EfficientNet-PyTorch: the same tensors in the same order
-        state = dict(zip(net.state_dict(), state.values(), strict=False))
     if isinstance(backbone, LastMap):  # stops before the classifier's own convolutions, or at an earlier stage
-        state = {key: value for key, value in state.items() if key in net.state_dict()}
+        import timm
+
+        with torch.device("meta"):
+            whole = timm.create_model(name.removeprefix("timm/").partition("@")[0]).state_dict()
+        if "_conv_stem.weight" in state:
+            theirs = efficientnet_names(whole)
+            state = {theirs.get(key, key): value for key, value in state.items()}
+        beyond = whole.keys() - net.state_dict().keys()
+        state = {key: value for key, value in state.items() if key not in beyond}
     try:
         net.load_state_dict(state)
     except RuntimeError as err:
         raise MetroError(f"{path}: these weights do not fit {name}: {_line(err)}") from None
+
+
+def efficientnet_names(names: Iterable[str]) -> dict[str, str]:
+    """What timm calls the tensors of an EfficientNet (`names`), by what EfficientNet-PyTorch calls them.
+
+    There blocks are numbered through instead of stage by stage, and layers are called by what they do: in a block
+    without expansion, timm's first two convolutions are those that filter and project.
+    """
+    split = [(*layer.split(".", 3), leaf) for layer, _, leaf in (name.rpartition(".") for name in names)]
+    blocks = list(dict.fromkeys(part[1:3] for part in split if part[0] == "blocks"))
+    expanding = {part[1:3] for part in split if part[0] == "blocks" and part[3] == "conv_pwl"}
+    theirs = {}
+    for part in split:
+        if part[0] == "blocks":
+            layers = _EXPANDING if part[1:3] in expanding else _PLAIN
+            their = f"_blocks.{blocks.index(part[1:3])}.{layers.get(part[3], part[3])}.{part[-1]}"
+        else:
+            their = f"{_OUTSIDE.get(part[0], part[0])}.{part[-1]}"
+        theirs[their] = ".".join(part)
+    return theirs
 
 
 def _line(err: Exception) -> str:

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from metro.body.joints import JOINT_SETS, index_map
+from metro.body.figure import FIGURES
+from metro.body.joints import index_map
 from metro.body.model import BodyModel
 from metro.config import LossConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, compose_indices
 from metro.model.metro import MetroOutput
-from metro.model.template import LABEL_JOINTS, ROOT_JOINTS, mesh_joint_rows
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,17 @@ class Targets(nn.Module):
 
     def __init__(self, body: BodyModel, levels: Sequence[Level], config: ModelConfig) -> None:
         super().__init__()
-        self.body, self.hand = body, config.joint_set == "HAND21"
-        labels, pelvis = LABEL_JOINTS[config.joint_set]
-        root = [JOINT_SETS[config.joint_set].index(name) for name in ROOT_JOINTS[config.joint_set]]
+        self.body, figure = body, FIGURES[config.joint_set]
+        self.joints_from_mesh = figure.joints_from_mesh
 
         def keep(name: str, indices: ArrayLike) -> None:
             self.register_buffer(name, torch.as_tensor(indices), persistent=False)
 
         keep("edges_E2", levels[-1].edges)
-        keep("order_J", index_map(labels, config.joint_set))
-        keep("pelvis_1", [JOINT_SETS[labels].index(pelvis)])
-        keep("root_R", root)
-        keep("mesh_root_R", [mesh_joint_rows(config.joint_set)[joint] for joint in root])
+        keep("order_J", figure.label_rows)
+        keep("pelvis_1", index_map(figure.labels, (figure.pelvis,)))
+        keep("root_R", figure.root_rows)
+        keep("mesh_root_R", index_map(figure.regressed, figure.roots))
         self.coarser = [f"level_{number}" for number in range(len(levels))]  # fine to coarse
         for name, indices in zip(self.coarser, compose_indices(levels), strict=True):
             keep(name, indices)
@@ -109,7 +108,7 @@ class Targets(nn.Module):
         betas = torch.where(has_mesh[:, None], batch["betas"], 0.0)
         with torch.no_grad():
             posed = self.body(pose_aa, betas)
-            mesh_joints_BK3 = self.body.hand_joints(posed) if self.hand else self.body.regress("h36m17", posed.vertices)
+            mesh_joints_BK3 = self.body.true_joints(posed)
             mesh_pelvis_B13 = mesh_joints_BK3[:, :1]
             full_BV3 = posed.vertices - mesh_pelvis_B13
         coarser = [full_BV3[:, self.get_buffer(name)] for name in self.coarser]
@@ -118,7 +117,7 @@ class Targets(nn.Module):
         joints_2d, confidence_2d = _known(batch["joints_2d"][:, self.order_J])
         pelvis_3d, pelvis_confidence = _known(batch["joints_3d"][:, self.pelvis_1])
         has_pelvis = pelvis_confidence[:, 0] > 0
-        if self.hand:
+        if self.joints_from_mesh:
             joints_3d = torch.where(has_mesh[:, None, None], mesh_joints_BK3, joints_3d)
             confidence_3d = torch.where(has_mesh[:, None], 1.0, confidence_3d)
             pelvis_3d = torch.where(has_mesh[:, None, None], mesh_pelvis_B13, pelvis_3d)

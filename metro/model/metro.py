@@ -24,12 +24,13 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from metro.body.arrays import BodyData
+from metro.body.figure import FIGURES
 from metro.body.joints import JOINT_SETS
 from metro.config import BlockConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level
 from metro.model.backbones import build_backbone
-from metro.model.template import MESH_JOINTS, mesh_joint_rows, template_tokens
+from metro.model.template import template_tokens
 
 MASK_VALUE = 0.01  # every number of a masked token, template position included
 CAMERA_SCALE = 0.8  # of `template` init: a standing person about fills the crop
@@ -346,5 +347,6 @@ def build_model(config: ModelConfig, body: BodyData, levels: Sequence[Level]) ->
     MetroError
         The sizes disagree or backbone weights cannot be had.
     """
-    regressor = body.regressors[MESH_JOINTS[config.joint_set]][mesh_joint_rows(config.joint_set)]
+    figure = FIGURES[config.joint_set]
+    regressor = body.regressors[figure.regressor][figure.token_rows]
     return Metro(config, template_tokens(config, body, levels), levels, regressor)

@@ -30,6 +30,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from metro.body.figure import FIGURES
+from metro.body.joints import JOINT_SETS
 from metro.config import BlockConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level
@@ -115,9 +117,10 @@ def _describe(state: Mapping[str, Tensor], heads: int) -> Description:
     camera_width, seen = state["cam_param_fc2.weight"].shape
     grid = "conv_learn_tokens.weight" in state
     tokens, cells = state["conv_learn_tokens.weight"].shape[:2] if grid else (seen, 49)
-    joint_sets = {14: "J14", 21: "HAND21"}
+    joint_sets = {len(JOINT_SETS[name]): name for name in FIGURES}
     if tokens - sizes[0] not in joint_sets:
-        raise MetroError(f"official checkpoint: {tokens} tokens for {sizes[0]} vertices leave no 14 or 21 joints")
+        known = " or ".join(map(str, joint_sets))
+        raise MetroError(f"official checkpoint: {tokens} tokens for {sizes[0]} vertices leave no {known} joints")
     config = ModelConfig.model_validate(
         {
             "joint_set": joint_sets[tokens - sizes[0]],
@@ -279,7 +282,7 @@ def _skeleton(description: Description, template_T3: Tensor | None = None) -> Me
         for coarse, fine in pairwise(description.sizes)
     ][::-1]
     if template_T3 is None:
-        joints = {"J14": 14, "HAND21": 21}[description.config.joint_set]
+        joints = len(JOINT_SETS[description.config.joint_set])
         template_T3 = torch.empty(joints + description.sizes[0], 3)
     with torch.device("meta"):
         return Metro(description.config, template_T3, levels)

@@ -6,12 +6,12 @@ for a single record. The source's module may state the terms of its data in `LIC
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import get_args
 
-from metro.config import BodyConfig, DatasetConfig
+from metro.config import BodyConfig, DatasetConfig, Source
 from metro.data.records import BadRecord, Record
 from metro.errors import MetroError
 
@@ -21,7 +21,10 @@ ShardTask = Callable[[], Iterator[Record | BadRecord]]
 SOURCES: dict[str, str] = {
     "synthetic": "metro.sources.synthetic:shard_tasks",
 }
-"""Name of each source, and where its function lives (`module:function`)."""
+"""Sources that have an adapter, and where its function lives (`module:function`)."""
+
+ANNOUNCED = tuple(name for name in get_args(Source) if name not in SOURCES)
+"""Sources that parameters may name, and that cannot be prepared yet."""
 
 
 def source_module(name: str) -> ModuleType:
@@ -30,12 +33,10 @@ def source_module(name: str) -> ModuleType:
     Raises
     ------
     MetroError
-        There is no such source.
+        The source has no adapter.
     """
     if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(SOURCES))}"
-        raise MetroError(f"source: no source {name!r}; {hint}")
+        raise MetroError(f"source {name!r} has no adapter yet; these have one: {', '.join(sorted(SOURCES))}")
     return importlib.import_module(SOURCES[name].split(":")[0])
 
 
@@ -45,7 +46,7 @@ def shard_tasks(config: DatasetConfig, body: BodyConfig) -> list[ShardTask]:
     Raises
     ------
     MetroError
-        `config.source` is not a known source, or its raw data or settings are not as it needs them.
+        The source has no adapter, or its raw data or settings are not as it needs them.
     """
     module = source_module(config.source)
     tasks: list[ShardTask] = getattr(module, SOURCES[config.source].split(":")[1])(config, body)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from metro import sources
-from metro.config import HAND_KINDS, BodyConfig, DatasetConfig
+from metro.body.figure import Figure, figure_of
+from metro.config import BodyConfig, DatasetConfig
+from metro.data.hdf5 import SCHEMA, content_digest, open_h5, read_arrays
 from metro.data.parallel import map_shards
-from metro.data.shards import SCHEMA, ShardDataset, ShardWriter, content_digest, open_h5, read_arrays
+from metro.data.shards import ShardDataset, ShardWriter
 from metro.data.verify import statistics
 from metro.errors import MetroError
-from metro.files import atomic_file
+from metro.files import atomic_file, sha256_of
 
 MAX_SKIPPED = 0.01
 """Largest share of unreadable records that `prepare` accepts."""
@@ -29,7 +31,7 @@ class _Job:
     task: sources.ShardTask
     path: Path
     config: DatasetConfig
-    hand: bool
+    figure: Figure
     attributes: dict[str, str]
 
 
@@ -88,8 +90,7 @@ def prepare(
             "params": json.dumps(params, sort_keys=True),
             "recipe": hashlib.sha256(recipe.encode()).hexdigest(),
         }
-        hand = body.kind in HAND_KINDS
-        jobs.append(_Job(task, out / f"shard-{number:05d}.h5", config, hand, attributes))
+        jobs.append(_Job(task, out / f"shard-{number:05d}.h5", config, figure_of(body.kind), attributes))
     wanted = {job.path.name for job in jobs}
     for stale in [p for pattern in ("shard-*.h5", ".shard-*.tmp") for p in out.glob(pattern) if p.name not in wanted]:
         stale.unlink()
@@ -102,14 +103,13 @@ def prepare(
 def _prepare_shard(job: _Job) -> dict[str, Any]:
     """Write one shard, unless it is there; its manifest entry."""
     if not _is_finished(job):
-        with ShardWriter(job.path, job.config.crop, job.config.supervision, job.hand, job.attributes) as writer:
+        with ShardWriter(job.path, job.config.crop, job.config.supervision, job.figure, job.attributes) as writer:
             for record in job.task():
                 writer.add(record)
     with open_h5(job.path) as file:
         skipped = json.loads(file.attrs["skipped"])
         count = len(file["labels/keys"])
-    digest = hashlib.sha256(job.path.read_bytes()).hexdigest()
-    size = job.path.stat().st_size
+    size, digest = job.path.stat().st_size, sha256_of(job.path)
     return {"file": job.path.name, "count": count, "bytes": size, "sha256": digest, "skipped": skipped}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from metro.config import HAND_KINDS, BodyConfig, DatasetConfig
+from metro.body.figure import HAND, figure_of
+from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import Record
 from metro.errors import MetroError
 
@@ -31,7 +32,7 @@ def read_shard(config: DatasetConfig, body: BodyConfig, start: int, stop: int) -
 
     if body.kind == "smplx":
         raise MetroError(f"body.kind={body.kind}: the synthetic source makes people on `open` or `smpl`, and hands")
-    shots = photograph_hands if body.kind in HAND_KINDS else photograph_people
+    shots = photograph_hands if figure_of(body.kind) is HAND else photograph_people
     studio = open_studio(body, config.split)
     for first in range(start, stop, BATCH):
         indices = range(first, min(first + BATCH, stop))

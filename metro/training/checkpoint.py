@@ -7,9 +7,8 @@ model it was trained on; `levels.npz` the mesh levels: which vertex each query s
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from metro.config import Params, load_params
 from metro.errors import MetroError
+from metro.files import atomic_folder, read_json, sha256_of
 from metro.mesh.sampling import Level, difference, load_sampling, save_sampling
 from metro.version import __version__
 
 FORMAT = 2
 WEIGHTS, LEVELS, META, TRAINING = "model.safetensors", "levels.npz", "checkpoint.json", "training.pt"
+CARD = "MODEL_CARD.md"
 
 
 @dataclass(frozen=True)
@@ -99,49 +100,40 @@ def save_checkpoint(
     training_state: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write a checkpoint atomically to `folder`, replacing one of that name.
+    """Write a checkpoint atomically to `folder`, replacing one of that name. A model card that stands there stays.
 
     `dtype` may store floats in half the space.
 
     Raises
     ------
     MetroError
-        The disk is full or the folder cannot be written; nothing half-written stays behind.
+        The folder holds something else (or what resumes a run, and `training_state` is none), the disk is full, or
+        the folder cannot be written; nothing half-written stays behind.
     """
     folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-        if dtype is not None:
-            tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-        save_file(tensors, temporary / WEIGHTS)
-        (temporary / WEIGHTS).chmod(0o644)  # safetensors keeps its files to their owner
-        save_sampling(temporary / LEVELS, levels, {"body": body_digest})
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    if dtype is not None:
+        tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+    with atomic_folder(folder, META) as partial:
+        (partial / WEIGHTS).write_bytes(save(tensors))
+        save_sampling(partial / LEVELS, levels, {"body": body_digest})
         if training_state is not None:
-            torch.save(dict(training_state), temporary / TRAINING)
+            try:
+                torch.save(dict(training_state), partial / TRAINING)
+            except RuntimeError as err:  # torch's writer keeps the system's reason to itself
+                raise OSError(errno.ENOSPC, f"{TRAINING} could not be completed") from err
         meta = {
             "format": FORMAT,
             "metro": __version__,
             "step": step,
             "metrics": dict(metrics),
             "body": body_digest,
-            "sha256": {p.name: sha256_of(p) for p in sorted(temporary.iterdir())},
+            "sha256": {p.name: sha256_of(p) for p in sorted(partial.iterdir())},
             "params": params.model_dump(mode="json"),
         }
-        (temporary / META).write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
-        for path in temporary.iterdir():
-            _sync(path)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-        _sync(folder.parent)
-    except OSError as err:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise MetroError(
-            f"{folder}: cannot write the checkpoint ({err.strerror or err}); make room or choose another folder"
-        ) from err
+        (partial / META).write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
+        if (folder / CARD).is_file():
+            shutil.copy2(folder / CARD, partial / CARD)
     return folder
 
 
@@ -169,19 +161,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         No such folder, not a checkpoint, or one of another format.
     """
     folder = open_checkpoint() if str(path) == "open" else Path(path)
-    try:
-        meta = json.loads((folder / META).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise MetroError(
-            f"{folder}: not a checkpoint (no {META}); give the folder that training wrote, or `open`"
-        ) from None
-    except ValueError:
-        raise MetroError(f"{folder / META}: not valid JSON, the checkpoint is damaged") from None
-    if meta.get("format") != FORMAT:
-        raise MetroError(
-            f"{folder}: checkpoint format {meta.get('format')!r}, this version reads {FORMAT} (which holds the mesh "
-            "levels); train again"
-        )
+    remedy = "give a checkpoint folder that training wrote, or `open`; older ones lack the mesh levels: train again"
+    meta = read_json(folder / META, remedy, ("params", "step", "metrics", "body", "sha256"), version=("format", FORMAT))
     return Checkpoint(
         folder=folder,
         params=load_params(meta["params"]),
@@ -201,17 +182,3 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest complete ``step-*`` checkpoint in `folder`, if any."""
     steps = sorted(p for p in Path(folder).glob("step-*") if (p / META).is_file())
     return load_checkpoint(steps[-1]) if steps else None
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

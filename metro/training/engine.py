@@ -34,10 +34,10 @@ from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.mesh.legacy import require_published
 from metro.mesh.sampling import Level
-from metro.model.backbones import load_tensors
 from metro.model.losses import Targets, metro_loss
 from metro.model.metro import Metro, build_model
 from metro.model.official import convert
+from metro.model.tensors import load_tensors
 from metro.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from metro.training.flops import flops_per_image, matmul_flops
 from metro.training.pretext import teach_backbone

@@ -23,13 +23,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from metro.body.figure import FIGURES
 from metro.body.joints import JOINT_SETS
 from metro.config import Params, TrainConfig
 from metro.data.augment import normalise
 from metro.data.loader import Loader
 from metro.files import atomic_file
 from metro.model.metro import Metro
-from metro.model.template import LABEL_JOINTS
 from metro.training.schedule import learning_rate
 
 PLACES = 4
@@ -114,9 +114,9 @@ def teach_backbone(
     taught, unfinished = work / "pretext.safetensors", work / "pretext.pt"
     if not taught.is_file():
         config = params.train.model_copy(update=params.train.pretext.model_dump())
-        labels, root_name = LABEL_JOINTS[params.model.joint_set]
-        joints = JOINT_SETS[labels]
-        root = joints.index(root_name)
+        figure = FIGURES[params.model.joint_set]
+        joints = JOINT_SETS[figure.labels]
+        root = joints.index(figure.pelvis)
         torch.manual_seed(config.seed)
         lesson = Lesson(metro.backbone, len(joints), params.model.image_size)
         if config.channels_last:

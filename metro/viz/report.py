@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from metro.errors import MetroError
+from metro.files import read_json
 
 BASELINES = {
     "camera_mean": "camera-frame mean",
@@ -267,12 +268,7 @@ def _count(skipped: Any) -> int:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise MetroError(f"{path}: missing; run the stage that makes it") from None
-    except ValueError as err:
-        raise MetroError(f"{path}: not valid JSON ({err}); run the stage that makes it again") from None
+    return read_json(path, "run the stage that makes it")
 
 
 def _picture(path: Path) -> str:

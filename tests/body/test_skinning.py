@@ -201,9 +201,9 @@ def test_hand_joints_of_mano_are_its_layers(hand):
     out = mano(*random_inputs(hand, 2, seed=7))
     stacked = torch.cat([out.joints, out.vertices[:, [745, 317, 444, 556, 673]]], 1)
     published = [0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20]
-    torch.testing.assert_close(mano.hand_joints(out), stacked[:, published])
+    torch.testing.assert_close(mano.true_joints(out), stacked[:, published])
     model = BodyModel(hand)
-    torch.testing.assert_close(model.hand_joints(out), model.regress("hand21", out.vertices))
+    torch.testing.assert_close(model.true_joints(out), model.regress("hand21", out.vertices))
 
 
 def test_no_state_and_device_follows(body):

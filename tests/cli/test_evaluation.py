@@ -70,7 +70,7 @@ def test_a_licensed_body_must_be_given(model: Path, people: Path, tmp_path: Path
 
 
 def test_missing_data_and_model(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(MetroError, match="not a finished dataset"):
+    with pytest.raises(MetroError, match=r"manifest\.json: missing"):
         commands.evaluate(tmp_path / "none", model=str(model))
     with pytest.raises(MetroError, match="no such folder"):
         commands.attention(tmp_path, model=str(tmp_path / "model"))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import numpy as np
 import pytest
 
 from metro import sources
-from metro.config import BodyConfig, DatasetConfig
+from metro.config import BodyConfig, DatasetConfig, Source
 from metro.data import parallel, shards
 from metro.errors import MetroError
 from metro.sources import prepare as preparing
@@ -82,7 +83,7 @@ def test_unreadable_records_are_counted(prepare, tmp_path):
 def test_too_many_unreadable_records_fail(prepare, tmp_path):
     with pytest.raises(MetroError, match=r"made: 2 of 20 records are unreadable, more than 1%; the first: made:000001"):
         prepare(tmp_path, bad=(1, 9))
-    with pytest.raises(MetroError, match="not a finished dataset"):
+    with pytest.raises(MetroError, match=r"manifest\.json: missing"):
         shards.ShardDataset(tmp_path)
 
 
@@ -91,10 +92,16 @@ def test_a_source_without_records_fails(prepare, tmp_path, monkeypatch):
         prepare(tmp_path, count=0)
 
 
-def test_an_unknown_source_is_answered_with_the_nearest(tmp_path):
-    with pytest.raises(MetroError, match="no source 'synthetik'; did you mean 'synthetic'"):
-        preparing.prepare("x", DatasetConfig(source="synthetik"), BodyConfig(), tmp_path)
-    assert sources.source_module("synthetic").shard_tasks
+def test_a_source_without_adapter_says_so(tmp_path):
+    with pytest.raises(MetroError, match=r"^source '3dpw' has no adapter yet; these have one: synthetic$"):
+        preparing.prepare("x", DatasetConfig(source="3dpw"), BodyConfig(), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_registry_agrees_with_what_parameters_may_name():
+    assert sorted([*sources.SOURCES, *sources.ANNOUNCED]) == sorted(get_args(Source))
+    for name in sources.SOURCES:
+        assert callable(getattr(sources.source_module(name), sources.SOURCES[name].split(":")[1]))
 
 
 def test_an_unreachable_folder_is_one_line(prepare, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -23,8 +24,8 @@ from tests.data import people
 CROP = CropConfig(box_px=64, margin=1.5)
 
 
-def write(path: Path, numbers=range(5), supervision="mesh", hand=False) -> Path:
-    with shards.ShardWriter(path, CROP, supervision, hand) as writer:
+def write(path: Path, numbers=range(5), supervision="mesh") -> Path:
+    with shards.ShardWriter(path, CROP, supervision) as writer:
         for number in numbers:
             writer.add(people.person(number))
     return path
@@ -234,7 +235,7 @@ def renew_manifest(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     for entry in manifest["shards"]:
         data = (folder / entry["file"]).read_bytes()
-        entry |= {"bytes": len(data), "sha256": shards.hashlib.sha256(data).hexdigest()}
+        entry |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -270,7 +271,12 @@ def test_verify_looks_inside(made, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "not a finished dataset"), ("{", "damaged"), ('{"schema": 0}', "layout version 0"), ("[]", "damaged")],
+    [
+        (None, "missing; run the dataset's prepare stage"),
+        ("{", "not valid JSON"),
+        ('{"schema": 0}', "schema 0, this version of metro reads 1"),
+        ("[]", "damaged"),
+    ],
 )
 def test_a_folder_needs_a_manifest_of_this_version(tmp_path, text, message):
     if text is not None:

@@ -72,7 +72,7 @@ def test_a_bundle_is_replaced_but_other_folders_are_not(world: World, folder: Pa
     b.write_bundle(tmp_path / "x", bundle)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
-    with pytest.raises(MetroError, match="exists and is not a bundle"):
+    with pytest.raises(MetroError, match=r"exists and holds no bundle\.json"):
         b.write_bundle(tmp_path / "thesis", bundle)
     assert (tmp_path / "thesis" / "chapter.tex").exists()
     assert not list(tmp_path.glob(".*"))
@@ -84,8 +84,8 @@ def test_a_bundle_is_replaced_but_other_folders_are_not(world: World, folder: Pa
         (lambda f: (f / b.WEIGHTS).write_bytes(b"x"), "checksum differs"),
         (lambda f: (f / b.GEOMETRY).unlink(), "missing, the bundle is incomplete"),
         (lambda f: (f / b.META).write_text("{"), "not valid JSON"),
-        (lambda f: (f / b.META).unlink(), "not a bundle"),
-        (lambda f: change(f, format=9), "bundle format 9, this version reads 1"),
+        (lambda f: (f / b.META).unlink(), r"bundle\.json: missing; make a bundle"),
+        (lambda f: change(f, format=9), "format 9, this version of metro reads 1"),
         (lambda f: change(f, model={"backbone": 3}), "cannot be read"),
     ],
 )

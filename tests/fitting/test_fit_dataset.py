@@ -105,7 +105,7 @@ def test_processes_give_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
 
 def test_an_unfinished_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:
     (dataset / "manifest.json").unlink()
-    with pytest.raises(MetroError, match="not a finished dataset"):
+    with pytest.raises(MetroError, match=r"manifest\.json: missing"):
         run(dataset, tmp_path / "fits")
     assert not (tmp_path / "fits").exists()
 

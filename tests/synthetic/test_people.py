@@ -10,7 +10,6 @@ import torch
 from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
-from metro.errors import MetroError
 from metro.sources import shard_tasks
 from metro.sources.synthetic import read_shard
 from metro.synthetic.looks import landmarks
@@ -209,8 +208,3 @@ def test_landmarks_lie_in_the_order_of_a_body():
 
 def test_tests_see_no_photograph_of_training():
     assert not set(PHOTOGRAPHS["train"]) & set(PHOTOGRAPHS["test"])
-
-
-def test_an_unknown_source_is_answered_with_the_nearest():
-    with pytest.raises(MetroError, match="did you mean 'synthetic'"):
-        shard_tasks(DatasetConfig(source="synthetc"), BODY)

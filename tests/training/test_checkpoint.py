@@ -1,5 +1,5 @@
-import errno
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def test_damaged_weights_are_refused(tmp_path, damage):
 
 
 def test_what_is_not_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(MetroError, match="not a checkpoint"):
+    with pytest.raises(MetroError, match=r"checkpoint\.json: missing; give a checkpoint folder"):
         load_checkpoint(tmp_path)
     folder = write(tmp_path / "c")
     meta = json.loads((folder / module.META).read_text())
@@ -98,17 +98,42 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path):
         load_checkpoint(folder)
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_and_no_half_file(tmp_path, monkeypatch):
-    folder = write(tmp_path / "c")
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(MetroError, match="No space left on device"):
-        write(folder, step=4)
+@pytest.mark.parametrize(
+    ("size", "said"), [(100, "c: File too large; nothing was written"), (2000, r"training\.pt could not be completed")]
+)
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_half_file(tmp_path, size, said):
+    """Wherever the disk is full: under the weights (300 bytes), or under the state that a resume needs."""
+    folder = write(tmp_path / "c", training_state={"moments": torch.zeros(9)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with pytest.raises(MetroError, match=said):
+            write(folder, step=4, training_state={"moments": torch.zeros(9999)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert load_checkpoint(folder).step == 3
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_what_others_put_there_is_not_deleted(tmp_path):
+    thesis = tmp_path / "sub" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.touch()
+    with pytest.raises(MetroError, match=r"exists and holds no checkpoint\.json"):
+        copy_weights("open", tmp_path)
+    assert thesis.exists()
+    resumable = write(tmp_path / "c", training_state={})
+    with pytest.raises(MetroError, match=r"training\.pt would be lost"):
+        write(resumable)
+    assert load_checkpoint(resumable).training_state() == {}
+
+
+def test_a_model_card_stays(tmp_path):
+    folder = write(tmp_path / "c")
+    (folder / module.CARD).write_text("by hand")
+    write(folder, step=4)
+    assert load_checkpoint(folder).step == 4
+    assert (folder / module.CARD).read_text() == "by hand"
 
 
 def test_weights_of_another_configuration_name_the_first_keys():

@@ -1,0 +1,164 @@
+"""Files and folders appear whole or not at all, and nothing that the program did not make is deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from metro.errors import MetroError
+from metro.files import atomic_file, atomic_folder, nearest, read_json, sha256_of
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file can grow beyond 1000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def write_file(path: Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text)
+        assert not path.exists() or path.read_text() != text
+
+
+def write_folder(folder: Path, text: str, *more: str, marker: str | None = "about.json") -> None:
+    with atomic_folder(folder, marker) as partial:
+        (partial / "about.json").write_text(text)
+        for name in more:
+            (partial / name).parent.mkdir(exist_ok=True)
+            (partial / name).touch()
+
+
+def content(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_file_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        write_file(tmp_path / "sub" / "file", text)
+        assert (tmp_path / "sub" / "file").read_text() == text
+    assert content(tmp_path) == ["sub", "sub/file"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, full_disk: None) -> None:
+    write_file(tmp_path / "file", "old")
+    with pytest.raises(MetroError, match=r"file: File too large; nothing was written, make room and run again$"):
+        write_file(tmp_path / "file", "x" * 2000)
+    assert (tmp_path / "file").read_text() == "old"
+    assert content(tmp_path) == ["file"]
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MetroError, match=r"file/x: cannot be written: (Not a directory|File exists)$"):
+        write_file(tmp_path / "file" / "x", "")
+    with pytest.raises(MetroError, match=r"file: cannot be written: Not a directory$"):
+        write_folder(tmp_path / "file", "")
+
+
+def test_a_folder_takes_the_place_of_its_like(tmp_path: Path) -> None:
+    write_folder(tmp_path / "a" / "out", "old", "sub/table")
+    write_folder(tmp_path / "a" / "out", "new", "sub/table", "more")
+    assert content(tmp_path / "a") == ["out", "out/about.json", "out/more", "out/sub", "out/sub/table"]
+    assert (tmp_path / "a" / "out" / "about.json").read_text() == "new"
+
+
+def test_a_linked_folder_is_replaced_where_it_lies(tmp_path: Path) -> None:
+    write_folder(tmp_path / "disk" / "out", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "out")
+    write_folder(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "out" / "about.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_what_the_program_did_not_make_is_never_deleted(tmp_path: Path, marked: bool) -> None:
+    out = tmp_path / "out"
+    if marked:
+        write_folder(out, "old")
+    (out / "sub").mkdir(parents=True)
+    (out / "sub" / "thesis.txt").write_text("years of work")
+    said = r"out: sub/thesis.txt would be lost" if marked else r"out: exists and holds no about\.json"
+    with pytest.raises(MetroError, match=said):
+        write_folder(out, "new")
+    assert (out / "sub" / "thesis.txt").read_text() == "years of work"
+    assert content(tmp_path)[0] == "out"  # nothing temporary
+    write_folder(out, "new", marker=None)
+    assert content(out) == ["about.json"]
+
+
+def test_a_foreign_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(MetroError, match=r"holds no about\.json"), atomic_folder(tmp_path, "about.json"):
+        pytest.fail("the block was entered")
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    write_folder(tmp_path / "out", "new")
+    assert content(tmp_path) == ["out", "out/about.json"]
+
+
+def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    write_folder(tmp_path / "out", "old")
+
+    def interrupted() -> None:
+        with atomic_folder(tmp_path / "out", "about.json") as partial:
+            (partial / "about.json").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "out" / "about.json").read_text() == "old"
+    assert content(tmp_path) == ["out", "out/about.json"]
+
+
+def test_a_full_disk_leaves_the_old_folder(tmp_path: Path, full_disk: None) -> None:
+    write_folder(tmp_path / "out", "old")
+    with pytest.raises(MetroError, match="out: File too large; nothing was written"):
+        write_folder(tmp_path / "out", "x" * 2000)
+    assert (tmp_path / "out" / "about.json").read_text() == "old"
+    assert content(tmp_path) == ["out", "out/about.json"]
+
+
+def test_digest(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc" * 100_000)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (None, "missing"),
+        (b'{"a": 1', r"not valid JSON \(.*\)"),
+        (b'{"a": "\xff"}', r"not valid JSON \(.*\)"),
+        (b"[" * 100_000, r"not valid JSON \(.*\)"),
+        (b"[1]", "damaged, it has no 'a'"),
+        (b'{"v": 2, "a": 1}', "damaged, it has no 'b'"),
+        (b'{"v": 1, "a": 1, "b": 1}', "v 1, this version of metro reads 2"),
+        (b'{"a": 1, "b": 1}', "v None, this version of metro reads 2"),
+    ],
+)
+def test_bad_json_is_one_line_with_the_remedy(tmp_path: Path, data: bytes | None, said: str) -> None:
+    if data is not None:
+        (tmp_path / "x.json").write_bytes(data)
+    with pytest.raises(MetroError, match=rf"x\.json: {said}; make it again$"):
+        read_json(tmp_path / "x.json", "make it again", ("a", "b"), version=("v", 2))
+
+
+def test_good_json(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": "ö", "b": [1, 2]}')
+    assert read_json(tmp_path / "x.json", "", ("a", "b")) == {"a": "ö", "b": [1, 2]}
+
+
+def test_nearest() -> None:
+    assert nearest("synthtic", ["coco", "synthetic"]) == "did you mean 'synthetic'?"
+    assert nearest("zzz", ["b", "a"]) == "known: b, a"
+    assert nearest("zzz", []) == "known: none"
