@@ -153,6 +153,22 @@ def test_start_weights_come_from_a_checkpoint(setting: Setting, tmp_path: Path):
     assert all(torch.equal(ours[k], theirs[k]) for k in ours if "running" not in k and "tracked" not in k)
 
 
+def test_averaged_weights_forget_the_start_early(setting: Setting, tmp_path: Path):
+    """With each step k, (1 + k) / (10 + k) of the average stays, 0.15 at most."""
+    arguments = (setting.datasets, setting.body, setting.levels)
+    start = train(small_params(steps=1, ema=None), *arguments, tmp_path / "start").checkpoint
+    params = small_params(steps=3, save_every=1, keep=3, ema=0.15, init=str(start.folder))
+    train(params, *arguments, tmp_path / "run")
+    mean = start.weights()
+    for step, stays in enumerate((1 / 10, 0.15, 0.15)):
+        saved = load_checkpoint(tmp_path / "run" / f"step-{step + 1:08d}")
+        own, averaged = saved.training_state()["weights"], saved.weights()
+        for name, value in own.items():
+            counter = not value.is_floating_point()
+            mean[name] = value if counter else stays * mean[name] + (1 - stays) * value
+            torch.testing.assert_close(averaged[name], mean[name], rtol=1e-5, atol=1e-7)
+
+
 def test_weight_decay_spares_vectors_and_positions(setting: Setting):
     from metro.model.metro import build_model
 
