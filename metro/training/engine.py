@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,11 +23,13 @@ from metro.body.arrays import BodyData, digest
 from metro.body.model import BodyModel
 from metro.config import Params, TrainConfig
 from metro.data.augment import normalise
-from metro.data.loader import make_loader
+from metro.data.loader import TrainStream
 from metro.data.shards import ShardDataset
 from metro.mesh.sampling import Level
 from metro.model.losses import Targets, metro_loss
+from metro.model.masking import query_mask
 from metro.model.metro import Metro, build_model
+from metro.random import Purpose, stream
 from metro.training.checkpoint import Checkpoint
 from metro.training.meter import Console, Meter
 from metro.training.run import Figure, Log, Run, Validate
@@ -94,21 +97,21 @@ def train(
     network: Any = torch.compile(metro) if config.compile else metro
     network, optimizer = fabric.setup(network, optimizer)
     targets = Targets(BodyModel(body), levels, params.model).to(fabric.device)
-    batches = make_loader(
+    batches = TrainStream(
         datasets,
         params.model,
         config,
-        training=True,
+        partial(query_mask, config.mask, metro.num_joints, levels[-1].up.shape[1]),
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         start_step=start,
         weights=[config.mixture[name] for name in params.train_sets()] if config.mixture else None,
-        vertex_tokens=levels[-1].up.shape[1],
     )
     meter, console = Meter(fabric, metro, config), Console(config.steps, start, not fabric.is_global_zero)
     for step, batch in zip(range(start, config.steps), batches, strict=False):
         meter.data_ready()
-        torch.manual_seed(hash((config.seed, step, fabric.global_rank)) % 2**63)
+        rng = stream(config.seed, Purpose.DROPOUT, step, fabric.global_rank)
+        torch.manual_seed(int(rng.integers(2**63)))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         network.train()

@@ -126,8 +126,8 @@ def test_the_mixture_reaches_the_loader(setting: Setting, tmp_path: Path, monkey
     from metro.training import engine
 
     seen = []
-    real = engine.make_loader
-    monkeypatch.setattr(engine, "make_loader", lambda *a, **k: seen.append(k["weights"]) or real(*a, **k))
+    real = engine.TrainStream
+    monkeypatch.setattr(engine, "TrainStream", lambda *a, **k: seen.append(k["weights"]) or real(*a, **k))
     params = small_params(steps=1).model_dump()
     params["train"]["mixture"] = {"b": 1.0, "a": 3.0}
     params = Params.model_validate(params | {"datasets": {"a": {}, "b": {}}})
