@@ -28,8 +28,9 @@ from metro.body.joints import flip_permutation
 from metro.config import BodyConfig, CropConfig, DatasetConfig, ModelConfig, TrainConfig
 from metro.data import crop, shards
 from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD, normalise
-from metro.data.loader import Loader, make_loader
+from metro.data.loader import TrainStream
 from metro.data.records import Record
+from metro.model.masking import query_mask
 from metro.sources.prepare import prepare
 
 PEOPLE, BATCH, ROUNDS = 256, 32, 12
@@ -239,7 +240,7 @@ def measure(folder: Path) -> list[str]:
         manifest = prepare("benchmark", config, BodyConfig(), out, workers=1, progress=False)
         dataset = shards.ShardDataset(out)
         train = TrainConfig(batch_size=BATCH, workers=0)
-        loader = make_loader([dataset], ModelConfig(image_size=size), train, training=True)
+        loader = TrainStream([dataset], ModelConfig(image_size=size), train, partial(query_mask, train.mask, 14, 431))
         whole, decode, warp, colour = costs(loader, dataset, box, size)
         rows.append(
             f"| {size} | {dataset.image_size} px ({box} × {margin}) | {manifest['shards'][0]['bytes'] // PEOPLE:,} "
@@ -249,7 +250,7 @@ def measure(folder: Path) -> list[str]:
     return rows
 
 
-def costs(loader: Loader, dataset: shards.ShardDataset, box: int, size: int) -> tuple[float, float, float, float]:
+def costs(loader: TrainStream, dataset: shards.ShardDataset, box: int, size: int) -> tuple[float, float, float, float]:
     """Microseconds of a sample: all of it up to the batch, of which decoding and warping, and normalisation."""
     images = [dataset.image(i) for i in range(BATCH)]
     target = np.empty((size, size, 3), np.uint8)

@@ -250,17 +250,6 @@ class AugmentConfig(Section):
     """Truncate 2D targets to whole crop pixels plus one, as the official code does."""
 
 
-class PretextConfig(Section):
-    """What a backbone without ImageNet weights learns first: locating joints (`metro.training.pretext`; not METRO)."""
-
-    steps: int = Field(0, ge=0)
-    """Optimizer steps; 0: none."""
-    batch_size: int = Field(32, ge=1)
-    """Samples per step."""
-    lr: float = 2e-3
-    """Peak learning rate, on the schedule of training."""
-
-
 class TrainConfig(Section):
     """Training."""
 
@@ -300,15 +289,13 @@ class TrainConfig(Section):
     """Decay of an exponential moving average of the weights, which is then what is validated and exported."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Lightning Fabric precision."""
-    pretext: PretextConfig = PretextConfig()
-    """What the backbone learns before."""
     mask: MaskConfig = MaskConfig()
     """Masked vertex modelling."""
     loss: LossConfig = LossConfig()
     """Loss terms."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation."""
-    seed: int = 88
+    seed: int = Field(88, ge=0)
     """Seed of everything random in training (88 is the official one)."""
     workers: int = 1
     """Loader processes; batches do not depend on it."""

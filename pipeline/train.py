@@ -107,16 +107,14 @@ def painter(dataset: ShardDataset, body: BodyData, run: tracking.Run) -> Callabl
     """Draws the network's meshes over the first few held-out crops."""
     import torch
 
-    from metro.config import TrainConfig
     from metro.data.augment import normalise
-    from metro.data.loader import make_loader
+    from metro.data.loader import EvalPass
     from metro.viz.overlay import grid, mesh_overlay, resize
 
     @torch.no_grad()
     def paint(metro: Metro, step: int) -> None:
         device = next(metro.parameters()).device
-        few = TrainConfig(batch_size=DRAWN, workers=0)
-        batch = next(iter(make_loader([dataset.first(DRAWN)], metro.config, few, training=False)))
+        batch = next(iter(EvalPass(dataset.first(DRAWN), metro.config, DRAWN)))
         output = metro(normalise(batch["image"].to(device), batch["colour"].to(device)))
         tiles = [
             mesh_overlay(resize(crop, 224), mesh, body.faces, camera)

@@ -1,51 +1,86 @@
 """Batches: an endless training stream indexed by step, and one ordered pass for evaluation.
 
-The batch of step k is a pure function of (datasets, params, seed, k). Workers are handed step numbers and make whole
-batches, so neither their number nor that of the processes changes a batch, and resuming is starting at another step.
+The training batch of step k is a pure function of (datasets, params, seed, k). Workers are handed step numbers and make
+whole batches, so neither their number nor that of the processes changes a batch, and resuming is starting at another
+step.
 
-Shapes: B batch (of this process), J joint, T query, S image side.
+Shapes: B batch (of this process), J joint, T query, S image side, N records of a round.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from metro.body.figure import FIGURES
-from metro.body.joints import JOINT_SETS
-from metro.config import MaskConfig, ModelConfig, TrainConfig
+from metro.config import ModelConfig, TrainConfig
 from metro.data import augment, crop
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
+from metro.random import Purpose, stream
 
 Batch = dict[str, torch.Tensor]
+DrawMask = Callable[[np.random.Generator], np.ndarray]
+"""Mask (T,) of a sample from its random numbers: `metro.model.masking.query_mask` for some network."""
 
 _PREFETCH = 2  # batches that each worker prepares ahead
-_FEISTEL_ROUNDS = 8
 _LABELS = ("joints_2d", "joints_3d", "pose_aa", "betas", "has_2d", "has_3d", "has_mesh", "center", "scale", "affine")
 
 
-def make_loader(
-    datasets: Sequence[ShardDataset],
-    model: ModelConfig,
-    train: TrainConfig,
-    *,
-    training: bool,
-    rank: int = 0,
-    world_size: int = 1,
-    start_step: int = 0,
-    weights: Sequence[float] | None = None,
-    vertex_tokens: int | None = None,
-) -> Loader:
-    """Batches of one or more datasets.
+class EvalPass:
+    """One pass over a dataset in order: nothing augmented, nothing masked, the last batch may be smaller.
+
+    Iterating gives dicts of CPU tensors: `image` (B, S, S, 3) uint8 RGB; `colour` (B, 3) gains for
+    `metro.data.augment.normalise`, all 1; `joints_2d` (B, J, 3) in [-1, 1] of the crop + confidence; `joints_3d`
+    (B, J, 4) metres, camera frame + confidence; `pose_aa` (B, P); `betas` (B, 10); `has_2d`, `has_3d`, `has_mesh` (B,)
+    bool; `index` (B,) position in the dataset; `affine` (B, 2, 3) frame pixels → crop pixels.
+
+    Parameters
+    ----------
+    dataset
+        Bodies or hands.
+    model
+        Gives image size and joint set.
+    batch_size
+        Records of a batch.
+    rank, world_size
+        This process and how many there are; each gets its slice of the records.
+
+    Raises
+    ------
+    MetroError
+        The dataset is empty or does not fit the joint set.
+    """
+
+    def __init__(
+        self, dataset: ShardDataset, model: ModelConfig, batch_size: int, *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self._people = _People([dataset], model)
+        self._slice = range(len(dataset) * rank // world_size, len(dataset) * (rank + 1) // world_size)
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._slice) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for first in range(0, len(self._slice), self._batch_size):
+            index_B = np.array(self._slice[first : first + self._batch_size])
+            yield _tensors(self._people.batch(index_B, augment.no_draws(len(index_B))))
+
+
+class TrainStream:
+    """Endless stream of augmented batches; iterating again starts again at `start_step`.
+
+    A round of the stream takes some records of each dataset, in random order (see `shuffled_round`); the last batch of
+    a round runs on into the next. Without `weights` a round is one epoch of the concatenated datasets. Batches are
+    those of `EvalPass` with geometry and `colour` augmented (the gains are not yet applied), and with `mask` (B, T)
+    bool, true where masked; `index` is the position in the concatenated datasets.
 
     Parameters
     ----------
@@ -54,28 +89,15 @@ def make_loader(
     model
         Gives image size and joint set.
     train
-        Gives batch size (over all processes), augmentation, masking, seed and workers.
-    training
-        True: an endless stream of augmented batches; an epoch is a seeded permutation, and the last batch of an epoch
-        runs on into the next. False: one pass in order, nothing augmented or masked, the last batch may be smaller.
+        Gives batch size (over all processes), augmentation, seed and workers.
+    draw_mask
+        Draws the masks; none: batches without `mask`.
     rank, world_size
-        This process and how many there are. In training each gets its slice of every batch, in evaluation its slice of
-        the records.
+        This process and how many there are; each gets its slice of every batch.
     start_step
-        First batch of the training stream.
+        First batch.
     weights
-        Share of each dataset in the training stream, relative to the others; none: by size.
-    vertex_tokens
-        Vertex queries of the network, for the masks; none: 431 for bodies, 195 for hands.
-
-    Returns
-    -------
-    Loader
-        Iterable of dicts of CPU tensors: `image` (B, S, S, 3) uint8 RGB, geometry augmented, colour not;
-        `colour` (B, 3) gains for `metro.data.augment.normalise`; `joints_2d` (B, J, 3) in [-1, 1] of the crop +
-        confidence; `joints_3d` (B, J, 4) metres, camera frame + confidence; `pose_aa` (B, P); `betas` (B, 10);
-        `has_2d`, `has_3d`, `has_mesh` (B,) bool; `mask` (B, T) bool, true where masked; `index` (B,) position in the
-        concatenated datasets; `affine` (B, 2, 3) frame pixels → crop pixels.
+        Share of each dataset, relative to the others; none: by size.
 
     Raises
     ------
@@ -83,34 +105,41 @@ def make_loader(
         The datasets do not fit one another or the joint set, the batch does not divide over the processes, hands would
         be flipped, or there is too little shared memory for the workers.
     """
-    batches = _Batches(datasets, model, train, training, rank, world_size, weights, vertex_tokens)
-    if training and train.workers:
-        _check_shared_memory(train, model.image_size)
-    return Loader(batches, train.workers, start_step)
 
-
-class Loader:
-    """Iterable of batches; see `make_loader`. Iterating again starts again."""
-
-    def __init__(self, batches: _Batches, workers: int, start_step: int) -> None:
-        self._batches = batches
-        self._workers = workers
-        self._start_step = start_step
-
-    def __len__(self) -> int:
-        """Batches of an evaluation pass (the training stream has no end)."""
-        if self._batches.steps is None:
-            raise TypeError("the training stream is endless")
-        return self._batches.steps
+    def __init__(
+        self,
+        datasets: Sequence[ShardDataset],
+        model: ModelConfig,
+        train: TrainConfig,
+        draw_mask: DrawMask | None = None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        self._people = _People(datasets, model)
+        if train.batch_size % world_size:
+            raise MetroError(f"train.batch_size={train.batch_size} does not divide over {world_size} processes")
+        if train.augment.flip and not self._people.figure.may_flip:
+            raise MetroError("train.augment.flip: mirrored hands are left hands, which MANO does not have; set it to 0")
+        if train.workers:
+            _check_shared_memory(train, model.image_size)
+        self._train, self._draw_mask, self._start_step = train, draw_mask, start_step
+        self._batch_size = train.batch_size // world_size
+        self._offset = rank * self._batch_size
+        self._sizes = [len(dataset) for dataset in datasets]
+        self._quotas = _quotas(self._sizes, weights)
+        self._round: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        steps = itertools.count(self._start_step) if self._batches.steps is None else range(self._batches.steps)
+        workers = self._train.workers
         loader: DataLoader[Batch | MetroError] = DataLoader(
-            self._batches,
+            _ErrorsAsItems(self.batch),
             batch_size=None,  # a worker makes whole batches
-            sampler=_Steps(steps),
-            num_workers=self._workers,
-            prefetch_factor=_PREFETCH if self._workers else None,
+            sampler=itertools.count(self._start_step),
+            num_workers=workers,
+            prefetch_factor=_PREFETCH if workers else None,
             worker_init_fn=_one_thread,
             pin_memory=torch.cuda.is_available(),
         )
@@ -119,121 +148,87 @@ class Loader:
                 raise batch
             yield batch
 
+    def batch(self, step: int) -> Batch:
+        """This process's part of the batch of a step."""
+        first = step * self._train.batch_size + self._offset
+        index_B, epoch_B = self._records(np.arange(first, first + self._batch_size))
+        keys = zip(epoch_B.tolist(), index_B.tolist(), strict=True)
+        rngs = [stream(self._train.seed, Purpose.SAMPLE, epoch, index) for epoch, index in keys]
+        draws = augment.draw(self._train.augment, rngs)
+        arrays = self._people.batch(index_B, draws, integer_2d=self._train.augment.integer_2d)
+        if self._draw_mask:
+            arrays["mask"] = np.array([self._draw_mask(rng) for rng in rngs])
+        return _tensors(arrays)
 
-class _Steps(Sampler[int]):
-    def __init__(self, steps: Any) -> None:
-        self._steps = steps
+    def _records(self, position_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Position in the concatenated datasets, and pass over its dataset, of each place of the stream."""
+        round_B, place_B = np.divmod(position_B, sum(self._quotas))
+        index_B, epoch_B = np.empty_like(place_B), np.empty_like(place_B)
+        for number in range(round_B[0], round_B[-1] + 1):
+            if self._round is None or self._round[0] != number:
+                self._round = number, *shuffled_round(self._train.seed, number, self._sizes, self._quotas)
+            here = round_B == number
+            index_B[here], epoch_B[here] = (values_N[place_B[here]] for values_N in self._round[1:])
+        return index_B, epoch_B
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._steps)
+
+def shuffled_round(
+    seed: int, number: int, sizes: Sequence[int], quotas: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Round `number` of a training stream, in order: which record each is, and in which pass over its dataset.
+
+    A round takes `quotas[d]` records of dataset d, which is gone through permutation after permutation. Each loader
+    process keeps the round it is in, 8 bytes a record; for 10 million records that is 80 MB, and a second and a half
+    of work a round.
+
+    Returns
+    -------
+    index_N, epoch_N
+        int32: position in the concatenated datasets, number of the pass.
+    """
+    indices, epochs = [], []
+    for d, (size, quota, first) in enumerate(zip(sizes, quotas, np.cumsum([0, *sizes[:-1]]), strict=True)):
+        begun, offset = divmod(number * quota, size)
+        passes = range(begun, begun + -(-(offset + quota) // size))
+        order = np.concatenate([stream(seed, Purpose.PASS, d, epoch).permutation(size) for epoch in passes])
+        indices.append((first + order[offset : offset + quota]).astype(np.int32))
+        epochs.append(np.repeat(np.array(passes, np.int32), size)[offset : offset + quota])
+    order_N = stream(seed, Purpose.ORDER, number).permutation(sum(quotas))
+    return np.concatenate(indices)[order_N], np.concatenate(epochs)[order_N]
 
 
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)  # workers share the cores; OpenCV's own threads would fight over them
+class _People:
+    """Records of one or more datasets, cut out as the network is shown them."""
 
-
-class _Batches(Dataset[Batch | MetroError]):
-    """Batch k as item k."""
-
-    def __init__(
-        self,
-        datasets: Sequence[ShardDataset],
-        model: ModelConfig,
-        train: TrainConfig,
-        training: bool,
-        rank: int,
-        world_size: int,
-        weights: Sequence[float] | None,
-        vertex_tokens: int | None,
-    ) -> None:
+    def __init__(self, datasets: Sequence[ShardDataset], model: ModelConfig) -> None:
         if not datasets or not all(len(dataset) for dataset in datasets):
             raise MetroError("no records to load: every dataset needs at least one")
-        figure = FIGURES[model.joint_set]
-        wrong = [dataset.name for dataset in datasets if dataset.figure is not figure]
+        self.figure = FIGURES[model.joint_set]
+        wrong = [dataset.name for dataset in datasets if dataset.figure != self.figure]
         if wrong:
-            needed = f"model.joint_set={model.joint_set} needs {figure.labels} records"
+            needed = f"model.joint_set={model.joint_set} needs {self.figure.labels} records"
             raise MetroError(f"{needed}; not so: {', '.join(wrong)}")
-        if training and train.batch_size % world_size:
-            raise MetroError(f"train.batch_size={train.batch_size} does not divide over {world_size} processes")
-        if training and train.augment.flip and not figure.may_flip:
-            raise MetroError("train.augment.flip: mirrored hands are left hands, which MANO does not have; set it to 0")
-        self._datasets = list(datasets)
+        self._datasets, self._size = list(datasets), model.image_size
         self._firsts = np.cumsum([0] + [len(dataset) for dataset in datasets])
-        self._size = model.image_size
-        self._augment = train.augment if training else None
-        self._integer_2d = train.augment.integer_2d and training
-        self._mask = train.mask if training else MaskConfig(joints=0, vertices=0)
-        self._seed = train.seed
-        self._joints = len(JOINT_SETS[model.joint_set])
-        self._vertices = vertex_tokens or figure.vertex_tokens
-        self._flip_joints, self._flip_pose = figure.flip_labels, figure.flip_pose
-        self._quotas = _quotas(self._firsts, weights)
-        if training:
-            self._batch = train.batch_size // world_size
-            self._stride, self._offset = train.batch_size, rank * self._batch
-            self.steps: int | None = None
-        else:
-            total = int(self._firsts[-1])
-            self._offset, self._end = total * rank // world_size, total * (rank + 1) // world_size
-            self._batch = self._stride = train.batch_size
-            self.steps = -(-(self._end - self._offset) // self._batch)
+        self._flip_joints, self._flip_pose = self.figure.flip_labels, self.figure.flip_pose
 
-    def __getitem__(self, step: int) -> Batch | MetroError:
-        """The batch of a step; a user-facing error is handed over as a value, since `DataLoader` would garble it."""
-        try:
-            return self._make(step)
-        except MetroError as err:
-            return err
-
-    def _make(self, step: int) -> Batch:
-        first = step * self._stride + self._offset
-        if self._augment is None:
-            index_B = np.arange(first, min(first + self._batch, self._end))
-            draws = augment.no_draws(len(index_B))
-            mask_BT = np.zeros((len(index_B), self._joints + self._vertices), bool)
-        else:
-            index_B, epoch_B = self._stream(np.arange(first, first + self._batch))
-            key_B = augment.sample_keys(self._seed, epoch_B, index_B)
-            draws = augment.draw(self._augment, key_B)
-            mask_BT = augment.query_masks(self._mask, self._joints, self._vertices, key_B)
-
+    def batch(self, index_B: np.ndarray, draws: augment.Draws, integer_2d: bool = False) -> dict[str, np.ndarray]:
+        """Images and labels of these records under these draws."""
         labels = self._labels(index_B)
         side_B = 200.0 * labels["scale"] * draws.scale_B
         affine_B23 = crop.crop_affine(labels["center"], side_B, self._size, draws.rotation_B, draws.flip_B)
         image_BSS3 = self._images(index_B, crop.compose(affine_B23, crop.invert(labels["affine"].astype(np.float64))))
-        joints_2d, joints_3d, pose_aa = self._pose_labels(labels, affine_B23, draws)
-        arrays = {
+        joints_2d, joints_3d, pose_aa = self._pose_labels(labels, affine_B23, draws, integer_2d)
+        return {
             "image": image_BSS3,
             "colour": draws.colour_B3.astype(np.float32),
             "joints_2d": joints_2d,
             "joints_3d": joints_3d,
             "pose_aa": pose_aa,
             **{name: labels[name] for name in ("betas", "has_2d", "has_3d", "has_mesh")},
-            "mask": mask_BT,
             "index": index_B,
             "affine": affine_B23.astype(np.float32),
         }
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-
-    def _stream(self, position_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Record and pass over its dataset for each position of the training stream.
-
-        A round of the stream takes `quota` records of each dataset, in random order; each dataset is gone through
-        permutation after permutation. Without weights a round is one epoch of the concatenated datasets.
-        """
-        bounds = np.cumsum([0, *self._quotas])
-        round_B, place_B = np.divmod(position_B, bounds[-1])
-        slot_B = permute(self._seed, round_B, place_B, int(bounds[-1]))
-        dataset_B = np.searchsorted(bounds, slot_B, side="right") - 1
-        index_B, epoch_B = np.empty_like(slot_B), np.empty_like(slot_B)
-        for d, dataset in enumerate(self._datasets):
-            here = dataset_B == d
-            turn = round_B[here] * self._quotas[d] + slot_B[here] - bounds[d]
-            epoch_B[here], place = np.divmod(turn, len(dataset))
-            if self._quotas[d] != len(dataset):  # else the round's own order will do
-                place = permute(self._seed + d + 1, epoch_B[here], place, len(dataset))
-            index_B[here] = self._firsts[d] + place
-        return index_B, epoch_B
 
     def _rows(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         dataset_B = np.searchsorted(self._firsts, index_B, side="right") - 1
@@ -241,13 +236,13 @@ class _Batches(Dataset[Batch | MetroError]):
 
     def _labels(self, index_B: np.ndarray) -> dict[str, np.ndarray]:
         dataset_B, row_B = self._rows(index_B)
-        labels: dict[str, np.ndarray] = {}
-        for name in _LABELS:
-            first = self._datasets[0].labels[name]
-            labels[name] = np.empty((len(index_B), *first.shape[1:]), first.dtype)
-            for d in np.unique(dataset_B):
-                here = dataset_B == d
-                labels[name][here] = self._datasets[d].labels[name][row_B[here]]
+        alike = {name: self._datasets[0].labels[name] for name in _LABELS}
+        labels = {name: np.empty((len(index_B), *a.shape[1:]), a.dtype) for name, a in alike.items()}
+        for d in np.unique(dataset_B):
+            here = dataset_B == d
+            rows = row_B[here]
+            for name in _LABELS:
+                labels[name][here] = self._datasets[d].labels[name][rows]
         return labels
 
     def _images(self, index_B: np.ndarray, warp_B23: np.ndarray) -> np.ndarray:
@@ -261,14 +256,14 @@ class _Batches(Dataset[Batch | MetroError]):
         return image_BSS3
 
     def _pose_labels(
-        self, labels: dict[str, np.ndarray], affine_B23: np.ndarray, draws: augment.Draws
+        self, labels: dict[str, np.ndarray], affine_B23: np.ndarray, draws: augment.Draws, integer_2d: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         joints_2d = labels["joints_2d"].copy()
         # Mirroring is part of the affine; truncation must see the picture before it, as in the official code.
         crop_BJ2 = crop.apply(affine_B23, joints_2d[..., :2])
         crop_BJ2[..., 0] = np.where(draws.flip_B[:, None], self._size - 1 - crop_BJ2[..., 0], crop_BJ2[..., 0])
         known_BJ1 = joints_2d[..., 2:] > 0
-        joints_2d[..., :2] = np.where(known_BJ1, augment.normalise_2d(crop_BJ2, self._size, self._integer_2d), 0)
+        joints_2d[..., :2] = np.where(known_BJ1, augment.normalise_2d(crop_BJ2, self._size, integer_2d), 0)
         joints_3d = labels["joints_3d"].copy()
         joints_3d[..., :3] = augment.turn_3d(joints_3d[..., :3], draws.rotation_B)
         pose_aa = augment.turn_pose(labels["pose_aa"], draws.rotation_B)
@@ -278,39 +273,34 @@ class _Batches(Dataset[Batch | MetroError]):
         return joints_2d, joints_3d, pose_aa
 
 
-def permute(seed: int, epoch_B: np.ndarray, place_B: np.ndarray, count: int) -> np.ndarray:
-    """What stands at `place` of the permutation of range(count) that belongs to (seed, epoch).
+class _ErrorsAsItems(Dataset[Batch | MetroError]):
+    """What `make` gives for each item; a user-facing error is given too, since `DataLoader` would garble it."""
 
-    A Feistel network over a grid of about √count rows and columns, walked until it lands in the range (Black and
-    Rogaway 2002): any place costs the same, and no permutation is stored. Unlike a library's shuffle it cannot change
-    between versions.
-    """
-    rows = math.isqrt(count - 1) + 1
-    columns = -(-count // rows)  # rows · columns - count < rows: hardly ever a second walk
-    key_B = augment.sample_keys(seed, epoch_B, np.full(len(place_B), count))
-    rounds_BK = augment.random_bits(key_B, 0, _FEISTEL_ROUNDS)
-    value_B = np.asarray(place_B).astype(np.uint64)
-    outside_B = np.ones(len(value_B), bool)
-    while outside_B.any():
-        halves = list(np.divmod(value_B[outside_B], np.uint64(columns)))
-        for k, round_B in enumerate(rounds_BK[outside_B].T):
-            side = k % 2
-            scattered_B = augment.mix(halves[1 - side] ^ round_B) >> np.uint64(1)  # the sum cannot overflow
-            halves[side] = (halves[side] + scattered_B) % np.uint64((rows, columns)[side])
-        value_B[outside_B] = halves[0] * np.uint64(columns) + halves[1]
-        outside_B = value_B >= count
-    return value_B.astype(np.int64)
+    def __init__(self, make: Callable[[int], Batch]) -> None:
+        self._make = make
+
+    def __getitem__(self, item: int) -> Batch | MetroError:
+        try:
+            return self._make(item)
+        except MetroError as err:
+            return err
 
 
-def _quotas(firsts: np.ndarray, weights: Sequence[float] | None) -> list[int]:
+def _tensors(arrays: dict[str, np.ndarray]) -> Batch:
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)  # workers share the cores; OpenCV's own threads would fight over them
+
+
+def _quotas(sizes: Sequence[int], weights: Sequence[float] | None) -> list[int]:
     """Records of each dataset in one round of the stream."""
-    sizes = np.diff(firsts)
     if weights is None:
-        return [int(n) for n in sizes]
-    share = np.asarray(weights, np.float64)
-    if share.shape != sizes.shape or not (share > 0).all():
+        return list(sizes)
+    if len(weights) != len(sizes) or min(weights) <= 0:
         raise MetroError(f"{len(sizes)} datasets need {len(sizes)} positive weights, got {list(weights)}")
-    return [max(1, round(x)) for x in share / share.sum() * sizes.sum()]
+    return [max(1, round(weight / sum(weights) * sum(sizes))) for weight in weights]
 
 
 def _check_shared_memory(train: TrainConfig, size: int) -> None:

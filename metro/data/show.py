@@ -13,7 +13,7 @@ from metro.body.model import BodyModel
 from metro.config import ModelConfig, TrainConfig
 from metro.data import crop
 from metro.data.augment import normalise_2d
-from metro.data.loader import make_loader
+from metro.data.loader import TrainStream
 from metro.data.shards import ShardDataset
 from metro.viz import camera
 from metro.viz.overlay import draw_mesh, grid, mesh_overlay, skeleton
@@ -46,7 +46,7 @@ def training_sheet(
     dataset: ShardDataset, body: BodyData, model: ModelConfig, train: TrainConfig, columns: int = 3
 ) -> np.ndarray:
     """The first training batch, augmented as the network sees it, with its joints and meshes: (H, W, 3) uint8 RGB."""
-    first = next(iter(make_loader([dataset], model, train, training=True)))
+    first = next(iter(TrainStream([dataset], model, train)))
     batch = {name: values.numpy() for name, values in first.items()}
     tiles = []
     for i, image in enumerate(batch["image"]):

@@ -24,9 +24,9 @@ import torch
 from metro.body.arrays import BodyData
 from metro.body.figure import FIGURES
 from metro.body.joints import names_of
-from metro.config import AttentionConfig, TrainConfig
+from metro.config import AttentionConfig
 from metro.data.augment import normalise
-from metro.data.loader import make_loader
+from metro.data.loader import EvalPass
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.mesh.sampling import Level
@@ -96,8 +96,7 @@ def measure_attention(
     layers = tuple((b, k) for b, block in enumerate(model.config.blocks, 1) for k in range(1, block.layers + 1))
     total, entropy, count = np.zeros((len(layers), joints, len(model.template_T3))), np.zeros(len(layers)), 0
     kept: list[tuple[np.ndarray, ...]] = []
-    single = TrainConfig(batch_size=min(8, config.samples), workers=0)
-    for batch in make_loader([dataset], model.config, single, training=False):
+    for batch in EvalPass(dataset, model.config, min(8, config.samples)):
         images = batch["image"][: config.samples - count]
         ones = torch.ones(len(images), 3, device=device)
         output = model(normalise(images.to(device), ones), need_attention=True)

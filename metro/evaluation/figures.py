@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from metro.body.model import BodyModel
-from metro.config import TrainConfig
 from metro.data import crop
 from metro.data.augment import normalise
-from metro.data.loader import make_loader
+from metro.data.loader import EvalPass
 from metro.data.shards import ShardDataset
 from metro.evaluation.evaluate import Result
 from metro.evaluation.measure import ground_truth
@@ -110,10 +109,9 @@ def _predict(
     model: Metro, dataset: ShardDataset, body: BodyModel, result: Result, index: int, device: torch.device | str
 ) -> _Case:
     model, body = model.to(device).eval(), body.to(device)
-    single = TrainConfig(batch_size=1, workers=0)
     # Of as many slices as there are records, slice k is record k.
-    loader = make_loader([dataset], model.config, single, training=False, rank=index, world_size=len(dataset))
-    batch = {k: v.to(device) for k, v in next(iter(loader)).items()}
+    only = EvalPass(dataset, model.config, batch_size=1, rank=index, world_size=len(dataset))
+    batch = {k: v.to(device) for k, v in next(iter(only)).items()}
     output = model(normalise(batch["image"], batch["colour"]))
     truth = ground_truth(batch, body, result.protocol).vertices_BV3
     true_view = _true_view(truth.nan_to_num(), batch, dataset, index, body, result)

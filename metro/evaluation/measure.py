@@ -15,9 +15,9 @@ from torch import Tensor
 
 from metro.body.joints import index_map
 from metro.body.model import BodyModel
-from metro.config import CROP_PX, TrainConfig
+from metro.config import CROP_PX
 from metro.data.augment import normalise
-from metro.data.loader import make_loader
+from metro.data.loader import EvalPass
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.evaluation import metrics as m
@@ -82,10 +82,8 @@ def measure(
     """Scores of every sample of a dataset, or of this process's slice of it; see `evaluate` for the parameters."""
     check_compatible(model, body, protocol)
     model, body = model.to(device).eval(), body.to(device)
-    single = TrainConfig(batch_size=batch_size, workers=0)
-    loader = make_loader([dataset], model.config, single, training=False, rank=rank, world_size=world_size)
     parts: list[Samples] = []
-    for batch in loader:
+    for batch in EvalPass(dataset, model.config, batch_size, rank=rank, world_size=world_size):
         batch = {k: v.to(device) for k, v in batch.items()}
         output = model(normalise(batch["image"], batch["colour"]))
         truth = ground_truth(batch, body, protocol)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from numpy.typing import ArrayLike
@@ -149,17 +151,110 @@ def project(points_BN3: Tensor, camera_B3: Tensor) -> Tensor:
     return camera_B3[:, None, :1] * (points_BN3[..., :2] + camera_B3[:, None, 1:])
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What a loss term looks at: prediction and truth of a batch, and how to compare them."""
+
+    output: MetroOutput
+    target: Target
+    config: LossConfig
+    over_processes: Callable[[Tensor], Tensor]
+    """Averages a count over data-parallel processes."""
+
+    @cached_property
+    def counted_3d(self) -> Tensor:
+        """(B,) bool: samples whose 3D joints count."""
+        own = self.config.joint_root == "own"
+        return self.target.has_3d if own else self.target.has_3d & self.target.has_pelvis
+
+    @cached_property
+    def with_3d(self) -> Tensor:
+        """How many they are."""
+        return self.over_processes(self.counted_3d.sum().float())
+
+    @cached_property
+    def with_mesh(self) -> Tensor:
+        """How many samples have a mesh."""
+        return self.over_processes(self.target.has_mesh.sum().float())
+
+    @property
+    def mesh_joints(self) -> Tensor:
+        """(B, J, 3): joints regressed from the predicted mesh."""
+        assert self.output.mesh_joints is not None
+        return self.output.mesh_joints
+
+
+def joints_3d(seen: Comparison, joints_BJ3: Tensor) -> Tensor:
+    """Distance per coordinate, each side relative to what `joint_root` says, times confidence.
+
+    Mean over the samples that have 3D joints, where joints without confidence count.
+    """
+    target = seen.target
+    if seen.config.joint_root == "own":
+        residual_BJ3 = joints_BJ3 - _root(joints_BJ3, target) - (target.joints_3d - _root(target.joints_3d, target))
+    else:
+        residual_BJ3 = joints_BJ3 - (target.joints_3d - target.pelvis_3d)
+    weight_BJ = target.confidence_3d * seen.counted_3d[:, None]
+    return _mean(_distance(residual_BJ3, seen.config), weight_BJ, seen.with_3d)
+
+
+def joints_2d(seen: Comparison, joints_BJ3: Tensor) -> Tensor:
+    """Distance per coordinate in the crop times confidence, mean over the whole batch."""
+    residual_BJ2 = project(joints_BJ3, seen.output.camera) - seen.target.joints_2d
+    everyone = residual_BJ2.new_full((), len(residual_BJ2))
+    return _mean(_distance(residual_BJ2, seen.config), seen.target.confidence_2d, everyone)
+
+
+def vertices(seen: Comparison) -> Tensor:
+    """L1 over the samples that have a mesh, each side relative to what `vertex_root` says.
+
+    Summed over levels with `level_weights`; a level without weight need not be predicted.
+    """
+    output, target = seen.output, seen.target
+    shift_B13 = _root(seen.mesh_joints, target) - target.mesh_root if seen.config.vertex_root == "own" else 0.0
+    total = output.vertices[0].new_zeros(())
+    for level, weight in enumerate(seen.config.level_weights):
+        if weight:
+            distance_BV3 = (output.vertices[level] - target.vertices[level] - shift_B13).abs()
+            everywhere_BV = target.has_mesh[:, None].expand(distance_BV3.shape[:2])
+            total = total + weight * _mean(distance_BV3, everywhere_BV, seen.with_mesh)
+    return total
+
+
+def edges(seen: Comparison) -> Tensor:
+    """Difference of edge lengths of the coarsest mesh, mean over the samples that have a mesh."""
+    if not len(seen.target.edges):
+        raise MetroError("loss.edges: the mesh levels come without faces; set it to 0")
+    predicted_BE, true_BE = (_edge_lengths(side.vertices[0], seen.target.edges) for side in (seen.output, seen.target))
+    everywhere_BE = seen.target.has_mesh[:, None].expand(true_BE.shape)
+    return _mean((predicted_BE - true_BE).abs()[..., None], everywhere_BE, seen.with_mesh)
+
+
+class Term(NamedTuple):
+    """A row of the table of terms."""
+
+    weight: str
+    """Field of `LossConfig`."""
+    value: Callable[[Comparison], Tensor]
+    always: bool = True
+    """Taken even where its weight is 0, so that it is seen in the log and every parameter has a gradient."""
+
+
+TERMS = {
+    "joints_3d": Term("joints_3d", lambda seen: joints_3d(seen, seen.output.joints)),
+    "joints_2d": Term("joints_2d", lambda seen: joints_2d(seen, seen.output.joints)),
+    "mesh_joints_3d": Term("joints_3d", lambda seen: joints_3d(seen, seen.mesh_joints)),
+    "mesh_joints_2d": Term("joints_2d", lambda seen: joints_2d(seen, seen.mesh_joints)),
+    "vertices": Term("vertices", vertices),
+    "edges": Term("edges", edges, always=False),
+}
+"""Everything that the loss is made of. A new term is a weight in `LossConfig`, a function and a row."""
+
+
 def metro_loss(
     output: MetroOutput, target: Target, config: LossConfig, over_processes: Callable[[Tensor], Tensor] = lambda n: n
 ) -> dict[str, Tensor]:
-    """Loss terms, unweighted, and their weighted sum `total`.
-
-    `joints_3d`, `mesh_joints_3d` (token joints; joints regressed from the mesh): squared distance per coordinate, each
-    side relative to what `joint_root` says, times confidence; mean over the samples that have 3D joints, where joints
-    without confidence count. `vertices`: L1 over the samples that have a mesh, each side relative to what `vertex_root`
-    says, summed over levels with `level_weights`. `edges` (where it has a weight): difference of edge lengths of the
-    coarsest mesh, over the samples that have a mesh. `joints_2d`, `mesh_joints_2d`: squared distance per coordinate
-    times confidence, mean over the whole batch.
+    """Loss terms (`TERMS`), unweighted, and their weighted sum `total`.
 
     `over_processes` averages a count over data-parallel processes, so that the mean of their gradients is the gradient
     of the whole batch, however its labels are spread.
@@ -171,46 +266,16 @@ def metro_loss(
     """
     if output.mesh_joints is None:
         raise MetroError("loss: this model predicts no mesh joints; build it with a joint regressor (`build_model`)")
-    wanted = [level for level, weight in enumerate(config.level_weights) if weight]
-    if wanted and wanted[-1] >= min(len(output.vertices), len(target.vertices)):
+    last = max((level for level, weight in enumerate(config.level_weights) if weight), default=0)
+    if last >= min(len(output.vertices), len(target.vertices)):
         raise MetroError(
-            f"loss.level_weights: level {wanted[-1]} (coarse is 0) has a weight, but {len(output.vertices)} of "
+            f"loss.level_weights: level {last} (coarse is 0) has a weight, but {len(output.vertices)} of "
             f"{len(target.vertices)} levels were predicted"
         )
-    own_joints = config.joint_root == "own"
-    has_3d = target.has_3d if own_joints else target.has_3d & target.has_pelvis
-    with_3d, with_mesh = (over_processes(has.sum().float()) for has in (has_3d, target.has_mesh))
-    everyone = target.has_3d.new_full((), len(target.has_3d), dtype=torch.float32)
-    terms = {}
-    for name, joints_BJ3 in (("joints", output.joints), ("mesh_joints", output.mesh_joints)):
-        if own_joints:
-            residual_3d = joints_BJ3 - _root(joints_BJ3, target) - (target.joints_3d - _root(target.joints_3d, target))
-        else:
-            residual_3d = joints_BJ3 - (target.joints_3d - target.pelvis_3d)
-        weight_3d = target.confidence_3d * has_3d[:, None]
-        terms[f"{name}_3d"] = _mean(_distance(residual_3d, config), weight_3d, with_3d)
-        residual_2d = project(joints_BJ3, output.camera) - target.joints_2d
-        terms[f"{name}_2d"] = _mean(_distance(residual_2d, config), target.confidence_2d, everyone)
-    vertices = output.vertices[0].new_zeros(())
-    shift_B13 = _root(output.mesh_joints, target) - target.mesh_root if config.vertex_root == "own" else 0.0
-    for level in wanted:
-        distance = (output.vertices[level] - target.vertices[level] - shift_B13).abs()
-        everywhere = target.has_mesh[:, None].expand(distance.shape[:2])
-        vertices = vertices + config.level_weights[level] * _mean(distance, everywhere, with_mesh)
-    terms["vertices"] = vertices
-    if config.edges:
-        if not len(target.edges):
-            raise MetroError("loss.edges: the mesh levels come without faces; set it to 0")
-        predicted, true = (_edge_lengths(side.vertices[0], target.edges) for side in (output, target))
-        error = (predicted - true).abs()
-        everywhere = target.has_mesh[:, None].expand(error.shape)
-        terms["edges"] = _mean(error[..., None], everywhere, with_mesh)
-    terms["total"] = (
-        config.joints_3d * (terms["joints_3d"] + terms["mesh_joints_3d"])
-        + config.vertices * terms["vertices"]
-        + config.joints_2d * (terms["joints_2d"] + terms["mesh_joints_2d"])
-        + (config.edges * terms["edges"] if config.edges else 0.0)
-    )
+    seen = Comparison(output, target, config, over_processes)
+    weights = {name: float(getattr(config, term.weight)) for name, term in TERMS.items()}
+    terms = {name: term.value(seen) for name, term in TERMS.items() if term.always or weights[name]}
+    terms["total"] = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
     return terms
 
 

@@ -30,9 +30,9 @@ from metro.config import BlockConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level
 from metro.model.backbones import build_backbone
+from metro.model.masking import MASK_VALUE
 from metro.model.template import template_tokens
 
-MASK_VALUE = 0.01  # every number of a masked token, template position included
 CAMERA_SCALE = 0.8  # of `template` init: a standing person about fills the crop
 
 
@@ -256,7 +256,7 @@ class Metro(nn.Module):
         images_B3HW
             RGB crops, ImageNet mean and standard deviation removed.
         mask_BT
-            Masked vertex modelling (section 3.3 of the paper): True hides a query, position and image feature alike.
+            Masked vertex modelling (`metro.model.masking`): True hides a query, position and image feature alike.
         need_attention
             Also return attention maps, by the explicit formula instead of the fused kernel.
         full
@@ -266,6 +266,7 @@ class Metro(nn.Module):
         if self.mix is None:
             features_BPC = features_BPC.mean(1, keepdim=True)
         first, *rest = self.blocks
+        # The queries: template position joined with image feature (section 3.2), then masked (3.3).
         embedded_BTD = self._project_queries(first.embed, features_BPC, mask_BT)
         skipped_BTO = self._project_queries(first.skip, features_BPC, mask_BT)
         x_BTO, maps = first(embedded_BTD, skipped_BTO, need_attention)
@@ -290,11 +291,17 @@ class Metro(nn.Module):
         )
 
     def _project_queries(self, linear: nn.Linear, features_BPC: Tensor, mask_BT: Tensor | None) -> Tensor:
-        """Apply a linear layer to the query tokens without building them.
+        """Join template position and image feature, mask, and apply a linear layer.
+
+        That is, with one feature for every token (hands repeat their only one)::
+
+            tokens_BTX = torch.cat([template_BT3, self.mix(features_BPC.mT).mT], -1)
+            tokens_BTX = torch.where(mask_BT[..., None], MASK_VALUE, tokens_BTX)
+            return linear(tokens_BTX)
 
         Token k is [xyz_k, sum_p a_kp f_p + b_k], so the layer gives W_xyz xyz_k + sum_p a_kp (W_img f_p) + b_k W_img 1
         + c: projecting the few cells first and mixing afterwards, in the narrower width, is the same sum and several
-        times cheaper. Hands repeat one pooled feature, which is the case a = 1, b = 0 of a single cell.
+        times cheaper. Hands are the case a = 1, b = 0 of a single cell. A masked token gives MASK_VALUE (W 1) + c.
         """
         with full_precision(features_BPC):
             xyz_D3, image_DC = linear.weight.split([3, features_BPC.shape[-1]], dim=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from torchvision.transforms.functional import normalize
@@ -13,15 +13,16 @@ from torchvision.transforms.functional import normalize
 from metro.body.joints import JOINT_SETS, flip_permutation
 from metro.body.load import load_body
 from metro.body.model import BodyModel
-from metro.config import AugmentConfig, MaskConfig
+from metro.config import AugmentConfig
 from metro.data import augment, crop
+from metro.random import stream
 from tests.data import official_crop
 
 J24, SMPL24 = flip_permutation("J24"), flip_permutation("SMPL24")
 
 
-def keys(count: int, seed: int = 0, epoch: int = 0) -> np.ndarray:
-    return augment.sample_keys(seed, np.full(count, epoch), np.arange(count))
+def streams(count: int) -> list[np.random.Generator]:
+    return [stream(0, sample) for sample in range(count)]
 
 
 # ------------------------------------------------------------------------------------------------ 2D
@@ -143,7 +144,7 @@ def test_normalise_is_gain_clip_and_imagenet():
 
 
 def test_draws_follow_the_recipe():
-    draws = augment.draw(AugmentConfig(), keys(40000))
+    draws = augment.draw(AugmentConfig(), streams(40000))
     assert draws.flip_B.mean() == pytest.approx(0.5, abs=0.01)
     assert (draws.rotation_B == 0).mean() == pytest.approx(0.6, abs=0.01)
     turned = draws.rotation_B[draws.rotation_B != 0]
@@ -159,49 +160,12 @@ def test_draws_follow_the_recipe():
 
 def test_nothing_happens_when_everything_is_off():
     off = AugmentConfig(flip=0, colour=0, rotation_sd=0, scale_sd=0)
-    draws, none = augment.draw(off, keys(100)), augment.no_draws(100)
+    draws, none = augment.draw(off, streams(100)), augment.no_draws(100)
     for field in ("flip_B", "colour_B3", "rotation_B", "scale_B"):
         assert np.array_equal(getattr(draws, field), getattr(none, field))
 
 
-def test_draws_depend_on_seed_epoch_and_sample_alone():
-    whole = augment.uniforms(keys(64), 0, 5)
-    assert np.array_equal(augment.uniforms(keys(64)[40:50], 0, 5), whole[40:50])
-    assert np.array_equal(augment.uniforms(keys(64), 3, 2), whole[:, 3:])
-    for other in (keys(64, seed=1), keys(64, epoch=1)):
-        assert not np.isin(augment.uniforms(other, 0, 5), whole).any()
-    assert len(np.unique(whole)) == whole.size
-
-
-def test_uniforms_are_uniform():
-    values = augment.uniforms(keys(3000), 0, 40)
-    counts = np.histogram(values, 50, (0, 1))[0]
-    chi_square = ((counts - 2400) ** 2 / 2400).sum()
-    assert 20 < chi_square < 90  # 49 degrees of freedom: 0.01 % in either tail
-    neighbours = np.corrcoef(values[:-1, 0], values[1:, 0])[0, 1]
-    assert abs(neighbours) < 0.06
-
-
-def test_masked_share_is_uniform_below_the_ratio():
-    mask = augment.query_masks(MaskConfig(joints=0.3, vertices=0.3), 14, 431, keys(6000))
-    joints, vertices = mask[:, :14].sum(1), mask[:, 14:].sum(1)
-    # int(u · 0.3 · 14): 0 … 4, each as often as its part of [0, 4.2).
-    np.testing.assert_allclose(np.bincount(joints) / 6000, [1 / 4.2] * 4 + [0.2 / 4.2], atol=0.02)
-    assert vertices.max() == 129
-    assert vertices.mean() == pytest.approx(64.15, rel=0.03)
-    np.testing.assert_allclose(np.quantile(vertices, [0.25, 0.5, 0.75]), [32, 64, 96], atol=4)
-    assert abs(np.corrcoef(joints, vertices)[0, 1]) < 0.04
-    np.testing.assert_allclose(mask[:, 14:].mean(0), 64.15 / 431, atol=0.03)  # no query is preferred
-
-
-@settings(max_examples=30)
-@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 1000))
-def test_masks_of_any_ratio(joints, vertices, seed):
-    mask = augment.query_masks(MaskConfig(joints=joints, vertices=vertices), 21, 195, keys(8, seed))
-    assert mask.shape == (8, 216)
-    assert (mask[:, :21].sum(1) <= joints * 21).all()
-    assert (mask[:, 21:].sum(1) <= vertices * 195).all()
-
-
-def test_a_ratio_of_zero_masks_nothing():
-    assert not augment.query_masks(MaskConfig(joints=0, vertices=0), 21, 195, keys(50)).any()
+def test_the_draws_of_a_sample_are_its_own():
+    whole, part = augment.draw(AugmentConfig(), streams(64)), augment.draw(AugmentConfig(), streams(64)[40:50])
+    for field in ("flip_B", "colour_B3", "rotation_B", "scale_B"):
+        assert np.array_equal(getattr(part, field), getattr(whole, field)[40:50])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,20 @@ from hypothesis import strategies as st
 from metro import sources
 from metro.config import AugmentConfig, BodyConfig, CropConfig, DatasetConfig, MaskConfig, ModelConfig, TrainConfig
 from metro.data import loader, shards
-from metro.data.loader import make_loader, permute
+from metro.data.loader import EvalPass, TrainStream, shuffled_round
 from metro.errors import MetroError
+from metro.model.masking import query_mask
 from metro.sources import prepare as preparing
 from tests.data import people
 
 MODEL = ModelConfig(image_size=48)
+MASK = partial(query_mask, MaskConfig(), 14, 431)
 
 
 def batches(folder: Path, count: int, start: int = 0, **settings) -> list[dict[str, torch.Tensor]]:
     options = {name: settings.pop(name) for name in ("rank", "world_size") if name in settings}
     train = TrainConfig(**{"batch_size": 6, "workers": 0, **settings})
-    stream = make_loader([shards.ShardDataset(folder)], MODEL, train, training=True, start_step=start, **options)
+    stream = TrainStream([shards.ShardDataset(folder)], MODEL, train, MASK, start_step=start, **options)
     return list(itertools.islice(stream, count))
 
 
@@ -81,6 +84,13 @@ def test_a_sample_looks_different_in_every_epoch_and_under_another_seed(made, re
     assert not torch.equal(first, image_of(7, batches(made, 4, seed=1))[0])
 
 
+def test_masking_leaves_the_rest_of_a_batch_alone(made, reference):
+    """Runs that differ in the masking ratio see the same pictures."""
+    plain = TrainStream([shards.ShardDataset(made)], MODEL, TrainConfig(batch_size=6, workers=0)).batch(4)
+    assert reference[4]["mask"].any()
+    assert_equal([plain], [{name: values for name, values in reference[4].items() if name != "mask"}])
+
+
 def test_shapes_and_types(reference):
     batch = reference[0]
     kinds = {name: (tuple(value.shape), value.dtype) for name, value in batch.items()}
@@ -101,12 +111,12 @@ def test_shapes_and_types(reference):
 
 def test_evaluation_is_one_plain_pass_in_order(made):
     dataset = shards.ShardDataset(made)
-    stream = make_loader([dataset], MODEL, TrainConfig(batch_size=8, workers=0), training=False)
-    found = list(stream)
-    assert len(stream) == 3
+    whole = EvalPass(dataset, MODEL, batch_size=8)
+    found = list(whole)
+    assert len(whole) == 3
     assert [len(b["index"]) for b in found] == [8, 8, 4]
     assert torch.cat([b["index"] for b in found]).tolist() == list(range(20))
-    assert not any(b["mask"].any() for b in found)
+    assert not any("mask" in b for b in found)
     assert all((b["colour"] == 1).all() for b in found)
     np.testing.assert_array_equal(torch.cat([b["pose_aa"] for b in found]).numpy(), dataset.labels["pose_aa"])
     np.testing.assert_array_equal(torch.cat([b["joints_3d"] for b in found]).numpy(), dataset.labels["joints_3d"])
@@ -115,16 +125,10 @@ def test_evaluation_is_one_plain_pass_in_order(made):
     np.testing.assert_allclose(torch.cat([b["joints_2d"] for b in found])[..., :2], expected, atol=1e-5)
 
 
-def test_evaluation_on_two_processes_covers_each_record_once(made):
-    train = TrainConfig(batch_size=8, workers=0)
+def test_evaluation_on_three_processes_covers_each_record_once(made):
     dataset = shards.ShardDataset(made)
-    parts = [make_loader([dataset], MODEL, train, training=False, rank=r, world_size=3) for r in range(3)]
+    parts = [EvalPass(dataset, MODEL, batch_size=8, rank=r, world_size=3) for r in range(3)]
     assert [i for part in parts for b in part for i in b["index"].tolist()] == list(range(20))
-
-
-def test_the_training_stream_has_no_length(made):
-    with pytest.raises(TypeError):
-        len(make_loader([shards.ShardDataset(made)], MODEL, TrainConfig(workers=0), training=True))
 
 
 def test_discs_follow_the_joints_through_every_augmentation(made):
@@ -133,7 +137,7 @@ def test_discs_follow_the_joints_through_every_augmentation(made):
     train = TrainConfig(batch_size=20, workers=0, augment=AugmentConfig(rotation_off=0.0))
     model = ModelConfig(image_size=224)
     seen = 0
-    for batch in itertools.islice(make_loader([dataset], model, train, training=True), 3):
+    for batch in itertools.islice(TrainStream([dataset], model, train), 3):
         for i in range(20):
             # Joint 23 is R_Ear; in a mirrored picture its disc is that of L_Ear.
             for j, other in ((23, 22), (22, 23)):
@@ -152,7 +156,7 @@ def test_discs_follow_the_joints_through_every_augmentation(made):
 def test_the_affine_leads_from_frame_to_crop(made):
     dataset = shards.ShardDataset(made)
     train = TrainConfig(batch_size=20, workers=0, augment=AugmentConfig(rotation_off=0.0, flip=0.0))
-    batch = next(iter(make_loader([dataset], MODEL, train, training=True)))
+    batch = next(iter(TrainStream([dataset], MODEL, train)))
     frame = torch.from_numpy(dataset.labels["joints_2d"][batch["index"].numpy()])
     affine = batch["affine"]
     pixels = frame[..., :2] @ affine[:, :, :2].mT + affine[:, None, :, 2]
@@ -174,7 +178,7 @@ def test_2d_and_3d_joints_stay_one_view(tmp_path, monkeypatch):
     config = DatasetConfig(crop=CropConfig(box_px=64))
     preparing.prepare("views", config, BodyConfig(), tmp_path, workers=1, progress=False)
     train = TrainConfig(batch_size=12, workers=0, augment=AugmentConfig(rotation_off=0.0))
-    for batch in itertools.islice(make_loader([shards.ShardDataset(tmp_path)], MODEL, train, training=True), 3):
+    for batch in itertools.islice(TrainStream([shards.ShardDataset(tmp_path)], MODEL, train), 3):
         for flat, solid in zip(batch["joints_2d"].double(), batch["joints_3d"].double(), strict=True):
             spread_2d, spread_3d = flat[:, :2] - flat[:, :2].mean(0), solid[:, :2] - solid[:, :2].mean(0)
             scale = (spread_2d * spread_3d).sum() / (spread_3d**2).sum()
@@ -193,7 +197,7 @@ def test_joints_without_confidence_are_zero(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(partly, range(4))])
     preparing.prepare("partly", DatasetConfig(), BodyConfig(), tmp_path, workers=1, progress=False)
     train = TrainConfig(batch_size=4, workers=0, augment=AugmentConfig(flip=0.0))
-    batch = next(iter(make_loader([shards.ShardDataset(tmp_path)], MODEL, train, training=True)))
+    batch = next(iter(TrainStream([shards.ShardDataset(tmp_path)], MODEL, train)))
     assert not batch["joints_2d"][:, 3:].any()
     assert batch["joints_2d"][:, :3].all()
 
@@ -202,7 +206,7 @@ def test_several_datasets_are_one(made, prepare, tmp_path):
     prepare(tmp_path, count=5, supervision="joints_2d")
     both = [shards.ShardDataset(made), shards.ShardDataset(tmp_path)]
     train = TrainConfig(batch_size=5, workers=0)
-    found = list(itertools.islice(make_loader(both, MODEL, train, training=True), 5))
+    found = list(itertools.islice(TrainStream(both, MODEL, train), 5))
     index = torch.cat([b["index"] for b in found])
     assert sorted(index.tolist()) == list(range(25))
     assert torch.equal(torch.cat([b["has_mesh"] for b in found]), index < 20)
@@ -212,7 +216,7 @@ def test_weights_are_shares_of_the_stream(made, prepare, tmp_path):
     prepare(tmp_path, count=5)
     both = [shards.ShardDataset(made), shards.ShardDataset(tmp_path)]
     train = TrainConfig(batch_size=25, workers=0)
-    stream = make_loader(both, MODEL, train, training=True, weights=(2, 3))
+    stream = TrainStream(both, MODEL, train, weights=(2, 3))
     index = torch.cat([b["index"] for b in itertools.islice(stream, 4)])
     assert [(index < 20).sum().item(), (index >= 20).sum().item()] == [40, 60]
     counts = torch.bincount(index, minlength=25)
@@ -220,14 +224,24 @@ def test_weights_are_shares_of_the_stream(made, prepare, tmp_path):
     assert counts[20:].tolist() == [12] * 5
 
 
-@given(st.integers(1, 3000), st.integers(0, 2**40), st.integers(0, 50))
-def test_permute_is_a_permutation_of_any_count(count, seed, epoch):
-    order = permute(seed, np.full(count, epoch), np.arange(count), count)
-    assert np.array_equal(np.sort(order), np.arange(count))
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 90)), min_size=1, max_size=3), st.integers(0, 2**64 - 1))
+def test_a_dataset_is_gone_through_pass_after_pass(datasets, seed):
+    """Rounds take quotas; joined together, every pass has every record once, and the last one is not yet complete."""
+    sizes, quotas = zip(*datasets, strict=True)
+    rounds = [shuffled_round(seed, number, sizes, quotas) for number in range(4)]
+    for index, _ in rounds:
+        counts = np.bincount(np.searchsorted(np.cumsum(sizes), index, side="right"), minlength=len(sizes))
+        assert counts.tolist() == list(quotas)
+    seen = sorted(zip(*(np.concatenate(parts).tolist() for parts in zip(*rounds, strict=True)), strict=True))
+    assert len(set(seen)) == len(seen)
+    for d, (size, quota) in enumerate(datasets):
+        first = sum(sizes[:d])
+        epochs = np.bincount([epoch for index, epoch in seen if first <= index < first + size])
+        assert epochs.tolist() == [size] * (4 * quota // size) + [4 * quota % size] * bool(4 * quota % size)
 
 
 def test_permutations_look_random():
-    orders = np.array([permute(3, np.full(97, epoch), np.arange(97), 97) for epoch in range(400)])
+    orders = np.array([shuffled_round(3, epoch, [97], [97])[0] for epoch in range(400)])
     assert np.abs(orders.mean(0) - 48).max() < 6  # sd of a mean of 400 places is 1.4
     fixed = (orders == np.arange(97)).sum() / 400
     assert fixed == pytest.approx(1, abs=0.25)  # a random permutation has one fixed point on average
@@ -259,12 +273,12 @@ def test_a_corrupt_image_in_a_worker_is_one_line(prepare, tmp_path):
 )
 def test_what_does_not_fit_is_refused(made, model, train, options, message):
     with pytest.raises(MetroError, match=message.format(folder=re.escape(str(made)))):
-        make_loader([shards.ShardDataset(made)], model, train, training=True, **options)
+        TrainStream([shards.ShardDataset(made)], model, train, **options)
 
 
 def test_no_records_are_refused():
     with pytest.raises(MetroError, match="no records to load"):
-        make_loader([], MODEL, TrainConfig(), training=True)
+        TrainStream([], MODEL, TrainConfig())
 
 
 def test_too_little_shared_memory_is_told_beforehand(made, monkeypatch):
@@ -273,7 +287,7 @@ def test_too_little_shared_memory_is_told_beforehand(made, monkeypatch):
 
     monkeypatch.setattr(loader.os, "statvfs", lambda path: Full)
     with pytest.raises(MetroError, match=r"train\.workers=2 need .* in /dev/shm, which has 0 MiB"):
-        make_loader([shards.ShardDataset(made)], MODEL, TrainConfig(workers=2), training=True)
+        TrainStream([shards.ShardDataset(made)], MODEL, TrainConfig(workers=2))
 
 
 def test_hands_are_not_mirrored(tmp_path, monkeypatch):
@@ -285,7 +299,7 @@ def test_hands_are_not_mirrored(tmp_path, monkeypatch):
     preparing.prepare("hands", DatasetConfig(), BodyConfig(kind="open_hand"), tmp_path, workers=1, progress=False)
     model = ModelConfig(joint_set="HAND21", image_size=48)
     with pytest.raises(MetroError, match=r"train\.augment\.flip: mirrored hands are left hands"):
-        make_loader([shards.ShardDataset(tmp_path)], model, TrainConfig(), training=True)
-    train = TrainConfig(batch_size=3, workers=0, augment=AugmentConfig(flip=0), mask=MaskConfig(joints=0, vertices=0))
-    batch = next(iter(make_loader([shards.ShardDataset(tmp_path)], model, train, training=True)))
-    assert (batch["mask"].shape, batch["pose_aa"].shape) == ((3, 216), (3, 48))
+        TrainStream([shards.ShardDataset(tmp_path)], model, TrainConfig())
+    train = TrainConfig(batch_size=3, workers=0, augment=AugmentConfig(flip=0))
+    batch = next(iter(TrainStream([shards.ShardDataset(tmp_path)], model, train)))
+    assert batch["pose_aa"].shape == (3, 48)

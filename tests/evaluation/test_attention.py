@@ -24,9 +24,9 @@ def measured(world: World) -> a.Attention:
 
 
 def test_rows_are_means_over_heads_and_images(world: World, measured: a.Attention) -> None:
-    from metro.data.loader import make_loader
+    from metro.data.loader import EvalPass
 
-    batch = next(iter(make_loader([world.dataset], world.model.config, world.params.train, training=False)))
+    batch = next(iter(EvalPass(world.dataset, world.model.config, world.params.train.batch_size)))
     with torch.inference_mode():
         maps = world.model(normalise(batch["image"], batch["colour"]), need_attention=True).attention[-1][-1]
     assert measured.count == 10

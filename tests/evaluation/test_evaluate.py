@@ -35,9 +35,9 @@ def result(world: World, means: Baselines) -> Result:
 
 def test_mpjpe_of_one_sample_by_hand(world: World, result: Result) -> None:
     from metro.data.augment import normalise
-    from metro.data.loader import make_loader
+    from metro.data.loader import EvalPass
 
-    batch = next(iter(make_loader([world.dataset], world.model.config, world.params.train, training=False)))
+    batch = next(iter(EvalPass(world.dataset, world.model.config, world.params.train.batch_size)))
     with torch.inference_mode():
         vertices = world.model(normalise(batch["image"], batch["colour"])).vertices[-1].numpy()
     labels, row = world.dataset.labels, 4
@@ -51,10 +51,10 @@ def test_mpjpe_of_one_sample_by_hand(world: World, result: Result) -> None:
 
 def test_a_perfect_prediction_scores_zero(world: World) -> None:
     """The true mesh, put in place of the network's, has no error: prediction and truth are defined alike."""
-    from metro.data.loader import make_loader
+    from metro.data.loader import EvalPass
     from metro.evaluation.measure import ground_truth, score
 
-    batch = next(iter(make_loader([world.dataset], world.model.config, world.params.train, training=False)))
+    batch = next(iter(EvalPass(world.dataset, world.model.config, world.params.train.batch_size)))
     for name in ("open", "3dpw"):
         protocol = PROTOCOLS[name]
         truth = ground_truth(batch, world.body, protocol)

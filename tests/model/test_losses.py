@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -37,7 +38,7 @@ def draw(seed: int, has_3d: list[bool], has_mesh: list[bool], joints: int = 14) 
         attention=None,
     )
     target = Target(
-        edges=torch.zeros(0, 2, dtype=torch.long),
+        edges=torch.tensor([[0, 1], [1, 4], [3, 2]]),
         joints_3d=normal(batch, joints, 3),
         pelvis_3d=normal(batch, 1, 3),
         has_pelvis=torch.arange(batch) != 1,
@@ -103,10 +104,18 @@ def looped(output: MetroOutput, target: Target, config: LossConfig) -> dict[str,
                 pairs = zip(output.vertices[level][b, :, axis], target.vertices[level][b, :, axis], strict=True)
                 gaps += [abs((float(x) - own) - (float(y) - true)) for x, y in pairs]
         terms["vertices"] += weight * sum(gaps) / len(gaps) if gaps else 0.0
+    if config.edges:
+        gaps = []
+        for b in range(batch):
+            for i, j in target.edges.tolist() if target.has_mesh[b] else ():
+                mine, true = (math.dist(mesh[0][b, i], mesh[0][b, j]) for mesh in (output.vertices, target.vertices))
+                gaps.append(abs(mine - true))
+        terms["edges"] = sum(gaps) / len(gaps) if gaps else 0.0
     terms["total"] = (
         config.joints_3d * (terms["joints_3d"] + terms["mesh_joints_3d"])
         + config.vertices * terms["vertices"]
         + config.joints_2d * (terms["joints_2d"] + terms["mesh_joints_2d"])
+        + config.edges * terms.get("edges", 0.0)
     )
     return terms
 
@@ -118,12 +127,13 @@ def looped(output: MetroOutput, target: Target, config: LossConfig) -> dict[str,
     kind=st.sampled_from(["mse", "l1"]),
     joints=st.sampled_from([14, 21]),
     roots=st.tuples(*[st.sampled_from(["own", "pelvis"])] * 2),
+    edges=st.sampled_from([0.0, 30.0]),
 )
 def test_equals_the_loops(
-    seed: int, flags: list[tuple[bool, bool]], kind: str, joints: int, roots: tuple[str, str]
+    seed: int, flags: list[tuple[bool, bool]], kind: str, joints: int, roots: tuple[str, str], edges: float
 ) -> None:
     output, target = draw(seed, [a for a, _ in flags], [b for _, b in flags], joints)
-    config = LossConfig(joint_loss=kind, joints_2d=70.0, joint_root=roots[0], vertex_root=roots[1])
+    config = LossConfig(joint_loss=kind, joints_2d=70.0, edges=edges, joint_root=roots[0], vertex_root=roots[1])
     expected = looped(output, target, config)
     terms = metro_loss(output, target, config)
     assert terms.keys() == expected.keys()
@@ -183,6 +193,12 @@ def test_edges_of_a_scaled_mesh() -> None:
     without = metro_loss(output, target, config.model_copy(update={"edges": 0.0}))
     assert terms["total"].item() == pytest.approx(without["total"].item() + 40.0)
     assert "edges" not in without
+
+
+def test_edges_need_faces() -> None:
+    output, target = draw(0, [True], [True])
+    with pytest.raises(MetroError, match=r"loss\.edges: the mesh levels come without faces"):
+        metro_loss(output, replace(target, edges=target.edges[:0]), LossConfig(edges=1.0))
 
 
 def test_nothing_selected_is_a_zero_with_zero_gradient() -> None:

@@ -128,8 +128,8 @@ def test_the_mixture_reaches_the_loader(setting: Setting, tmp_path: Path, monkey
     from metro.training import engine
 
     seen = []
-    real = engine.make_loader
-    monkeypatch.setattr(engine, "make_loader", lambda *a, **k: seen.append(k["weights"]) or real(*a, **k))
+    real = engine.TrainStream
+    monkeypatch.setattr(engine, "TrainStream", lambda *a, **k: seen.append(k["weights"]) or real(*a, **k))
     params = small_params(steps=1).model_dump()
     params["train"]["mixture"] = {"b": 1.0, "a": 3.0}
     params = Params.model_validate(params | {"datasets": {"a": {}, "b": {}}})
@@ -167,6 +167,22 @@ def test_other_mesh_levels_are_refused_at_the_start_and_on_resume(setting: Setti
     params = small_params(steps=1, init=str(trained.checkpoint.folder))
     with pytest.raises(MetroError, match=refusal):
         train(params, setting.datasets, setting.body, swapped, tmp_path / "b")
+
+
+def test_averaged_weights_forget_the_start_early(setting: Setting, tmp_path: Path):
+    """With each step k, (1 + k) / (10 + k) of the average stays, 0.15 at most."""
+    arguments = (setting.datasets, setting.body, setting.levels)
+    start = train(small_params(steps=1, ema=None), *arguments, tmp_path / "start").checkpoint
+    params = small_params(steps=3, save_every=1, keep=3, ema=0.15, init=str(start.folder))
+    train(params, *arguments, tmp_path / "run")
+    mean = start.weights()
+    for step, stays in enumerate((1 / 10, 0.15, 0.15)):
+        saved = load_checkpoint(tmp_path / "run" / f"step-{step + 1:08d}")
+        own, averaged = saved.training_state()["weights"], saved.weights()
+        for name, value in own.items():
+            counter = not value.is_floating_point()
+            mean[name] = value if counter else stays * mean[name] + (1 - stays) * value
+            torch.testing.assert_close(averaged[name], mean[name], rtol=1e-5, atol=1e-7)
 
 
 def test_weight_decay_spares_vectors_and_positions(setting: Setting):
