@@ -68,6 +68,8 @@ def train_in(work: Path, params: Params, run: tracking.Run) -> TrainResult:
     from pipeline.tracking.pictures import painter
 
     sets = stage.read_json(TRAIN_SETS, "catalogue")
+    names = tuple(item["name"] for item in sets["train"])
+    params = params.model_copy(update={"train": params.train.model_copy(update={"datasets": names})})
     for item in sets["train"]:
         run.dataset(item["name"], item["digest"], Path(item["shards"]), "training")
     body = read_npz(BODY)

@@ -77,7 +77,7 @@ def train(
     params
         Resolved parameters; `params.train.init` names the start weights.
     datasets
-        Training sets, in the order of `params.train_sets()`.
+        Training sets, in the order of `params.train.datasets`.
     body, levels
         Body model of the annotations and its mesh levels.
     work
@@ -107,7 +107,7 @@ def train(
     optimizer = build_optimizer(metro, config)
     run = _Run(params, digest(body), Path(work), metro, optimizer)
 
-    mixture = [config.mixture[name] for name in params.train_sets()] if config.mixture else None
+    mixture = [config.mixture[name] for name in config.datasets] if config.mixture else None
 
     def batches(settings: TrainConfig, first: int) -> Loader:
         return make_loader(
