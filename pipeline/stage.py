@@ -69,6 +69,7 @@ def inputs() -> Inputs:
         There is no such stage, or an input is missing.
     """
     from dvc.dependency import ParamsDependency
+    from dvc.dvcfile import load_file
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -76,12 +77,16 @@ def inputs() -> Inputs:
     params: list[str] = []
     try:
         with Repo() as repo:
-            for dep in repo.stage.load_one(name=name()).deps:
+            file = load_file(repo, "dvc.yaml")
+            # Without dvc.lock: a DVC that works on another stage may be writing it.
+            for dep in file.LOADER(file, file.contents)[name()].deps:
                 if isinstance(dep, ParamsDependency):
                     params += dep.params
                 else:
                     files[dep.def_path] = dep.get_hash().value
-    except (DvcException, FileNotFoundError) as err:
+    except FileNotFoundError as err:
+        raise MetroError(f"{err.filename}: missing; `dvc repro {name()}` makes what the stage needs") from None
+    except DvcException as err:
         raise MetroError(f"dvc.yaml: cannot tell the inputs of {name()}: {err}") from None
     return Inputs(files, params)
 
