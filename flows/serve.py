@@ -77,8 +77,8 @@ def main() -> int:
 
 def _start(group: Group, asked: threading.Event) -> list[Service]:
     chosen = environment()
-    prefect_port = _free(chosen.prefect_port, "PREFECT_PORT")
-    mlflow_port = _free(chosen.mlflow_port, "MLFLOW_PORT")
+    prefect_port = _port(chosen.prefect_port, "PREFECT_PORT")
+    mlflow_port = _port(chosen.mlflow_port, "MLFLOW_PORT")
     root = Path.cwd()
     if not (root / "prefect.yaml").is_file():
         raise MetroError(f"serve: no prefect.yaml in {root}; run from the project root")
@@ -125,21 +125,23 @@ def _start(group: Group, asked: threading.Event) -> list[Service]:
     return [server, ui, worker]
 
 
-def _free(port: int, variable: str) -> int:
-    """The port, if nothing listens there.
+def _port(written: str, variable: str) -> int:
+    """A free port.
 
     Raises
     ------
     MetroError
-        It is taken.
+        It is taken, or no number.
     """
+    if not written.isdigit() or not 0 < int(written) < 65536:
+        raise MetroError(f"serve: {variable}={written} is not a port number")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((HOST, int(written)))
         except OSError:
-            raise MetroError(f"serve: port {port} is in use; choose another with {variable}=PORT") from None
-    return port
+            raise MetroError(f"serve: port {written} is in use; choose another with {variable}=PORT") from None
+    return int(written)
 
 
 def _await(url: str, service: Service, asked: threading.Event) -> None:

@@ -55,8 +55,8 @@ def compare(name: str, now: Mapping[str, float], before: Mapping[str, float]) ->
         verdict = f"within the {100 * TOLERANCE:.0f} % that another processor may change"
     else:
         verdict = (
-            f"more than the {100 * TOLERANCE:.0f} % that another processor may change: see `git status` and `dvc params diff` "
-            "for what else differs, and `metro doctor` for the installation"
+            f"more than the {100 * TOLERANCE:.0f} % that another processor may change: see `git status` and "
+            "`dvc params diff` for what else differs, and `metro doctor` for the installation"
         )
     return f"{name}: {', '.join(shown)}: {verdict}"
 

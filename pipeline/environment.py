@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from metro.errors import MetroError
-
 
 class Environment(NamedTuple):
     """What the environment says at the moment; what is not said is None, or the default of the field."""
@@ -19,9 +17,9 @@ class Environment(NamedTuple):
     """``MLFLOW_TRACKING_URI``: MLflow store; without it a SQLite file in the project."""
     mlflow_ui: str | None
     """``MLFLOW_UI``: address of the MLflow UI, for links to runs; set by `make serve`."""
-    mlflow_port: int
+    mlflow_port: str
     """``MLFLOW_PORT``: where `make serve` puts the MLflow UI."""
-    prefect_port: int
+    prefect_port: str
     """``PREFECT_PORT``: where `make serve` puts the Prefect server."""
     stage: str | None
     """``DVC_STAGE``: stage that DVC is running, with its item."""
@@ -38,21 +36,15 @@ class Environment(NamedTuple):
 
 
 def environment() -> Environment:
-    """Read the environment; an empty variable counts as none.
-
-    Raises
-    ------
-    MetroError
-        A port is no port number.
-    """
+    """Read the environment; an empty variable counts as none."""
     get = os.environ.get
     return Environment(
         tracking=get("METRO_TRACKING", "").lower() not in ("off", "0", "false", "no"),
         dask=get("METRO_DASK") or None,
         store=get("MLFLOW_TRACKING_URI") or None,
         mlflow_ui=get("MLFLOW_UI") or None,
-        mlflow_port=_port("MLFLOW_PORT", 5000),
-        prefect_port=_port("PREFECT_PORT", 4200),
+        mlflow_port=get("MLFLOW_PORT") or "5000",
+        prefect_port=get("PREFECT_PORT") or "4200",
         stage=get("DVC_STAGE") or None,
         root=get("DVC_ROOT") or None,
         experiment=get("DVC_EXP_NAME") or None,
@@ -60,10 +52,3 @@ def environment() -> Environment:
         flow_run=get("PREFECT_FLOW_RUN_ID") or None,
         rank=int(get("RANK") or get("LOCAL_RANK") or 0),
     )
-
-
-def _port(variable: str, default: int) -> int:
-    written = os.environ.get(variable) or str(default)
-    if not written.isdigit() or not 0 < int(written) < 65536:
-        raise MetroError(f"{variable}={written} is not a port number")
-    return int(written)
