@@ -40,12 +40,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clone(folder: Path) -> Path:
     """A clone of this repository on the debug preset."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
-    subprocess.run(
-        [sys.executable, "-c", "from metro import presets; presets.apply('debug')"],
-        cwd=folder,
-        env=environment(),
-        check=True,
-    )
+    apply = "from metro.presets import apply; apply('debug')"
+    subprocess.run([sys.executable, "-c", apply], cwd=folder, env=environment(), check=True)
     return folder
 
 
