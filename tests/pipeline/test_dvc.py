@@ -143,6 +143,12 @@ def test_exceptions_are_reached_and_no_stage_reaches_the_command_line(items: dic
     assert not any(covers(["metro/cli", "metro/presets.py"], file) for file in reached)
 
 
+@pytest.mark.parametrize("stage", ["prepare", "fit", "train", "sweep"], indirect=True)
+def test_pictures_and_tables_are_made_again_without_what_takes_long(stage: Stage) -> None:
+    drawing = ("metro/viz/overlay.py", "metro/viz/plots.py", "metro/viz/report.py", "metro/data/show.py")
+    assert not any(covers(stage.deps, Path(file)) for file in drawing)
+
+
 def sections_read(file: Path) -> set[str]:
     """Sections that a module takes from a variable `params`, by name, by `stage.section` or by a method of `Params`."""
     found: set[str] = set()
