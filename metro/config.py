@@ -9,12 +9,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metro.errors import MetroError
+from metro.words import BodyKind, Gender, ProtocolName
+
+CROP_PX = 224
+"""Side of METRO's crop in pixels, in which focal lengths and 2D errors are stated whatever a network's own crop is."""
 
 
 class Section(BaseModel):
@@ -30,13 +34,13 @@ HAND_KINDS = ("mano", "open_hand")
 class BodyConfig(Section):
     """Which body (or hand) model everything is expressed in."""
 
-    kind: Literal["open", "smpl", "smplx", "mano", "open_hand"] = "open"
+    kind: BodyKind = "open"
     """`open` and `open_hand` ship with the project; the others are licensed files of your own."""
-    gender: Literal["neutral", "female", "male"] = "neutral"
+    gender: Gender = "neutral"
     """Variant of the model. METRO trains and evaluates on the neutral one."""
     path: Path | None = None
     """Licensed model file (.npz made by `metro body convert`, or .pkl), or a folder with `KIND_GENDER.npz`. The open
-    models need none; a folder that `metro body build` wrote replaces the shipped ones."""
+    models need none; a folder that `python -m tools.open_body` wrote replaces the shipped ones."""
 
 
 class SamplingConfig(Section):
@@ -46,6 +50,14 @@ class SamplingConfig(Section):
     """Vertices of each coarser level, fine to coarse."""
     legacy: Path | None = None
     """A published `mesh_downsampling.npz` to take the levels from instead of building them."""
+    checkpoint: Path | None = None
+    """A checkpoint to take the levels from, as a run that starts from its weights must; `open`: the one that ships."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.legacy and self.checkpoint:
+            raise ValueError("sampling.legacy and sampling.checkpoint both name levels: give one of them")
+        return self
 
 
 class CropConfig(Section):
@@ -155,7 +167,7 @@ class ModelConfig(Section):
 
     joint_set: Literal["J14", "HAND21"] = "J14"
     """Joint queries and their order (see `metro.body.joints`)."""
-    image_size: int = 224
+    image_size: int = CROP_PX
     """Side of the input image, pixels."""
     backbone: str = "hrnet_w64"
     """`resnet18/34/50` (torchvision), `hrnet_w40/w64` or `timm/NAME` (timm)."""
@@ -323,7 +335,7 @@ class BenchmarkConfig(Section):
 
     dataset: str
     """Name of the dataset (a key of `datasets`)."""
-    protocol: Literal["open", "h36m_p2", "3dpw", "freihand"] = "open"
+    protocol: ProtocolName = "open"
     """Definition of the metrics (`metro protocols` describes them)."""
 
 

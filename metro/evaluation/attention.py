@@ -31,6 +31,7 @@ from metro.errors import MetroError
 from metro.mesh.sampling import Level
 from metro.model.metro import Metro
 from metro.viz import overlay, plots
+from metro.viz.camera import project
 
 QUERIES = {
     "J14": ("R_Wrist", "L_Wrist", "R_Ankle", "L_Knee", "Head"),
@@ -241,7 +242,7 @@ def _example_sheet(attention: Attention, body: BodyData, levels: Sequence[Level]
     for b, picture in enumerate(attention.images):
         picture = overlay.resize(picture, 200)
         camera = attention.cameras_B3[b]
-        points = overlay.project(attention.joints_BJ3[b], camera, 200)
+        points = project(attention.joints_BJ3[b], camera, 200)
         tiles.append(overlay.skeleton(picture, points, joint_set))
         labels.append("predicted joints")
         for name in QUERIES[joint_set]:

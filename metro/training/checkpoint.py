@@ -1,8 +1,8 @@
-"""Checkpoints: a folder with ``model.safetensors``, ``checkpoint.json`` and, to resume, ``training.pt``.
+"""Checkpoints: a folder with ``model.safetensors``, ``levels.npz``, ``checkpoint.json``; ``training.pt`` to resume.
 
 A checkpoint is written under a temporary name, synced and renamed, and carries the sha256 of its files: a reader sees
 a whole one or none. `checkpoint.json` holds the resolved parameters, the step, the metrics and the digest of the body
-model it was trained on.
+model it was trained on; `levels.npz` the mesh levels: which vertex each query stands for is part of what was learned.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,13 +19,15 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from metro import __version__
 from metro.config import Params, load_params
 from metro.errors import MetroError
+from metro.mesh.sampling import Level, difference, load_sampling, save_sampling
+from metro.version import __version__
 
-WEIGHTS, META, TRAINING = "model.safetensors", "checkpoint.json", "training.pt"
+FORMAT = 2
+WEIGHTS, LEVELS, META, TRAINING = "model.safetensors", "levels.npz", "checkpoint.json", "training.pt"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,30 @@ class Checkpoint:
         """State dict in float32 (a checkpoint may be stored in half precision)."""
         state = load_file(self._verified(WEIGHTS))
         return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+    def levels(self) -> list[Level]:
+        """The mesh levels that the network was trained with, fine to coarse."""
+        return load_sampling(self._verified(LEVELS))
+
+    def check(self, body_digest: str, levels: Sequence[Level]) -> None:
+        """Refuse a body model or mesh levels that the network was not trained with.
+
+        Raises
+        ------
+        MetroError
+            They differ; says in what.
+        """
+        if self.body_digest != body_digest:
+            raise MetroError(
+                f"{self.folder}: trained on another body model ({self.body_digest[:12]}, here {body_digest[:12]}); use "
+                "the body file it was trained with, or train again"
+            )
+        found = difference(self.levels(), levels)
+        if found:
+            raise MetroError(
+                f"{self.folder}: trained with other mesh levels ({found}); set sampling.checkpoint to it to use its "
+                "levels, or train again"
+            )
 
     def training_state(self) -> dict[str, Any]:
         """Optimizer, averaged weights and counters that an exact resume needs."""
@@ -69,6 +95,7 @@ def save_checkpoint(
     step: int,
     metrics: Mapping[str, float],
     body_digest: str,
+    levels: Sequence[Level],
     training_state: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
@@ -91,10 +118,11 @@ def save_checkpoint(
             tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
         save_file(tensors, temporary / WEIGHTS)
         (temporary / WEIGHTS).chmod(0o644)  # safetensors keeps its files to their owner
+        save_sampling(temporary / LEVELS, levels, {"body": body_digest})
         if training_state is not None:
             torch.save(dict(training_state), temporary / TRAINING)
         meta = {
-            "format": 1,
+            "format": FORMAT,
             "metro": __version__,
             "step": step,
             "metrics": dict(metrics),
@@ -127,6 +155,7 @@ def copy_weights(source: Path | str, target: Path, dtype: torch.dtype | None = N
         step=found.step,
         metrics=found.metrics,
         body_digest=found.body_digest,
+        levels=found.levels(),
         dtype=dtype,
     )
 
@@ -137,7 +166,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     Raises
     ------
     MetroError
-        No such folder, not a checkpoint, or one of a later format.
+        No such folder, not a checkpoint, or one of another format.
     """
     folder = open_checkpoint() if str(path) == "open" else Path(path)
     try:
@@ -148,8 +177,11 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         ) from None
     except ValueError:
         raise MetroError(f"{folder / META}: not valid JSON, the checkpoint is damaged") from None
-    if meta.get("format") != 1:
-        raise MetroError(f"{folder}: checkpoint format {meta.get('format')!r}, this version reads 1")
+    if meta.get("format") != FORMAT:
+        raise MetroError(
+            f"{folder}: checkpoint format {meta.get('format')!r}, this version reads {FORMAT} (which holds the mesh "
+            "levels); train again"
+        )
     return Checkpoint(
         folder=folder,
         params=load_params(meta["params"]),
@@ -165,29 +197,6 @@ def open_checkpoint() -> Path:
     return Path(str(resources.files("metro") / "assets" / "open"))
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], origin: Path | str) -> None:
-    """Load `state` strictly; a mismatch names the first keys that differ.
-
-    Raises
-    ------
-    MetroError
-        The checkpoint belongs to another configuration.
-    """
-    own = model.state_dict()
-    wrong = [
-        f"{k} {_shape(state, k)} in the checkpoint, {_shape(own, k)} in the model"
-        for k in sorted(own.keys() | state.keys())
-        if _shape(own, k) != _shape(state, k)
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise MetroError(
-            f"{origin}: checkpoint of another configuration: {'; '.join(wrong[:3])}{more}; "
-            "use the model section that is in its checkpoint.json"
-        )
-    model.load_state_dict(dict(state), strict=True)
-
-
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest complete ``step-*`` checkpoint in `folder`, if any."""
     steps = sorted(p for p in Path(folder).glob("step-*") if (p / META).is_file())
@@ -198,10 +207,6 @@ def sha256_of(path: Path) -> str:
     """Hex sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _shape(state: Mapping[str, Tensor], key: str) -> str:
-    return "×".join(map(str, state[key].shape)) or "scalar" if key in state else "absent"
 
 
 def _sync(path: Path) -> None:

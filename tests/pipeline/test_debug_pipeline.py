@@ -40,8 +40,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clone(folder: Path) -> Path:
     """A clone of this repository on the debug preset."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
-    apply = "from metro.presets import apply; apply('debug')"
-    subprocess.run([sys.executable, "-c", apply], cwd=folder, env=environment(), check=True)
+    subprocess.run(
+        [sys.executable, "-m", "metro.cli.app", "preset", "apply", "debug"], cwd=folder, env=environment(), check=True
+    )
     return folder
 
 
