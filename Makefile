@@ -42,8 +42,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
-repro: env ## run the pipeline: every stage that is out of date
+repro: env ## run the pipeline: every stage that is out of date; compare its metrics with the committed ones
 	$(BIN)/python -m dvc repro
+	@$(BIN)/python -m pipeline.compare
 
 # Tests run side by side, so that a second thread of one would only hold up another.
 test: env check ## lint, types, import layers and the fast tests

@@ -7,20 +7,30 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-if TYPE_CHECKING:
-    from flows.train_eval import Outcome
+from pipeline.flat import numbers
 
 MAX_PICTURES = 12
 MAX_PICTURE_BYTES = 600_000
 """Artifacts live in Prefect's database: pictures are few and small."""
 
 
-def publish(root: Path, outcomes: Sequence[Outcome], failed: Mapping[str, str]) -> None:
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage."""
+
+    stage: str
+    result: str
+    """`ran`, `unchanged` (up to date) or `restored` (its outputs came from the run cache)."""
+    seconds: float
+
+
+def show_outcome(root: Path, outcomes: Sequence[Outcome], failed: Mapping[str, str]) -> None:
     """Make the artifacts of a flow run; keys are stable, so that the UI keeps their history."""
     rows = [{"stage": o.stage, "result": o.result, "seconds": o.seconds} for o in outcomes]
     rows += [{"stage": stage, "result": "failed", "seconds": None} for stage in failed]
@@ -38,7 +48,12 @@ def publish(root: Path, outcomes: Sequence[Outcome], failed: Mapping[str, str]) 
 
 def metrics_table(root: Path) -> str:
     """Metrics of the workspace as markdown, each beside what the last commit has."""
-    now = _flat(_dvc_json(root, "metrics", "show", "--json").get("", {}).get("data", {}))
+    files = _dvc_json(root, "metrics", "show", "--json").get("", {}).get("data", {})
+    now = {
+        f"{Path(path).stem}: {name}": value
+        for path, content in files.items()
+        for name, value in numbers(content.get("data", {}), ".").items()
+    }
     changes = _dvc_json(root, "metrics", "diff", "--json")
     diff = changes.get("diff", changes)
     before = {
@@ -52,21 +67,6 @@ def metrics_table(root: Path) -> str:
         return "No metrics yet."
     rows = [f"| {name} | {value:.5g} | {_old(before.get(name))} |" for name, value in now.items()]
     return "\n".join(["| metric | value | before, where it changed |", "| --- | ---: | ---: |", *rows])
-
-
-def _flat(files: Mapping[str, Any]) -> dict[str, float]:
-    flat: dict[str, float] = {}
-
-    def walk(path: str, name: str, tree: Any) -> None:
-        if isinstance(tree, dict):
-            for key, value in tree.items():
-                walk(path, f"{name}.{key}" if name else str(key), value)
-        elif isinstance(tree, int | float):
-            flat[f"{Path(path).stem}: {name}"] = float(tree)
-
-    for path, content in files.items():
-        walk(path, "", content.get("data", {}))
-    return flat
 
 
 def _old(value: Any) -> str:

@@ -1,7 +1,7 @@
 """``make serve``: Prefect server, work pool, worker and deployment, and the MLflow UI, until Ctrl-C.
 
-Everything listens on localhost only. Ports: ``PREFECT_PORT`` (4200) and ``MLFLOW_PORT`` (5000). Ctrl-C or SIGTERM ends
-everything that was started, runs in progress included; nothing is left behind.
+Everything listens on localhost only; `pipeline.environment` names the variables that choose other ports. Ctrl-C or
+SIGTERM ends everything that was started, runs in progress included; nothing is left behind.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from types import FrameType
 
 from flows.process import Group
 from metro.errors import MetroError
+from pipeline.environment import environment
+from pipeline.tracking.store import setup, store_uri
 
 HOST = "127.0.0.1"
 POOL = "metro-process"
@@ -44,7 +46,7 @@ class Service:
         finally:
             self.ended.set()
 
-    def last_words(self) -> str:
+    def tail(self) -> str:
         """The end of its log."""
         return " | ".join(self.log.read_text().splitlines()[-3:])
 
@@ -63,7 +65,7 @@ def main() -> int:
         while not asked.wait(0.5):
             gone = [service for service in services if service.ended.is_set()]
             if gone:
-                raise MetroError(f"serve: {gone[0].name} ended by itself, see {gone[0].log}: {gone[0].last_words()}")
+                raise MetroError(f"serve: {gone[0].name} ended by itself, see {gone[0].log}: {gone[0].tail()}")
         return 0
     except MetroError as err:
         print(err, file=sys.stderr)
@@ -74,13 +76,13 @@ def main() -> int:
 
 
 def _start(group: Group, asked: threading.Event) -> list[Service]:
-    prefect_port, mlflow_port = _port("PREFECT_PORT", 4200), _port("MLFLOW_PORT", 5000)
+    chosen = environment()
+    prefect_port = _port(chosen.prefect_port, "PREFECT_PORT")
+    mlflow_port = _port(chosen.mlflow_port, "MLFLOW_PORT")
     root = Path.cwd()
     if not (root / "prefect.yaml").is_file():
         raise MetroError(f"serve: no prefect.yaml in {root}; run from the project root")
-    from pipeline import tracking
-
-    tracking.setup()
+    setup()
     logs = root / ".metro" / "logs"
     mlflow_url = f"http://{HOST}:{mlflow_port}"
     env = {
@@ -100,7 +102,7 @@ def _start(group: Group, asked: threading.Event) -> list[Service]:
 
     server = Service("Prefect server", [*python, "prefect", "server", "start"], group, env, logs / "prefect-server.log")
     mlflow = [*python, "mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
-    mlflow += ["--backend-store-uri", tracking.store_uri()]
+    mlflow += ["--backend-store-uri", store_uri()]
     ui = Service("MLflow UI", mlflow, group, env, logs / "mlflow.log")
     _await(f"http://{HOST}:{prefect_port}/api/health", server, asked)
     _once([*python, "prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite"], env)
@@ -111,7 +113,7 @@ def _start(group: Group, asked: threading.Event) -> list[Service]:
     if not asked.is_set():
         print(
             f"Prefect  http://{HOST}:{prefect_port}\n"
-            f"MLflow   {mlflow_url}/#/experiments/{tracking.setup()}/runs\n"
+            f"MLflow   {mlflow_url}/#/experiments/{setup()}/runs\n"
             "\n"
             "In another shell:\n"
             f"  export PREFECT_API_URL={env['PREFECT_API_URL']}\n"
@@ -123,7 +125,7 @@ def _start(group: Group, asked: threading.Event) -> list[Service]:
     return [server, ui, worker]
 
 
-def _port(variable: str, default: int) -> int:
+def _port(written: str, variable: str) -> int:
     """A free port.
 
     Raises
@@ -131,7 +133,6 @@ def _port(variable: str, default: int) -> int:
     MetroError
         It is taken, or no number.
     """
-    written = os.environ.get(variable, str(default))
     if not written.isdigit() or not 0 < int(written) < 65536:
         raise MetroError(f"serve: {variable}={written} is not a port number")
     with socket.socket() as probe:
@@ -153,7 +154,7 @@ def _await(url: str, service: Service, asked: threading.Event) -> None:
         except OSError:
             if service.ended.is_set() or time.monotonic() > deadline:
                 raise MetroError(
-                    f"serve: {service.name} does not answer at {url}, see {service.log}: {service.last_words()}"
+                    f"serve: {service.name} does not answer at {url}, see {service.log}: {service.tail()}"
                 ) from None
         asked.wait(0.5)
 

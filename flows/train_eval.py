@@ -14,7 +14,6 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,7 +28,7 @@ from prefect.runtime import flow_run
 from prefect.tasks import Task
 from prefect.utilities.annotations import quote
 
-from flows.artifacts import publish
+from flows.artifacts import Outcome, show_outcome
 from flows.dag import needed_for, read_dag
 from flows.process import Finished, Group, killed_on_sigterm
 from metro.config import load_params
@@ -46,16 +45,6 @@ class StageFailedError(Exception):
 
 class StageInterruptedError(StageFailedError):
     """A stage was killed, ran out of memory or met a lock: it may go through the next time."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a stage."""
-
-    stage: str
-    result: str
-    """`ran`, `unchanged` (up to date) or `restored` (its outputs came from the run cache)."""
-    seconds: float
 
 
 def can_heal(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -137,7 +126,7 @@ def run_pipeline(
     failed = {
         stage: str(result) for stage, result in ended.items() if stage not in done and done.issuperset(dag[stage])
     }
-    publish(root, outcomes, failed)
+    show_outcome(root, outcomes, failed)
     if failed:
         names = ", ".join(failed)
         raise StageFailedError(f"{len(failed)} of {len(dag)} stages failed: {names}; mend and retry this run")

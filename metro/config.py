@@ -97,7 +97,7 @@ class DatasetConfig(Section):
     source: Source = "synthetic"
     """Adapter that reads the raw data (`metro data sources` lists them)."""
     root: Path | None = None
-    """Folder of the raw data, for sources that have one."""
+    """What the set is made from, watched by DVC: the raw data, or for `synthetic` the renderer, `metro/synthetic`."""
     split: Literal["train", "validation", "test"] = "train"
     """What the records are for."""
     supervision: Supervision = "mesh"

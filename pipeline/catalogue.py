@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from metro.config import Params
 from metro.errors import MetroError
 from metro.files import sha256_of
 from pipeline import stage
 from pipeline.paths import BENCHMARK_SETS, BODY, MEAN_POSES, TRAIN_SETS, fits, shards
-
-if TYPE_CHECKING:
-    from metro.data.shards import ShardDataset
+from pipeline.sets import open_sets
 
 
 def main(params: Params) -> None:
@@ -63,13 +59,6 @@ def entry(name: str, params: Params) -> dict[str, Any]:
         "fitted": int((labels["mesh_origin"] == MESH_ORIGINS.index("fit")).sum()),
         "digest": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
     }
-
-
-def open_sets(entries: Sequence[dict[str, Any]]) -> list[ShardDataset]:
-    """The datasets of a catalogue."""
-    from metro.data.shards import ShardDataset
-
-    return [ShardDataset(Path(item["shards"]), item["fits"]) for item in entries]
 
 
 if __name__ == "__main__":

@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING
 
 from metro.config import Params
 from pipeline import stage, tracking
-from pipeline.paths import BODY, EVALUATE, MEAN_POSES, MODEL, SAMPLING, TRAIN_RUN, shards
+from pipeline.network import device, load_network
+from pipeline.paths import BODY, EVALUATE, MEAN_POSES, MODEL, TRAIN_RUN, shards
 
 if TYPE_CHECKING:
     from metro.evaluation.evaluate import Result
-    from metro.model.metro import Metro
 
 
 def main(params: Params, name: str) -> None:
     """Measure, draw and tabulate."""
-    benchmark = params.benchmarks[name]
-    inputs = [MODEL, shards(benchmark.dataset), MEAN_POSES]
     reopen = stage.read_json(TRAIN_RUN, "train")["run_id"]
-    with tracking.tracked("evaluate", params, inputs, reopen=reopen) as run:
+    with tracking.tracked(params, reopen=reopen) as run:
         result, draw = judge(MODEL, name, params)
         numbers = result.headline()
         run.log({f"{name}/{key}": value for key, value in numbers.items()})
@@ -62,29 +60,6 @@ def judge(checkpoint: Path, name: str, params: Params) -> tuple[Result, Callable
         about={"checkpoint": str(checkpoint), "step": load_checkpoint(checkpoint).step},
     )
     return result, lambda folder: write_figures(result, network, dataset, body, folder, device())
-
-
-def load_network(checkpoint: Path) -> Metro:
-    """The network of a checkpoint, on the pipeline's body and mesh levels.
-
-    Raises
-    ------
-    MetroError
-        It was trained on another body model or with other mesh levels.
-    """
-    from metro.body.arrays import read_npz
-    from metro.mesh.sampling import load_sampling
-    from metro.training.checkpoint import load_checkpoint
-    from metro.training.restore import restore
-
-    return restore(load_checkpoint(checkpoint), read_npz(BODY), load_sampling(SAMPLING))
-
-
-def device() -> str:
-    """Where stages compute: a GPU if there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":

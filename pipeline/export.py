@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from metro.config import Params
 from pipeline import stage, tracking
+from pipeline.network import load_network
 from pipeline.paths import BODY, EXPORT, METRICS, MODEL, SAMPLING, TRAIN_RUN
 
 
@@ -31,14 +32,13 @@ def main(params: Params) -> None:
     from metro.export.onnx import Deployed, write_onnx, write_program
     from metro.mesh.sampling import load_sampling
     from metro.training.checkpoint import load_checkpoint
-    from pipeline.evaluate import load_network
 
     found = load_checkpoint(MODEL)
     scores = benchmark_scores(params)
     about = {"checkpoint": str(MODEL), "step": found.step, "preset": params.preset, "benchmarks": scores}
     bundle = bundle_of(load_network(MODEL), read_npz(BODY), load_sampling(SAMPLING), about)
     reopen = stage.read_json(TRAIN_RUN, "train")["run_id"]
-    with tracking.tracked("export", params, [MODEL], reopen=reopen) as run, stage.publish(EXPORT) as folder:
+    with tracking.tracked(params, reopen=reopen) as run, stage.publish(EXPORT) as folder:
         write_bundle(folder / "bundle", bundle)
         difference: dict[str, float] = {}
         if params.export.onnx:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 
 from metro.config import Params
-from pipeline import stage, tracking
+from pipeline import stage
+from pipeline.tracking import lineage
 
 
 def main(params: Params) -> None:
     """Link what there is to link."""
-    print(json.dumps({name: tracking.run_url(run_id) for name, run_id in tracking.link().items()}, indent=1))
+    print(json.dumps({name: lineage.run_url(run_id) for name, run_id in lineage.link().items()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from metro.errors import MetroError
-from pipeline.tracking import store_uri
+from pipeline.tracking.store import store_uri
 
 
 def download(uri: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metro.config import Params
-from pipeline import stage, tracking
+from pipeline import flat, stage
 from pipeline.paths import (
     ATTENTION,
     BODY,
@@ -26,6 +26,7 @@ from pipeline.paths import (
     shards,
     sweep,
 )
+from pipeline.tracking.lineage import link
 
 
 def main(params: Params) -> None:
@@ -48,7 +49,7 @@ def main(params: Params) -> None:
                 stored_sheet(ShardDataset(shards(name), fitted), body, count=6), Path(sheets) / f"{name}.png"
             )
             role = "training" if name in training else config.split
-            numbers = stage.flat_numbers(stage.read_json(fitted / "summary.json", f"fit@{name}")) if fitted else {}
+            numbers = flat.numbers(stage.read_json(fitted / "summary.json", f"fit@{name}")) if fitted else {}
             datasets.append(DataSet(name, shards(name) / "manifest.json", role, sheet, numbers))
         content = Content(
             title="METRO: image to joints and mesh",
@@ -77,7 +78,7 @@ def main(params: Params) -> None:
             runs=runs(params),
         )
         write_report(content, folder / "index.html")
-    tracking.link()
+    link()
     print(f"{REPORT / 'index.html'}: open it in a browser")
 
 

@@ -1,4 +1,4 @@
-"""What all stages share: the frame around ``main``, outputs that appear whole or not at all, and half-done work.
+"""What all stages share: the frame around ``main``, inputs, outputs that appear whole or not at all, half-done work.
 
 A stage is run as ``python -m pipeline.STAGE [ITEM]`` from the project root. A mistake the user can mend ends it with
 one line and status 2.
@@ -7,28 +7,28 @@ one line and status 2.
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import inspect
 import json
-import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from metro import files
 from metro.config import Params, load_params
 from metro.errors import MetroError
+from pipeline.environment import environment
 from pipeline.paths import METRICS, WORK
 
 
 def run(main: Callable[..., None]) -> None:
     """Call ``main(params, *items)`` with the items of the command line, and turn what goes wrong into one line."""
-    name = os.environ.get("DVC_STAGE") or Path(sys.argv[0]).stem
     wanted = len(inspect.signature(main).parameters) - 1
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -36,15 +36,59 @@ def run(main: Callable[..., None]) -> None:
             raise MetroError(f"takes {wanted} argument{'s' * (wanted != 1)}, got {len(sys.argv) - 1}: see dvc.yaml")
         main(load_params(), *sys.argv[1:])
     except MetroError as err:
-        _fail(name, str(err))
+        _fail(str(err))
     except OSError as err:
         if err.errno != errno.ENOSPC:
             raise
-        _fail(
-            name, f"disk full while writing {err.filename or 'its outputs'}; free some space and run `dvc repro` again"
-        )
+        _fail(f"disk full while writing {err.filename or 'its outputs'}; free some space and run `dvc repro` again")
     except KeyboardInterrupt:
-        _fail(name, "interrupted", 130)
+        _fail("interrupted", 130)
+
+
+def name() -> str:
+    """Name of the running stage in ``dvc.yaml``, with its item: from DVC, or else from the command line."""
+    script = Path(sys.argv[0]).stem.replace("_", "-")
+    return environment().stage or "@".join([script, *sys.argv[1:2]])
+
+
+class Inputs(NamedTuple):
+    """What the running stage depends on."""
+
+    files: dict[str, str]
+    """Files and folders (code, data, outputs of other stages) to the md5 of their content."""
+    params: list[str]
+    """Sections and values of the parameters, by dotted name."""
+
+
+def inputs() -> Inputs:
+    """Ask DVC for the inputs of the running stage; it has hashed them already, so this takes a fraction of a second.
+
+    Raises
+    ------
+    MetroError
+        There is no such stage, or an input is missing.
+    """
+    from dvc.dependency import ParamsDependency
+    from dvc.dvcfile import load_file
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    files: dict[str, str] = {}
+    params: list[str] = []
+    try:
+        with Repo() as repo:
+            file = load_file(repo, "dvc.yaml")
+            # Without dvc.lock: a DVC that works on another stage may be writing it.
+            for dep in file.LOADER(file, file.contents)[name()].deps:
+                if isinstance(dep, ParamsDependency):
+                    params += dep.params
+                else:
+                    files[dep.def_path] = dep.get_hash().value
+    except FileNotFoundError as err:
+        raise MetroError(f"{err.filename}: missing; `dvc repro {name()}` makes what the stage needs") from None
+    except DvcException as err:
+        raise MetroError(f"dvc.yaml: cannot tell the inputs of {name()}: {err}") from None
+    return Inputs(files, params)
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -52,10 +96,10 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + signum)
 
 
-def _fail(name: str, message: str, status: int = 2) -> None:
-    if rank := int(os.environ.get("LOCAL_RANK", 0)):  # several processes that train mostly have the same thing to say
-        name = f"{name} (process {rank})"
-    print(f"{name}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+def _fail(message: str, status: int = 2) -> None:
+    rank = environment().rank  # several processes that train mostly have the same thing to say
+    who = f"{name()} (process {rank})" if rank else name()
+    print(f"{who}: {' '.join(message.split())}", file=sys.stderr, flush=True)
     raise SystemExit(status)
 
 
@@ -81,26 +125,17 @@ def read_json(path: Path, maker: str) -> Any:
     return files.read_json(path, f"`dvc repro {maker}` makes it")
 
 
-def work_folder(name: str, settings: Mapping[str, Any], inputs: Iterable[Path] = ()) -> Path:
+def work_folder(params: Params) -> Path:
     """Folder for half-done work that a killed stage goes on from.
 
-    Its name carries a digest of all that the result depends on, so that work is never taken up under other conditions.
-
-    Parameters
-    ----------
-    name
-        Stage, with its item.
-    settings
-        Parameters of the stage, JSON-like.
-    inputs
-        Files and folders whose content counts, the code among them.
+    Its name carries a digest of all that ``dvc.yaml`` declares as the stage's inputs, so that work is never taken up
+    under other conditions. The values of parameters are the resolved ones: a default that changes counts too.
     """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for path in inputs:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and "__pycache__" not in file.parts:
-                digest.update(f"{file}\n{files.sha256_of(file)}".encode())
-    folder = WORK / f"{name}-{digest.hexdigest()[:12]}"
+    found, names = inputs()
+    values = params.model_dump(mode="json")
+    settings = {dotted: functools.reduce(lambda tree, key: tree[key], dotted.split("."), values) for dotted in names}
+    digest = hashlib.sha256(json.dumps([found, settings], sort_keys=True).encode()).hexdigest()
+    folder = WORK / f"{name().replace('@', '-')}-{digest[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -122,17 +157,6 @@ def forget_work(work: Path) -> None:
 def write_metrics(name: str, numbers: Mapping[str, float]) -> None:
     """Metrics that DVC compares between commits (`dvc metrics diff`)."""
     write_json(METRICS / f"{name}.json", dict(numbers))
-
-
-def flat_numbers(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of nested data, by path."""
-    flat: dict[str, float] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flat_numbers(value, f"{prefix}{key}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def section(params: Params, *names: str) -> dict[str, Any]:

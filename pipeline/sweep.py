@@ -7,37 +7,20 @@ import json
 
 from metro.config import Params
 from metro.errors import MetroError
-from pipeline import stage, tracking
-from pipeline.paths import BODY, SAMPLING, TRAIN_SETS, sweep
-from pipeline.train import CODE, is_helper, train_to
+from pipeline import stage
+from pipeline.paths import TRAIN_SETS, sweep
+from pipeline.train import train_into
 
 
 def main(params: Params, ratio: str) -> None:
     """Train with the joints and vertices masked up to `ratio`."""
-    from metro.training.checkpoint import copy_weights
-
-    varied = at_ratio(params, float(ratio))
-    settings = stage.section(varied, "body", "sampling", "model", "train")
-    work = stage.work_folder(f"sweep-{ratio}", settings, [TRAIN_SETS, BODY, SAMPLING, *CODE])
-    if is_helper():
-        train_to(work, varied, tracking.Run())
-        return
-    resumed = json.loads((work / "run.json").read_text())["run_id"] if (work / "run.json").is_file() else None
-    with tracking.tracked(
-        "sweep",
-        varied,
-        [TRAIN_SETS, BODY, SAMPLING],
+    train_into(
+        sweep(ratio),
+        at_ratio(params, float(ratio)),
         name=f"mask {ratio}",
         group=group(params),
         tags={"mask_ratio": ratio},
-        reopen=resumed,
-    ) as run:
-        stage.write_json(work / "run.json", run.pointer())
-        result = train_to(work, varied, run)
-        with stage.publish(sweep(ratio)) as folder:
-            copy_weights(result.checkpoint.folder, folder / "model")
-            stage.write_json(folder / "run.json", run.pointer())
-    stage.forget_work(work)
+    )
 
 
 def at_ratio(params: Params, ratio: float) -> Params:

@@ -5,15 +5,13 @@ The ratios are those of the parameters, not those of the folder: a ratio that wa
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from metro.config import Params
 from metro.errors import MetroError
 from pipeline import stage, tracking
 from pipeline.evaluate import judge
-from pipeline.paths import METRICS, SWEEP_REPORT, sweep
-from pipeline.sweep import group
+from pipeline.paths import METRICS, MODEL, SWEEP_REPORT, TRAIN_RUN, sweep
 
 
 def main(params: Params) -> None:
@@ -27,10 +25,10 @@ def main(params: Params) -> None:
         raise MetroError(f"sweep.benchmark: no benchmark {name!r}; known: {', '.join(params.benchmarks)}")
     rows: list[dict[str, Any]] = []
     for ratio in sorted(params.sweep.ratios):
-        result, _ = judge(sweep(ratio) / "model", name, params)
+        result, _ = judge(sweep(ratio) / MODEL.name, name, params)
         rows.append({"ratio": ratio, **result.headline(), "metrics": result.summary["metrics"]})
-        told = json.loads((sweep(ratio) / "run.json").read_text())["run_id"]
-        with tracking.tracked("sweep", params, reopen=told) as run:
+        told = stage.read_json(sweep(ratio) / TRAIN_RUN.name, f"sweep@{ratio}")["run_id"]
+        with tracking.tracked(params, reopen=told) as run:
             run.log({f"{name}/{key}": value for key, value in result.headline().items()})
     first = result.protocol.headline[0]
     with stage.publish(SWEEP_REPORT) as folder:
@@ -46,7 +44,7 @@ def main(params: Params) -> None:
             unit=about["unit"],
         )
         stage.write_json(folder / "sweep.json", {**about, "steps": params.sweep.steps, "points": points})
-        with tracking.tracked("sweep", params, reopen=tracking.group_run(group(params))) as run:
+        with tracking.tracked(params, reopen=tracking.parent_of(told)) as run:
             run.artifact(picture, "figures")
             stage.write_json(folder / "run.json", run.pointer())
     errors = {f"{row['ratio']:g}": {k: v for k, v in row.items() if k.endswith("_mm")} for row in rows}

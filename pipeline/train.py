@@ -8,17 +8,17 @@ there is none in `train.cpu_processes`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from metro.config import Params
 from pipeline import stage, tracking
-from pipeline.catalogue import open_sets
+from pipeline.environment import environment
 from pipeline.paths import BODY, CURVES, MODEL, SAMPLING, TRAIN_RUN, TRAIN_SETS
+from pipeline.sets import open_sets
 
 if TYPE_CHECKING:
     from metro.body.arrays import BodyData
@@ -26,46 +26,50 @@ if TYPE_CHECKING:
     from metro.model.metro import Metro
     from metro.training.engine import TrainResult
 
-DRAWN = 8
-"""Held-out records drawn after each validation."""
-CODE = tuple(Path(f"metro/{part}") for part in ("body", "mesh", "data", "model", "training"))
-
 
 def main(params: Params) -> None:
-    """Train, and keep the best (or last) checkpoint and the curves."""
-    from metro.training.checkpoint import copy_weights
-
-    work = stage.work_folder(
-        "train", stage.section(params, "body", "sampling", "model", "train"), [TRAIN_SETS, BODY, SAMPLING, *CODE]
-    )
-    resumed = json.loads((work / "run.json").read_text())["run_id"] if (work / "run.json").is_file() else None
-    if is_helper():
-        train_to(work, params, tracking.Run())
-        return
-    with tracking.tracked("train", params, [TRAIN_SETS, BODY, SAMPLING], reopen=resumed) as run:
-        stage.write_json(work / "run.json", run.pointer())
-        result = train_to(work, params, run)
-        copy_weights(result.checkpoint.folder, MODEL)
-        stage.write_json(CURVES, result.curves)
-        stage.write_json(TRAIN_RUN, run.pointer())
+    """Train, and note the last losses and errors."""
+    result = train_into(MODEL.parent, params)
+    if result is not None:
         last = {key: value for record in result.curves for key, value in in_millimetres(record).items()}
         shown = {key: value for key, value in last.items() if key.startswith(("loss/", "validation/"))}
         stage.write_metrics("train", {"step": result.checkpoint.step, **shown})
+
+
+def train_into(folder: Path, params: Params, **run_options: Any) -> TrainResult | None:
+    """Train in a tracked run (`run_options` as for `tracking.tracked`).
+
+    The best (or last) checkpoint, the curves and the pointer to the run come into `folder`. A process that another one
+    started to share its training leaves that to it, and returns None.
+    """
+    from metro.training.checkpoint import copy_weights
+
+    work = stage.work_folder(params)
+    if environment().rank > 0:
+        train_in(work, params, tracking.Run())
+        return None
+    pointer = work / TRAIN_RUN.name
+    interrupted = json.loads(pointer.read_text())["run_id"] if pointer.is_file() else None
+    with tracking.tracked(params, reopen=interrupted, **run_options) as run:
+        stage.write_json(pointer, run.pointer())
+        result = train_in(work, params, run)
+        copy_weights(result.checkpoint.folder, folder / MODEL.name)
+        stage.write_json(folder / CURVES.name, result.curves)
+        stage.write_json(folder / TRAIN_RUN.name, run.pointer())
     stage.forget_work(work)
+    return result
 
 
-def is_helper() -> bool:
-    """Whether this process was started by another one of the same stage, to share its training."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
-
-
-def train_to(work: Path, params: Params, run: tracking.Run) -> TrainResult:
+def train_in(work: Path, params: Params, run: tracking.Run) -> TrainResult:
     """Train in the folder `work`, telling `run`."""
     from metro.body.arrays import read_npz
     from metro.mesh.sampling import load_sampling
     from metro.training.engine import train
+    from pipeline.tracking.pictures import painter
 
     sets = stage.read_json(TRAIN_SETS, "catalogue")
+    names = tuple(item["name"] for item in sets["train"])
+    params = params.model_copy(update={"train": params.train.model_copy(update={"datasets": names})})
     for item in sets["train"]:
         run.dataset(item["name"], item["digest"], Path(item["shards"]), "training")
     body = read_npz(BODY)
@@ -74,7 +78,7 @@ def train_to(work: Path, params: Params, run: tracking.Run) -> TrainResult:
         item = sets["validation"]
         run.dataset(item["name"], item["digest"], Path(item["shards"]), "validation")
         held_out = open_sets([item])[0].first(params.train.validation_count)
-        validate, figure = validator(held_out, body, params), painter(held_out, body, run)
+        validate, figure = validator(held_out, body, params.train.batch_size), painter(held_out, body, run)
     return train(
         params,
         open_sets(sets["train"]),
@@ -87,7 +91,7 @@ def train_to(work: Path, params: Params, run: tracking.Run) -> TrainResult:
     )
 
 
-def validator(dataset: ShardDataset, body: BodyData, params: Params) -> Callable[[Metro], Mapping[str, float]]:
+def validator(dataset: ShardDataset, body: BodyData, batch_size: int) -> Callable[[Metro], Mapping[str, float]]:
     """Mean joint and vertex errors of a network on held-out records, metres; `mpjpe` ranks the checkpoints."""
     from metro.body.model import BodyModel
     from metro.evaluation.measure import measure
@@ -97,34 +101,10 @@ def validator(dataset: ShardDataset, body: BodyData, params: Params) -> Callable
 
     def validate(metro: Metro) -> dict[str, float]:
         device = next(metro.parameters()).device
-        values = measure(metro, dataset, model, protocol, device=device, batch_size=params.evaluate.batch_size).values
+        values = measure(metro, dataset, model, protocol, device=device, batch_size=batch_size).values
         return {name: float(np.nanmean(values[column])) for name, column in protocol.validated.items()}
 
     return validate
-
-
-def painter(dataset: ShardDataset, body: BodyData, run: tracking.Run) -> Callable[[Metro, int], None]:
-    """Draws the network's meshes over the first few held-out crops."""
-    import torch
-
-    from metro.data.augment import normalise
-    from metro.data.loader import EvalPass
-    from metro.viz.overlay import grid, mesh_overlay, resize
-
-    @torch.no_grad()
-    def paint(metro: Metro, step: int) -> None:
-        device = next(metro.parameters()).device
-        batch = next(iter(EvalPass(dataset.first(DRAWN), metro.config, DRAWN)))
-        output = metro(normalise(batch["image"].to(device), batch["colour"].to(device)))
-        tiles = [
-            mesh_overlay(resize(crop, 224), mesh, body.faces, camera)
-            for crop, mesh, camera in zip(
-                batch["image"].numpy(), output.vertices[-1].cpu().numpy(), output.camera.cpu().numpy(), strict=True
-            )
-        ]
-        run.figure("validation", grid(tiles, 4), step)
-
-    return paint
 
 
 def in_millimetres(record: Mapping[str, float]) -> dict[str, float]:

@@ -64,7 +64,7 @@ def train(
     params
         Resolved parameters; `params.train.init` names the start weights.
     datasets
-        Training sets, in the order of `params.train_sets()`.
+        Training sets, in the order of `params.train.datasets`.
     body, levels
         Body model of the annotations and its mesh levels.
     work
@@ -105,7 +105,7 @@ def train(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         start_step=start,
-        weights=[config.mixture[name] for name in params.train_sets()] if config.mixture else None,
+        weights=[config.mixture[name] for name in config.datasets] if config.mixture else None,
     )
     meter, console = Meter(fabric, metro, config), Console(config.steps, start, not fabric.is_global_zero)
     for step, batch in zip(range(start, config.steps), batches, strict=False):

@@ -3,70 +3,50 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 import yaml
 
-from metro.config import Params
+from metro.config import FitConfig, Params
+from metro.presets import render
 from pipeline import paths
 
 ROOT = Path(__file__).resolve().parents[2]
-DVC_YAML = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-STAGES: dict[str, dict[str, Any]] = {name: entry.get("do", entry) for name, entry in DVC_YAML["stages"].items()}
+STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+SECTIONS = set(Params.model_fields)
 NOT_INPUTS = {
+    "metro/__init__.py": "`load`, which no stage calls",
     "metro/config.py": "parameters are declared as such",
     "metro/errors.py": "texts",
-    "metro/viz/overlay.py": "pictures for the tracked run, and files whose writing does not change",
+    "metro/version.py": "noted beside results",
+    "metro/words.py": "parameters are declared as such",
+    "pipeline/environment.py": "where a stage computes and who hears of it",
+    "pipeline/paths.py": "where outputs lie, which DVC knows",
+    "pipeline/stage.py": "the frame around a stage: how outputs appear, not what is in them",
+    "pipeline/tracking": "what others hear of a stage",
 }
+"""Code that decides no output; imports are not followed beyond it."""
 
 
-def modules_of(stage: str) -> set[str]:
-    """Modules of the library that a stage's module names, also inside of functions."""
-    script = STAGES[stage]["cmd"].split()[2].replace(".", "/") + ".py"
-    tree = ast.parse((ROOT / script).read_text())
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("metro"):
-            found.add(node.module)
-    return found
+class Stage(NamedTuple):
+    """A stage as DVC resolves it, the first item standing for all of a matrix."""
 
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_the_code_it_calls(stage: str) -> None:
-    declared = [Path(str(dep)) for dep in STAGES[stage]["deps"]]
-    assert Path(STAGES[stage]["cmd"].split()[2].replace(".", "/") + ".py") in declared
-    for module in modules_of(stage):
-        file = Path(module.replace(".", "/"))
-        file = file / "__init__.py" if (ROOT / file).is_dir() else file.with_suffix(".py")
-        covered = any(file == dep or dep in file.parents for dep in declared)
-        assert covered or str(file) in NOT_INPUTS, f"{stage} calls {module}: add it to its deps in dvc.yaml"
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_what_a_stage_names_exists(stage: str) -> None:
-    entry = STAGES[stage]
-    for dep in entry["deps"]:
-        if str(dep).startswith(("metro", "pipeline")):
-            assert (ROOT / dep).exists(), dep
-    known = set(Params.model_fields)
-    assert {name.partition(".")[0] for name in entry["params"]} <= known
-    assert entry["desc"]
-
-
-def test_declared_outputs_are_those_of_the_code() -> None:
-    declared = {str(out) for entry in STAGES.values() for out in entry["outs"]}
-    written = {paths.SAMPLING, paths.TRAIN_SETS, paths.BENCHMARK_SETS, paths.MEAN_POSES, paths.MODEL, paths.CURVES}
-    written |= {paths.TRAIN_RUN, paths.EXPORT, paths.ATTENTION, paths.SWEEP_REPORT, paths.REPORT, paths.BODY.parent}
-    written |= {paths.shards("${key}"), paths.fits("${item.dataset}"), paths.EVALUATE / "${key}"}
-    assert declared == {*map(str, written), f"{paths.SWEEP}/${{item.ratio}}"}
+    script: Path
+    deps: set[Path]
+    params: set[str]
+    needs: set[str]
+    outs: set[Path]
 
 
 @pytest.fixture(scope="module")
-def stages() -> dict[str, Any]:
-    """DVC's stages by name, with the parameters they track and the stages they need."""
+def items() -> dict[str, Stage]:
+    """Every stage with its item."""
     from dvc.dependency import ParamsDependency
     from dvc.repo import Repo
 
@@ -74,20 +54,162 @@ def stages() -> dict[str, Any]:
 
     dag = read_dag(ROOT)
     with Repo(str(ROOT)) as repo:
-        tracked = {
-            stage.name: {name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params}
+        return {
+            stage.name: Stage(
+                Path(stage.cmd.split()[2].replace(".", "/") + ".py"),
+                {Path(dep.def_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)},
+                {name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params},
+                set(dag[stage.name]),
+                {Path(out.def_path) for out in stage.outs},
+            )
             for stage in repo.index.stages
         }
-    return {name: (tracked[name], set(needs)) for name, needs in dag.items()}
 
 
-def rerun_by(stages: dict[str, Any], changed: str) -> set[str]:
-    """Stages that a change of the parameter makes out of date, item names left out."""
+@pytest.fixture
+def stage(items: dict[str, Stage], request: pytest.FixtureRequest) -> Stage:
+    return next(found for name, found in items.items() if name.partition("@")[0] == request.param)
+
+
+def covers(declared: Iterable[Path | str], file: Path) -> bool:
+    return any(file == Path(path) or Path(path) in file.parents for path in declared)
+
+
+@cache
+def executed(file: Path) -> ast.Module:
+    """A module without what only the type checker reads."""
+
+    class Runtime(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> ast.If | None:
+            return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
+
+    return Runtime().visit(ast.parse((ROOT / file).read_text()))
+
+
+def files_of(module: str) -> Iterator[Path]:
+    """The file of a module of the project and those of the packages it lies in; nothing for other names."""
+    parts = module.split(".")
+    for length in range(1, len(parts) + 1):
+        path = Path(*parts[:length])
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if parts[0] in ("metro", "pipeline") and (ROOT / file).is_file():
+                yield file
+
+
+@cache
+def reached_from(file: Path) -> set[Path]:
+    """Modules that a module imports, also inside of functions and by their names in strings, and data beside them."""
+    found: set[Path] = set()
+    if file.suffix != ".py":
+        return found
+    for node in ast.walk(executed(file)):
+        if isinstance(node, ast.Import):
+            found.update(f for alias in node.names for f in files_of(alias.name))
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update(f for alias in node.names for f in files_of(f"{node.module}.{alias.name}"))
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"metro(\.\w+)+(:\w+)?", str(node.value)):
+            found.update(files_of(str(node.value).partition(":")[0]))
+    for package, below in re.findall(r"resources\.files\('([\w.]+)'\)((?: / '[\w.]+')+)", ast.unparse(executed(file))):
+        found.add(Path(package.replace(".", "/"), *re.findall(r"'([\w.]+)'", below)))
+    return found
+
+
+def is_empty(file: Path) -> bool:
+    """Whether a module holds no more than a docstring."""
+    return file.suffix == ".py" and all(isinstance(node, ast.Expr) for node in executed(file).body)
+
+
+def closure(script: Path) -> set[Path]:
+    """All files of the project that decide what a script writes."""
+    found, pending = {script}, [script]
+    while pending:
+        for file in reached_from(pending.pop()):
+            if file not in found and not covers(NOT_INPUTS, file) and not is_empty(file):
+                found.add(file)
+                pending.append(file)
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES, indirect=True)
+def test_a_stage_depends_on_all_code_that_it_reaches_and_on_no_other(stage: Stage) -> None:
+    code = {dep for dep in stage.deps if dep.parts[0] in ("metro", "pipeline")}
+    reached = closure(stage.script)
+    missing = sorted(str(file) for file in reached if not covers(code, file))
+    idle = sorted(str(dep) for dep in code if not any(covers([dep], file) for file in reached))
+    assert (missing, idle) == ([], []), f"deps of {stage.script} in dvc.yaml: add {missing}, remove {idle}"
+
+
+def test_exceptions_are_reached_and_no_stage_reaches_the_command_line(items: dict[str, Stage]) -> None:
+    reached = {file for stage in items.values() for found in closure(stage.script) for file in reached_from(found)}
+    assert all(any(covers([exception], file) for file in reached) for exception in NOT_INPUTS)
+    assert not any(covers(["metro/cli", "metro/presets.py"], file) for file in reached)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "fit", "train", "sweep"], indirect=True)
+def test_pictures_and_tables_are_made_again_without_what_takes_long(stage: Stage) -> None:
+    drawing = ("metro/viz/overlay.py", "metro/viz/plots.py", "metro/viz/report.py", "metro/data/show.py")
+    assert not any(covers(stage.deps, Path(file)) for file in drawing)
+
+
+def sections_read(file: Path) -> set[str]:
+    """Sections that a module takes from a variable `params`, by name, by `stage.section` or by a method of `Params`."""
+    found: set[str] = set()
+    for node in ast.walk(executed(file)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params":
+            method = getattr(Params, node.attr, None)
+            inside = re.findall(r"self\.(\w+)", inspect.getsource(method)) if inspect.isfunction(method) else []
+            found |= SECTIONS & {node.attr, *inside}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "stage.section":
+            found |= {str(word.value) for word in node.args[1:] if isinstance(word, ast.Constant)}
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES, indirect=True)
+def test_a_stage_depends_on_the_parameters_that_it_reads(stage: Stage) -> None:
+    read = {section for file in closure(stage.script) if file.suffix == ".py" for section in sections_read(file)}
+    declared = {name.partition(".")[0] for name in stage.params}
+    assert read <= declared <= SECTIONS
+
+
+def test_fits_depend_on_all_of_their_section_but_the_list_of_sets(items: dict[str, Stage]) -> None:
+    declared = next(stage.params for name, stage in items.items() if name.startswith("fit@"))
+    assert declared == {"body", *(f"fit.{field}" for field in FitConfig.model_fields if field != "datasets")}
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "presets").glob("*.yaml")))
+def test_every_dataset_says_what_it_is_made_from(preset: str) -> None:
+    """`prepare` depends on it, and DVC refuses a set without."""
+    assert all("root" in item for item in yaml.safe_load(render(preset))["datasets"].values())
+
+
+def test_paths_are_those_that_dvc_declares(items: dict[str, Stage]) -> None:
+    """Every output is where `pipeline.paths` says, and every path there is (or holds, or lies in) an output."""
+    outs = {out for stage in items.values() for out in stage.outs}
+    known = {value for value in vars(paths).values() if isinstance(value, Path)}
+    for name in items:
+        kind, _, item = name.partition("@")
+        if item:
+            makers = {"prepare": paths.shards, "fit": paths.fits, "sweep": paths.sweep}
+            known.add(makers[kind](item) if kind in makers else paths.EVALUATE / item)
+    assert not any(covers(outs, paths.WORK) or covers([paths.WORK], out) for out in outs)
+    known.remove(paths.WORK)
+    metrics = {out for out in outs if covers([paths.METRICS], out)}
+    assert all(any(covers([out], path) for path in known) for out in outs - metrics)
+    assert all(any(covers([out], path) or covers([path], out) for out in outs) for path in known)
+
+
+def rerun_by(items: dict[str, Stage], changed: str) -> set[str]:
+    """Stages that a change of the parameter makes out of date."""
     stale: set[str] = set()
-    for name, (tracked, needs) in stages.items():
-        if any(changed == p or changed.startswith(f"{p}.") for p in tracked) or needs & stale:
+    for name in sorted(items, key=lambda name: len(ancestors(items, name))):
+        stage = items[name]
+        if any(changed == p or changed.startswith(f"{p}.") for p in stage.params) or stage.needs & stale:
             stale.add(name)
     return stale
+
+
+def ancestors(items: dict[str, Stage], name: str) -> set[str]:
+    return {name}.union(*(ancestors(items, needed) for needed in items[name].needs))
 
 
 def kinds(names: Iterable[str]) -> set[str]:
@@ -110,17 +232,17 @@ def kinds(names: Iterable[str]) -> set[str]:
         ),
     ],
 )
-def test_a_change_runs_its_dependants_and_no_more(stages: dict[str, Any], changed: str, expected: set[str]) -> None:
-    assert kinds(rerun_by(stages, changed)) == expected
+def test_a_change_runs_its_dependants_and_no_more(items: dict[str, Stage], changed: str, expected: set[str]) -> None:
+    assert kinds(rerun_by(items, changed)) == expected
 
 
-def test_a_change_to_one_dataset_leaves_the_others(stages: dict[str, Any]) -> None:
-    stale = rerun_by(stages, "datasets.synth-2d.synthetic.count")
+def test_a_change_to_one_dataset_leaves_the_others(items: dict[str, Stage]) -> None:
+    stale = rerun_by(items, "datasets.synth-2d.synthetic.count")
     assert {"prepare@synth-2d", "fit@synth-2d", "catalogue"} <= stale
     assert not {"prepare@synth-3d", "fit@synth-3d", "prepare@synth-mesh", "body", "sampling"} & stale
 
 
-def test_training_hangs_on_the_catalogue_of_its_own_sets_only(stages: dict[str, Any]) -> None:
+def test_training_hangs_on_the_catalogue_of_its_own_sets_only(items: dict[str, Stage]) -> None:
     """A test set reaches training through the catalogue alone, whose file on training sets it does not change."""
-    assert stages["train"][1] == {"body", "sampling", "catalogue"}
-    assert "data/catalogue/benchmarks.json" not in STAGES["train"]["deps"]
+    assert items["train"].needs == {"body", "sampling", "catalogue"}
+    assert Path("data/catalogue/benchmarks.json") not in items["train"].deps

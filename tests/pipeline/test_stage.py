@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -51,21 +53,85 @@ def test_a_failed_publication_leaves_the_old_one() -> None:
     assert not list(Path().glob(".*partial"))
 
 
-def test_work_is_taken_up_only_under_the_same_conditions() -> None:
-    code = Path("code")
-    code.mkdir()
-    (code / "a.py").write_text("1")
-    first = stage.work_folder("train", {"lr": 1}, [code])
-    assert stage.work_folder("train", {"lr": 1}, [code]) == first
-    assert stage.work_folder("train", {"lr": 2}, [code]) != first
-    (code / "a.py").write_text("2")
-    assert stage.work_folder("train", {"lr": 1}, [code]) != first
+DVC_YAML = """\
+stages:
+  train:
+    cmd: python -m pipeline.train
+    params: [train.lr, sampling]
+    deps: [code, data/shards]
+  fit:
+    foreach: [a, a-b]
+    do:
+      cmd: python -m pipeline.fit ${item}
+      params: [fit.robust]
+      deps: [code]
+"""
 
 
-def test_finished_work_takes_the_leftovers_of_its_own_stage_with_it() -> None:
-    other = stage.work_folder("fit-synth", {})
-    stale = stage.work_folder("fit", {"lr": 1})
-    work = stage.work_folder("fit", {"lr": 2})
+@pytest.fixture
+def dvc_project(project: Path) -> Path:
+    for folder in (".dvc", "code", "data/shards"):
+        (project / folder).mkdir(parents=True)
+    (project / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    (project / "code/a.py").write_text("1")
+    (project / "data/shards/0.h5").write_text("shard")
+    (project / "params.yaml").write_text("train: {lr: 1}\nsampling: {}\nfit: {robust: 4}\n")
+    (project / "dvc.yaml").write_text(DVC_YAML)
+    return project
+
+
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+def test_inputs_are_those_that_dvc_resolves(dvc_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/x/pipeline/train.py"])
+    found = stage.inputs()
+    assert found.params == ["train.lr", "sampling"]
+    listed = json.dumps([{"md5": md5("1"), "relpath": "a.py"}])
+    assert found.files["code"] == f"{md5(listed)}.dir"
+    assert set(found.files) == {"code", "data/shards"}
+    monkeypatch.setattr(sys, "argv", ["/x/pipeline/fit.py", "a-b"])
+    assert stage.inputs() == ({"code": found.files["code"]}, ["fit.robust"])
+
+
+@pytest.mark.parametrize(("running", "missing"), [("nosuch", "nosuch"), ("train", "data/shards")])
+def test_unknown_stages_and_missing_inputs_are_said_in_one_line(
+    running: str, missing: str, dvc_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dvc_project / "data/shards").rename(dvc_project / "data/elsewhere")
+    monkeypatch.setenv("DVC_STAGE", running)
+    with pytest.raises(MetroError, match=missing):
+        stage.inputs()
+
+
+def test_work_is_taken_up_only_under_the_same_conditions(dvc_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folder(lr: float = 1.0, accumulate: int = 1, **sections: object) -> Path:
+        return stage.work_folder(Params.model_validate({"train": {"lr": lr, "accumulate": accumulate}, **sections}))
+
+    monkeypatch.setenv("DVC_STAGE", "train")
+    first = folder()
+    assert first.name.startswith("train-")
+    assert folder() == first
+    assert folder(accumulate=2) == first  # no parameter of this stage
+    assert folder(lr=2.0) != first
+    assert folder(sampling={"sizes": [7]}) != first
+    for path, text in (("code/a.py", "2"), ("data/shards/0.h5", "other")):
+        before = (dvc_project / path).read_text()
+        (dvc_project / path).write_text(text)
+        assert folder() != first, path
+        (dvc_project / path).write_text(before)
+        assert folder() == first, path
+
+
+def test_finished_work_takes_the_leftovers_of_its_own_stage_with_it(
+    dvc_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", "fit@a-b")
+    other = stage.work_folder(Params())
+    monkeypatch.setenv("DVC_STAGE", "fit@a")
+    stale = stage.work_folder(Params.model_validate({"fit": {"robust": 2}}))
+    work = stage.work_folder(Params())
     (work / "result").touch()
     stage.publish_work(work, Path("out/fits"))
     assert Path("out/fits/result").exists()

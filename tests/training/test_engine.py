@@ -131,7 +131,7 @@ def test_the_mixture_reaches_the_loader(setting: Setting, tmp_path: Path, monkey
     real = engine.TrainStream
     monkeypatch.setattr(engine, "TrainStream", lambda *a, **k: seen.append(k["weights"]) or real(*a, **k))
     params = small_params(steps=1).model_dump()
-    params["train"]["mixture"] = {"b": 1.0, "a": 3.0}
+    params["train"] |= {"datasets": ["a", "b"], "mixture": {"b": 1.0, "a": 3.0}}
     params = Params.model_validate(params | {"datasets": {"a": {}, "b": {}}})
     train(params, [*setting.datasets, *setting.datasets][:2], setting.body, setting.levels, tmp_path)
     assert seen == [[3.0, 1.0]]
