@@ -19,6 +19,7 @@ STAGES: dict[str, dict[str, Any]] = {name: entry.get("do", entry) for name, entr
 NOT_INPUTS = {
     "metro/config.py": "parameters are declared as such",
     "metro/errors.py": "texts",
+    "metro/files.py": "how files are written, not what is in them",
     "metro/viz/overlay.py": "pictures for the tracked run, and files whose writing does not change",
 }
 
