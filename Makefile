@@ -52,11 +52,12 @@ test: env check ## lint, types, import layers and the fast tests
 test-slow: test ## the long tests too: the whole pipeline on the debug preset, real servers
 	$(BIN)/python -m pytest -m slow
 
-check: env ## ruff, mypy, import-linter
+check: env ## ruff, mypy, import-linter, deptry
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/deptry .
 
 format: env ## apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metro.version import __version__
+
 if TYPE_CHECKING:
     import torch
 
     from metro.export.predictor import Predictor
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
 
 
 def load(source: Path | str, device: torch.device | str | None = None) -> Predictor:
@@ -19,8 +21,8 @@ def load(source: Path | str, device: torch.device | str | None = None) -> Predic
     Parameters
     ----------
     source
-        A checkpoint folder, a bundle folder (`metro export`), `open` for the checkpoint that ships, or the MLflow URI
-        of a registered or logged model (``models:/NAME/VERSION``).
+        A checkpoint folder, a bundle folder (`metro export`), `open` for the checkpoint that ships, or an address that
+        an installed package resolves: the pipeline does so for MLflow's ``models:/NAME/VERSION`` and ``runs:/…``.
     device
         Where to run; none: a GPU if there is one.
 

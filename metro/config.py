@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metro.errors import MetroError
 from metro.files import nearest
+from metro.words import BodyKind, Gender, ProtocolName, Source, Supervision
+
+CROP_PX = 224
+"""Side of METRO's crop in pixels, in which focal lengths and 2D errors are stated whatever a network's own crop is."""
 
 
 class Section(BaseModel):
@@ -24,12 +28,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-Gender = Literal["neutral", "female", "male"]
-"""Variants of a body model."""
-Supervision = Literal["mesh", "joints_3d", "joints_2d"]
-"""Labels, strongest first."""
-Source = Literal["synthetic", "3dpw", "up3d", "muco", "mpi-inf-3dhp", "h36m", "mpii", "coco", "freihand", "metro-tsv"]
-"""Raw sources; `metro.sources` knows which of them have an adapter."""
 HAND_KINDS = ("mano", "open_hand")
 """Body kinds that are hands."""
 
@@ -37,13 +35,13 @@ HAND_KINDS = ("mano", "open_hand")
 class BodyConfig(Section):
     """Which body (or hand) model everything is expressed in."""
 
-    kind: Literal["open", "smpl", "smplx", "mano", "open_hand"] = "open"
+    kind: BodyKind = "open"
     """`open` and `open_hand` ship with the project; the others are licensed files of your own."""
     gender: Gender = "neutral"
     """Variant of the model. METRO trains and evaluates on the neutral one."""
     path: Path | None = None
     """Licensed model file (.npz made by `metro body convert`, or .pkl), or a folder with `KIND_GENDER.npz`. The open
-    models need none; a folder that `metro body build` wrote replaces the shipped ones."""
+    models need none; a folder that `python -m tools.open_body` wrote replaces the shipped ones."""
 
 
 class SamplingConfig(Section):
@@ -53,6 +51,14 @@ class SamplingConfig(Section):
     """Vertices of each coarser level, fine to coarse."""
     legacy: Path | None = None
     """A published `mesh_downsampling.npz` to take the levels from instead of building them."""
+    checkpoint: Path | None = None
+    """A checkpoint to take the levels from, as a run that starts from its weights must; `open`: the one that ships."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.legacy and self.checkpoint:
+            raise ValueError("sampling.legacy and sampling.checkpoint both name levels: give one of them")
+        return self
 
 
 class CropConfig(Section):
@@ -162,7 +168,7 @@ class ModelConfig(Section):
 
     joint_set: Literal["J14", "HAND21"] = "J14"
     """Joint queries and their order (see `metro.body.joints`)."""
-    image_size: int = 224
+    image_size: int = CROP_PX
     """Side of the input image, pixels."""
     backbone: str = "hrnet_w64"
     """`resnet18/34/50` (torchvision), `hrnet_w40/w64` or `timm/NAME` (timm)."""
@@ -330,7 +336,7 @@ class BenchmarkConfig(Section):
 
     dataset: str
     """Name of the dataset (a key of `datasets`)."""
-    protocol: Literal["open", "h36m_p2", "3dpw", "freihand"] = "open"
+    protocol: ProtocolName = "open"
     """Definition of the metrics (`metro protocols` describes them)."""
 
 

@@ -20,38 +20,18 @@ from metro.files import atomic_file, nearest
 NAMED = ("datasets", "benchmarks")
 
 
-def list_presets() -> str:
-    """List the presets and what they are for."""
-    rows = [(path.stem, _headline(path)) for path in sorted(preset_folder().glob("*.yaml"))]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+def summaries() -> dict[str, str]:
+    """What each preset is for, by name."""
+    return {path.stem: _headline(path) for path in sorted(preset_folder().glob("*.yaml"))}
 
 
-def show(name: str, resolved: bool = False) -> str:
-    """Print a preset: the file itself, or the whole `params.yaml` it makes.
-
-    Parameters
-    ----------
-    name
-        Preset, as `metro preset list` shows it.
-    resolved
-        Print the complete parameters instead of the file.
-    """
-    return render(name) if resolved else _file(name).read_text().rstrip()
+def written(name: str) -> str:
+    """A preset as it stands in its file."""
+    return _file(name).read_text().rstrip()
 
 
 def apply(name: str, params: Path = Path("params.yaml"), merge: bool = False) -> str:
-    """Make `params.yaml` from a preset and say what changed.
-
-    Parameters
-    ----------
-    name
-        Preset, as `metro preset list` shows it.
-    params
-        File to write.
-    merge
-        Keep the other values of the present file instead of starting from the defaults.
-    """
+    """Write `params` from a preset, over the defaults or (`merge`) over its present values; returns what changed."""
     if merge:
         before: Params | None = load_params(params)
         text = render(name, yaml.safe_load(params.read_text()))

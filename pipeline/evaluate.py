@@ -70,21 +70,14 @@ def load_network(checkpoint: Path) -> Metro:
     Raises
     ------
     MetroError
-        It was trained on another body model.
+        It was trained on another body model or with other mesh levels.
     """
-    from metro.body.arrays import digest, read_npz
-    from metro.errors import MetroError
+    from metro.body.arrays import read_npz
     from metro.mesh.sampling import load_sampling
-    from metro.model.metro import build_model
-    from metro.training.checkpoint import load_checkpoint, load_weights
+    from metro.training.checkpoint import load_checkpoint
+    from metro.training.restore import restore
 
-    found, body = load_checkpoint(checkpoint), read_npz(BODY)
-    if found.body_digest != digest(body):
-        raise MetroError(f"{checkpoint}: trained on another body model than {BODY}; run `dvc repro` to train again")
-    config = found.params.model.model_copy(update={"backbone_weights": "none"})
-    network = build_model(config, body, load_sampling(SAMPLING))
-    load_weights(network, found.weights(), checkpoint)
-    return network.eval()
+    return restore(load_checkpoint(checkpoint), read_npz(BODY), load_sampling(SAMPLING))
 
 
 def device() -> str:

@@ -111,7 +111,7 @@ def test_a_broken_file_is_mended_by_applying_a_preset(tmp_path: Path) -> None:
 
 def test_an_unknown_preset_names_the_nearest() -> None:
     with pytest.raises(MetroError, match="did you mean 'open-hand'"):
-        presets.show("open-hnd")
+        presets.written("open-hnd")
 
 
 def test_fits_depend_on_all_of_their_settings_but_the_list_of_sets() -> None:

@@ -39,6 +39,6 @@ def main(out: Path, samples: int = SAMPLES, seed: int = SEED) -> None:
 
 
 if __name__ == "__main__":
-    from jsonargparse import auto_cli
+    from cyclopts import run
 
-    auto_cli(main, as_positional=True)
+    run(main)

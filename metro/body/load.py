@@ -58,7 +58,7 @@ def _licensed_file(kind: str, gender: str, path: Path | None) -> Path:
 
 
 def _load_open(kind: str, gender: str, path: Path | None) -> BodyData:
-    """An open model from the package, or from a folder that `metro body build` wrote."""
+    """An open model from the package, or from a folder that `python -m tools.open_body` wrote."""
     folder = resources.files("metro.body") / "data" if path is None else Path(path)
     neutral, variant = folder / f"{kind}.npz", folder / f"{kind}_{gender}.npz"
     if not neutral.is_file():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from cyclopts.types import File
+
+from metro.words import BodyKind, Gender
 
 
-def info(
-    kind: Literal["open", "smpl", "smplx", "mano", "open_hand"] = "open",
-    gender: Literal["neutral", "female", "male"] = "neutral",
-    path: Path | None = None,
-) -> dict[str, Any]:
+def info(*, kind: BodyKind = "open", gender: Gender = "neutral", path: Path | None = None) -> dict[str, Any]:
     """Describe a body model: counts, joints, regressors, size, licence, digest.
 
     Parameters
@@ -28,9 +28,7 @@ def info(
     return describe(load_body(kind, gender, path))
 
 
-def convert(
-    source: Path, out: Path, gender: Literal["neutral", "female", "male"] | None = None, overwrite: bool = False
-) -> dict[str, Any]:
+def convert(source: Path, out: File, /, *, gender: Gender | None = None, overwrite: bool = False) -> dict[str, Any]:
     """Convert a licensed SMPL, SMPL-X or MANO file (.pkl or .npz) to this project's npz layout.
 
     The file is read without running anything in it. METRO's regressor files for SMPL (J_regressor_h36m_correct.npy,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cyclopts.types import File, PositiveInt
+
 from metro.errors import MetroError
 
 
-def verify(folder: Path, fits: Path | None = None) -> str:
+def verify(folder: Path, /, *, fits: Path | None = None) -> str:
     """Check a prepared dataset: digests, layout, labels and images.
 
     Parameters
@@ -31,7 +33,7 @@ def verify(folder: Path, fits: Path | None = None) -> str:
     return f"{folder}: {manifest['count']} records in {len(manifest['shards'])} shards, all intact"
 
 
-def stats(folder: Path, fits: Path | None = None) -> dict[str, Any]:
+def stats(folder: Path, /, *, fits: Path | None = None) -> dict[str, Any]:
     """Count labels, boxes and colours of a prepared dataset.
 
     Parameters
@@ -53,8 +55,10 @@ def stats(folder: Path, fits: Path | None = None) -> dict[str, Any]:
 
 def show(
     folder: Path,
-    out: Path = Path("sheet.png"),
-    count: int = 12,
+    /,
+    *,
+    out: File = Path("sheet.png"),
+    count: PositiveInt = 12,
     fits: Path | None = None,
     augmented: bool = False,
     params: Path | None = None,

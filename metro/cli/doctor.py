@@ -12,16 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from metro import __version__
-from metro.config import Params, load_params
 from metro.errors import MetroError
-from metro.presets import preset_folder, resolve
+from metro.version import __version__
+
+if TYPE_CHECKING:
+    from metro.config import Params
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "h5py", "dvc", "prefect", "fastapi", "mlflow")
-OPTIONAL = {"smplx": "reference body layer, for tests", "anny": "`metro body build`"}
+OPTIONAL = {"smplx": "reference body layer, for tests", "anny": "`python -m tools.open_body`"}
 PORTS = {"PREFECT_PORT": 4200, "MLFLOW_PORT": 5000}
 DISK_GB = 6
+WIDTH = 20
+"""Of the column of topics."""
 OK, NOTE, BAD = "ok", "note", "PROBLEM"
 
 
@@ -34,25 +38,32 @@ class Finding:
     text: str
 
 
-def doctor(params: Path = Path("params.yaml")) -> str:
+def doctor(*, params: Path = Path("params.yaml")) -> str:
     """Check versions, data, stores and ports, and say what each preset still needs.
+
+    The lines come as they are found, so that a package that breaks on import hides none of those above it.
 
     Parameters
     ----------
     params
         The project's parameters.
     """
-    findings = [*_versions(), *_machine(), *_project(), *_parameters(params), *_services()]
-    findings += [_preset(path.stem) for path in sorted(preset_folder().glob("*.yaml"))]
-    width = max(len(f.topic) for f in findings)
-    lines = [f"{f.state:<8}{f.topic:<{width}}  {f.text}" for f in findings]
-    bad = sum(f.state == BAD for f in findings)
-    verdict = "everything needed is here" if not bad else f"{bad} problem{'s' * (bad > 1)} to mend"
-    report = "\n".join([f"metro {__version__}: {verdict}", "", *lines])
+    print(f"metro {__version__}", flush=True)
+    bad = 0
+    for finding in _findings(params):
+        print(f"{finding.state:<8}{finding.topic:<{WIDTH}}  {finding.text}", flush=True)
+        bad += finding.state == BAD
     if bad:
-        print(report)
-        raise MetroError(f"doctor: {verdict}, see above")
-    return report
+        raise MetroError(f"doctor: {bad} problem{'s' * (bad > 1)} to mend, see above")
+    return "everything needed is here"
+
+
+def _findings(params: Path) -> Iterator[Finding]:
+    for check in (_versions, _machine, _project, lambda: _parameters(params), _services, _presets):
+        try:
+            yield from check()
+        except (ImportError, OSError) as err:
+            yield Finding("import", BAD, f"{err}: `make env`")
 
 
 def _versions() -> Iterator[Finding]:
@@ -101,6 +112,8 @@ def _project() -> Iterator[Finding]:
 
 
 def _parameters(path: Path) -> Iterator[Finding]:
+    from metro.config import load_params
+
     try:
         params = load_params(path)
     except MetroError as err:
@@ -111,9 +124,13 @@ def _parameters(path: Path) -> Iterator[Finding]:
     yield Finding("its inputs", BAD if missing else OK, "; ".join(missing) or "all here")
 
 
-def _preset(name: str) -> Finding:
-    missing = list(_missing(load_params(resolve(name))))
-    return Finding(f"preset {name}", NOTE if missing else OK, "; ".join(missing) or "can run")
+def _presets() -> Iterator[Finding]:
+    from metro.config import load_params
+    from metro.presets import resolve, summaries
+
+    for name in summaries():
+        missing = list(_missing(load_params(resolve(name))))
+        yield Finding(f"preset {name}", NOTE if missing else OK, "; ".join(missing) or "can run")
 
 
 def _missing(params: Params) -> Iterator[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from cyclopts.types import Directory, PositiveInt
 
 from metro.errors import MetroError
+from metro.words import ProtocolName
 
 if TYPE_CHECKING:
     from metro.body.arrays import BodyData
@@ -14,15 +17,17 @@ if TYPE_CHECKING:
 
 def evaluate(
     data: Path,
+    /,
+    *,
     model: str = "open",
-    protocol: Literal["open", "h36m_p2", "3dpw", "freihand"] = "open",
-    out: Path = Path("evaluation"),
-    train: list[str] | None = None,
+    protocol: ProtocolName = "open",
+    out: Directory = Path("evaluation"),
+    train: list[Path] | None = None,
     body: Path | None = None,
-    batch_size: int = 64,
-    bootstrap: int = 1000,
-    cases: int = 4,
-    limit: int | None = None,
+    batch_size: PositiveInt = 64,
+    bootstrap: PositiveInt = 1000,
+    cases: PositiveInt = 4,
+    limit: PositiveInt | None = None,
     device: str | None = None,
 ) -> str:
     """Evaluate a model on a prepared dataset: tables, intervals, baselines and figures.
@@ -101,10 +106,12 @@ def evaluate(
 
 def attention(
     data: Path,
+    /,
+    *,
     model: str = "open",
-    out: Path = Path("attention"),
-    samples: int = 64,
-    examples: int = 4,
+    out: Directory = Path("attention"),
+    samples: PositiveInt = 64,
+    examples: PositiveInt = 4,
     body: Path | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.types import Directory, PositiveInt
 
 from metro.errors import MetroError
 
 
 def predict(
-    images: list[str],
+    images: list[Path],
+    /,
+    *,
     model: str = "open",
-    box: str | None = None,
+    box: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     boxes: Path | None = None,
-    out: Path = Path("predictions"),
+    out: Directory = Path("predictions"),
     vertices: bool = False,
     left_hand: bool = False,
-    batch_size: int = 16,
+    batch_size: PositiveInt = 16,
     device: str | None = None,
 ) -> str:
     """Predict meshes and joints; writes an overlay per image and OBJ, GLB and JSON per person.
@@ -33,7 +38,8 @@ def predict(
         Tight box x,y,width,height in pixels around the person, for a single image; several people are separated by `;`.
         Without boxes the largest square in the middle of each image is used.
     boxes
-        JSON file with the boxes of several images: {"NAME.jpg": [[x, y, width, height], ...], ...}.
+        JSON file with the boxes of several images: {"NAME.jpg": [[x, y, width, height], ...], ...}. Images of one name
+        need their paths.
     out
         Folder for the results.
     vertices
@@ -48,15 +54,12 @@ def predict(
     import metro
     from metro.viz.overlay import save_image
 
-    paths = [Path(name) for name in images]
-    wanted = _boxes(paths, box, boxes)
-    predictions = metro.load(model, device)(paths, wanted, batch_size=batch_size, left_hand=left_hand)
+    wanted = _boxes(images, box, boxes)
     out.mkdir(parents=True, exist_ok=True)
-    repeated = Counter(path.stem for path in paths)
+    predictions = metro.load(model, device)(images, wanted, batch_size=batch_size, left_hand=left_hand)
+    groups = [[p for p in predictions if p.picture == number] for number in range(len(images))]
     lines = []
-    for number, path in enumerate(paths):
-        name = path.stem if repeated[path.stem] == 1 else f"{path.stem}-{number}"
-        people = [p for p in predictions if p.picture == number]
+    for path, name, people in zip(images, _names(images, [len(people) for people in groups]), groups, strict=True):
         canvas = None
         for person in sorted(people, key=lambda p: -p.translation()[2]):  # the far ones first
             canvas = person.overlay(canvas)
@@ -72,10 +75,7 @@ def predict(
 
 
 def export(
-    model: str = "open",
-    out: Path = Path("bundle"),
-    onnx: bool = True,
-    torch_export: bool = True,
+    *, model: str = "open", out: Directory = Path("bundle"), onnx: bool = True, torch_export: bool = True
 ) -> dict[str, Any]:
     """Write a bundle that needs no body model, and ONNX and torch.export programs checked against the network.
 
@@ -105,6 +105,18 @@ def export(
     return report
 
 
+def _names(images: list[Path], people: list[int]) -> list[str]:
+    """File names of the results, one per image: its own, all of them numbered where two results would meet."""
+    names = [path.stem for path in images]
+    written = [
+        f"{name}_{k}" if count > 1 else name for name, count in zip(names, people, strict=True) for k in range(count)
+    ]
+    if len(set(written)) == len(written) and len(set(names)) == len(names):
+        return names
+    width = len(str(len(names) - 1))
+    return [f"{number:0{width}}-{name}" for number, name in enumerate(names)]
+
+
 def _boxes(images: list[Path], box: str | None, boxes: Path | None) -> list[Any]:
     if box and boxes:
         raise MetroError("give --box or --boxes, not both")
@@ -118,10 +130,14 @@ def _boxes(images: list[Path], box: str | None, boxes: Path | None) -> list[Any]
     if boxes is None:
         return [None] * len(images)
     try:
-        table = json.loads(boxes.read_text())
-        missing = [path.name for path in images if path.name not in table]
-    except (OSError, ValueError, TypeError) as err:
+        table = json.loads(boxes.read_text(), parse_int=float)
+    except (OSError, ValueError) as err:
         raise MetroError(f"{boxes}: cannot be read as JSON ({err})") from None
-    if missing:
-        raise MetroError(f"{boxes}: has no boxes for {', '.join(missing[:3])}; its keys are file names")
-    return [table[path.name] for path in images]
+    if not isinstance(table, dict):
+        raise MetroError(f'{boxes}: expected {{"NAME.jpg": [[x, y, width, height], ...], ...}}')
+    # A path says more than a name, which is enough where no other image has it.
+    alike = Counter(path.name for path in images)
+    keys = [str(path) if str(path) in table or alike[path.name] > 1 else path.name for path in images]
+    if missing := [key for key in keys if key not in table]:
+        raise MetroError(f"{boxes}: has no boxes for {', '.join(missing[:3])}; its keys are file names or paths")
+    return [table[key] for key in keys]

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cyclopts.types import Directory, PositiveInt
+
 
 def fit(
     folder: Path,
-    out: Path | None = None,
+    /,
+    *,
+    out: Directory | None = None,
     params: Path | None = None,
     scheduler: str | None = None,
-    workers: int | None = None,
+    workers: PositiveInt | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Fit the body model to a prepared dataset's joints and write pseudo-meshes beside it.

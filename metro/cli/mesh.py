@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from metro.words import BodyKind, Gender
 
 
 def info(
     path: Path,
-    kind: Literal["open", "smpl", "smplx", "mano", "open_hand"] = "open",
-    gender: Literal["neutral", "female", "male"] = "neutral",
+    /,
+    *,
+    kind: BodyKind = "open",
+    gender: Gender = "neutral",
     body: Path | None = None,
 ) -> dict[str, Any]:
     """Describe the coarse levels in a sampling file, or in a published mesh_downsampling.npz.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cyclopts.types import Directory, File
 
-def info(path: Path) -> dict[str, Any]:
+
+def info(path: Path, /) -> dict[str, Any]:
     """Tell what a checkpoint is.
 
     Parameters
@@ -46,7 +48,7 @@ def info(path: Path) -> dict[str, Any]:
     }
 
 
-def import_official(path: Path, out: Path, body: Path, sampling: Path | None = None) -> str:
+def import_official(path: Path, out: Directory, body: Path, /, *, sampling: Path | None = None) -> str:
     """Turn an official METRO state dict (metro_h36m_state_dict.bin, …) into a checkpoint folder.
 
     Every key is accounted for; the ones that the official code never reads are dropped.
@@ -66,6 +68,8 @@ def import_official(path: Path, out: Path, body: Path, sampling: Path | None = N
     from metro.body.figure import FIGURES
     from metro.body.load import load_body
     from metro.config import BodyConfig, Params, SamplingConfig
+    from metro.mesh.legacy import load_legacy, require_published
+    from metro.mesh.sampling import build_sampling
     from metro.model.official import convert, describe
     from metro.model.tensors import load_tensors
     from metro.training.checkpoint import save_checkpoint
@@ -79,11 +83,18 @@ def import_official(path: Path, out: Path, body: Path, sampling: Path | None = N
         sampling=SamplingConfig(sizes=levels[-2::-1], legacy=sampling),
         model=model,
     )
-    save_checkpoint(out, weights, params=params, step=0, metrics={}, body_digest=digest(load_body(params.body)))
+    data = load_body(params.body)
+    mesh = (
+        load_legacy(sampling, data.faces, params.sampling.sizes)
+        if sampling
+        else build_sampling(data.v_template, data.faces, params.sampling.sizes)
+    )
+    require_published(mesh, path)
+    save_checkpoint(out, weights, params=params, step=0, metrics={}, body_digest=digest(data), levels=mesh)
     return f"{out}: {model.backbone}, {model.joint_set}, mesh levels {' → '.join(map(str, levels))}"
 
 
-def export_official(checkpoint: Path, out: Path) -> str:
+def export_official(checkpoint: Path, out: File, /) -> str:
     """Write a checkpoint as a state dict that the official code loads strictly.
 
     Parameters
@@ -103,7 +114,7 @@ def export_official(checkpoint: Path, out: Path) -> str:
     return f"{out}: {len(state)} keys"
 
 
-def release(checkpoint: Path, out: Path) -> str:
+def release(checkpoint: Path, out: Directory, /) -> str:
     """Write a checkpoint for others to start from: averaged weights only, in half precision.
 
     A MODEL_CARD.md that stands there stays, to be brought up to date by hand.

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
+from cyclopts import Parameter
+from cyclopts.types import File
+from cyclopts.validators import Number
+
+from metro.words import BodyKind, Gender
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Degrees about x, y, z for named joints, in the model frame (y up, +z front, left = +x).
 _BODY_POSES: dict[str, dict[str, tuple[float, float, float]]] = {
@@ -34,11 +41,13 @@ _TURNS = (0.0, -50.0, 180.0)
 
 
 def render(
-    out: Path,
-    kind: Literal["open", "smpl", "smplx", "mano", "open_hand"] = "open",
-    gender: Literal["neutral", "female", "male"] = "neutral",
+    out: File,
+    /,
+    *,
+    kind: BodyKind = "open",
+    gender: Gender = "neutral",
     path: Path | None = None,
-    size: int = 320,
+    size: Annotated[int, Parameter(validator=Number(gte=16, lte=4096))] = 320,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Draw a contact sheet of a body model: poses from three sides, and its first shape directions.
@@ -58,6 +67,8 @@ def render(
     overwrite
         Replace `out` if it exists.
     """
+    import numpy as np
+
     from metro.body.load import load_body
     from metro.errors import MetroError
     from metro.viz.overlay import grid, save_image, view
@@ -84,6 +95,7 @@ def render(
 
 def _meshes(data: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Vertices (V, 3) of the example poses, and of one pose at ±2 of the leading betas, by label."""
+    import numpy as np
     import torch
 
     from metro.body.model import BodyModel
@@ -113,6 +125,7 @@ def _meshes(data: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 def _pose(turns: dict[str, tuple[float, float, float]], joint_names: tuple[str, ...]) -> np.ndarray:
     """Axis-angle pose (3 J,) from degrees about the axes of named joints, applied z, then y, then x for arms."""
+    import numpy as np
     from scipy.spatial.transform import Rotation
 
     pose = np.zeros((len(joint_names), 3))

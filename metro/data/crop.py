@@ -148,8 +148,8 @@ def warp(image: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
     cv2.cvtColor(cv2.warpAffine(padded, affine, out.shape[1::-1], flags=cv2.INTER_LINEAR), cv2.COLOR_RGBA2RGB, dst=out)
 
 
-def enlarging(factor: np.ndarray | int) -> np.ndarray:
-    """Affines (..., 2, 3) from pixels of a picture reduced by whole factors (...) to those of the full one."""
+def enlarging(factor: np.ndarray | float) -> np.ndarray:
+    """Affines (..., 2, 3) from pixels of a picture reduced by factors (...) to those of the full one."""
     factor = np.asarray(factor, np.float64)[..., None, None]
     return np.concatenate((factor * np.eye(2), np.broadcast_to((factor - 1) / 2, (*factor.shape[:-2], 2, 1))), -1)
 

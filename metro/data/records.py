@@ -18,8 +18,8 @@ from typing import Any, get_args
 import numpy as np
 
 from metro.body.figure import BODY, Figure
-from metro.config import Gender
 from metro.errors import MetroError
+from metro.words import Gender
 
 GENDERS = get_args(Gender)
 """Genders; shards store the position in this tuple."""

@@ -15,8 +15,8 @@ from metro.data import crop
 from metro.data.augment import normalise_2d
 from metro.data.loader import make_loader
 from metro.data.shards import ShardDataset
-from metro.viz.overlay import grid, mesh_overlay, skeleton
-from metro.viz.raster import render_mesh
+from metro.viz import camera
+from metro.viz.overlay import draw_mesh, grid, mesh_overlay, skeleton
 
 
 def stored_sheet(dataset: ShardDataset, body: BodyData, count: int = 12, columns: int = 3) -> np.ndarray:
@@ -25,7 +25,7 @@ def stored_sheet(dataset: ShardDataset, body: BodyData, count: int = 12, columns
     The mesh is projected by the camera of the record where it is known, and by the weak-perspective camera that fits
     its 2D joints best elsewhere. Records without a mesh show their joints alone.
     """
-    labels, size, tiles = dataset.labels, dataset.image_size, []
+    labels, tiles = dataset.labels, []
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)):
         image = dataset.image(int(index))
         affine = labels["affine"][index].astype(np.float64)
@@ -35,9 +35,7 @@ def stored_sheet(dataset: ShardDataset, body: BodyData, count: int = 12, columns
         drawn = image
         if labels["has_mesh"][index] and camera_known:
             vertices = _vertices(body, labels["pose_aa"][index], labels["betas"][index]) + labels["transl"][index]
-            intrinsics = np.vstack((affine, [0, 0, 1])) @ labels["intrinsics"][index]
-            intrinsics[:2, 2] += 0.5  # the rasteriser puts pixel centres at one half
-            drawn = render_mesh(vertices, body.faces, intrinsics, (size, size), background=image)
+            drawn = draw_mesh(image, vertices, body.faces, camera.resampled(labels["intrinsics"][index], affine))
         elif labels["has_mesh"][index]:
             drawn = _over(image, body, labels["pose_aa"][index], labels["betas"][index], joints)
         tiles.append(np.hstack((skeleton(image, joints[:, :2], dataset.joint_set, confidence=joints[:, 2]), drawn)))
@@ -54,7 +52,7 @@ def training_sheet(
     for i, image in enumerate(batch["image"]):
         image = np.clip(image * batch["colour"][i], 0, 255).astype(np.uint8)
         joints = batch["joints_2d"][i].astype(np.float64)
-        joints[:, :2] = ((joints[:, :2] + 1) * model.image_size - 1) / 2
+        joints[:, :2] = camera.to_pixels(joints[:, :2], model.image_size)
         drawn = image
         if batch["has_mesh"][i]:
             drawn = _over(image, body, batch["pose_aa"][i], batch["betas"][i], joints)
@@ -73,9 +71,6 @@ def _over(image: np.ndarray, body: BodyData, pose_aa: np.ndarray, betas: np.ndar
     known = joints[:, 2] > 0
     if known.sum() < 2:
         return image
-    points = (body.regressors[body.figure.label_regressor] @ vertices)[known, :2]
-    target = normalise_2d(joints[known, :2], image.shape[0])
-    spread = points - points.mean(0)
-    scale = float((spread * (target - target.mean(0))).sum() / (spread**2).sum())
-    shift = target.mean(0) / scale - points.mean(0)
-    return mesh_overlay(image, vertices, body.faces, np.array([scale, *shift]))
+    points = (body.regressors[body.figure.label_regressor] @ vertices)[known]
+    fitted = camera.fit(points, normalise_2d(joints[known, :2], image.shape[0]))
+    return mesh_overlay(image, vertices, body.faces, fitted)

@@ -32,6 +32,7 @@ from metro.errors import MetroError
 from metro.mesh.sampling import Level
 from metro.model.metro import Metro
 from metro.viz import overlay, plots
+from metro.viz.camera import project
 
 SHARPER = 0.99
 """A layer is shown beside the last one if its effective number of tokens is below this share of the last one's."""
@@ -235,7 +236,7 @@ def _example_sheet(attention: Attention, body: BodyData, levels: Sequence[Level]
     for b, picture in enumerate(attention.images):
         picture = overlay.resize(picture, 200)
         camera = attention.cameras_B3[b]
-        points = overlay.project(attention.joints_BJ3[b], camera, 200)
+        points = project(attention.joints_BJ3[b], camera, 200)
         tiles.append(overlay.skeleton(picture, points, figure.joint_set))
         labels.append("predicted joints")
         for name in figure.queries:

@@ -10,6 +10,7 @@ import torch
 
 from metro.body.model import BodyModel
 from metro.config import TrainConfig
+from metro.data import crop
 from metro.data.augment import normalise
 from metro.data.loader import make_loader
 from metro.data.shards import ShardDataset
@@ -17,8 +18,7 @@ from metro.evaluation.evaluate import Result
 from metro.evaluation.measure import ground_truth
 from metro.evaluation.protocols import METRICS, SCALE
 from metro.model.metro import Metro
-from metro.viz import overlay, plots
-from metro.viz.raster import render_mesh
+from metro.viz import camera, overlay, plots
 
 TILE = 208
 """Side of a tile of the case sheets, pixels."""
@@ -101,9 +101,8 @@ class _Case(NamedTuple):
     predicted: np.ndarray
     true: np.ndarray
     camera: np.ndarray
-    offset: np.ndarray
-    """(3,) that places the true mesh before the camera `intrinsics` of the crop."""
-    intrinsics: np.ndarray
+    true_view: tuple[np.ndarray, np.ndarray] | None
+    """Intrinsics (3, 3) of the crop and the translation (3,) that puts the true mesh before them, where known."""
 
 
 @torch.inference_mode()
@@ -117,11 +116,10 @@ def _predict(
     batch = {k: v.to(device) for k, v in next(iter(loader)).items()}
     output = model(normalise(batch["image"], batch["colour"]))
     truth = ground_truth(batch, body, result.protocol).vertices_BV3
-    offset, intrinsics = _true_view(truth.nan_to_num(), batch, dataset, index, body, result)
-    image, predicted, true, camera = (
-        t[0].cpu().numpy() for t in (batch["image"], output.vertices[-1], truth, output.camera)
-    )
-    return _Case(image, predicted, true, camera, offset, intrinsics)
+    true_view = _true_view(truth.nan_to_num(), batch, dataset, index, body, result)
+    tensors = (batch["image"], output.vertices[-1], truth, output.camera)
+    image, predicted, true, seen_by = (t[0].cpu().numpy() for t in tensors)
+    return _Case(image, predicted, true, seen_by, true_view)
 
 
 def _true_view(
@@ -131,32 +129,19 @@ def _true_view(
     index: int,
     body: BodyModel,
     result: Result,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the true mesh stands before the camera, by the record's own camera or by the best weak-perspective one."""
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """How the true mesh was photographed: by the record's own camera, or by the weak-perspective one that fits best."""
     transl, intrinsics = (dataset.labels[k][index].astype(np.float64) for k in ("transl", "intrinsics"))
-    affine = np.vstack((batch["affine"][0].cpu().numpy().astype(np.float64), [0, 0, 1]))
     if np.isfinite(transl).all() and np.isfinite(intrinsics).all():
         posed = body(batch["pose_aa"], batch["betas"]).vertices
         root = body.regress(result.protocol.figure.regressor, posed)[0, 0].cpu().numpy()
-        return root + transl, affine @ intrinsics
-    joints = body.regress(result.protocol.figure.label_regressor, vertices_BV3)
-    camera = fit_camera(joints, batch["joints_2d"])[0].cpu().numpy()
-    size = batch["image"].shape[1]
-    focal = overlay.FOCAL * size / 224
-    middle = (size - 1) / 2
-    return overlay.perspective_translation(camera, size), np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1]])
-
-
-def fit_camera(joints_BJ3: torch.Tensor, joints_2d: torch.Tensor) -> torch.Tensor:
-    """Weak-perspective cameras (B, 3) that best project joints (B, J, 3) onto 2D joints in [-1, 1] + confidence."""
-    xy, uv = joints_BJ3[..., :2].double(), joints_2d[..., :2].double()
-    weight = (joints_2d[..., 2:] > 0).double()
-    total = weight.sum(1, keepdim=True).clamp_min(1)
-    xy_mean, uv_mean = ((a * weight).sum(1, keepdim=True) / total for a in (xy, uv))
-    x, u = (xy - xy_mean) * weight, (uv - uv_mean) * weight
-    scale = ((x * u).sum((1, 2)) / x.square().sum((1, 2)).clamp_min(1e-9)).clamp_min(1e-3)
-    shift = uv_mean[:, 0] / scale[:, None] - xy_mean[:, 0]
-    return torch.cat((scale[:, None], shift), 1)
+        return camera.resampled(intrinsics, batch["affine"][0].cpu().numpy()), root + transl
+    joints = body.regress(result.protocol.figure.label_regressor, vertices_BV3)[0].cpu().numpy()
+    joints_2d = batch["joints_2d"][0].cpu().numpy()
+    known = joints_2d[:, 2] > 0
+    if known.sum() < 2:
+        return None
+    return camera.pinhole(camera.fit(joints[known], joints_2d[known, :2]), batch["image"].shape[1])
 
 
 def _tiles(case: _Case, faces: np.ndarray) -> list[overlay.Image]:
@@ -168,10 +153,10 @@ def _tiles(case: _Case, faces: np.ndarray) -> list[overlay.Image]:
     side = overlay.view(case.predicted, faces, TILE, yaw_deg=90, radius=radius)
     if len(meshes) == 1:
         return [picture, blank, ours, blank, side]
-    zoom = TILE / case.image.shape[1]
-    intrinsics = case.intrinsics.copy()
-    intrinsics[:2, 2] += 0.5  # the rasteriser puts pixel centres at one half
-    intrinsics[:2] *= zoom
-    drawn = render_mesh(case.true + case.offset, faces, intrinsics, (TILE, TILE), overlay.TRUE, picture)
     other = overlay.view(case.true, faces, TILE, yaw_deg=90, radius=radius, colour=overlay.TRUE)
-    return [picture, overlay.blend(picture, drawn, 0.9), ours, other, side]
+    if case.true_view is None:
+        return [picture, blank, ours, other, side]
+    intrinsics, translation = case.true_view
+    shown = camera.resampled(intrinsics, crop.enlarging(TILE / case.image.shape[1]))
+    drawn = overlay.draw_mesh(picture, case.true + translation, faces, shown, colour=overlay.TRUE)
+    return [picture, drawn, ours, other, side]

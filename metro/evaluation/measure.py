@@ -6,8 +6,8 @@ Shape suffixes: B sample, J joint, V vertex, K SMPL joint. Lengths in metres, ca
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metro.body.joints import index_map
 from metro.body.model import BodyModel
-from metro.config import TrainConfig
+from metro.config import CROP_PX, TrainConfig
 from metro.data.augment import normalise
 from metro.data.loader import make_loader
 from metro.data.shards import ShardDataset
@@ -23,6 +23,7 @@ from metro.errors import MetroError
 from metro.evaluation import metrics as m
 from metro.evaluation.baselines import BASELINES, Baselines, heading_degrees
 from metro.evaluation.protocols import Protocol
+from metro.model.losses import project
 from metro.model.metro import Metro
 
 CHALLENGE_LIMBS = tuple(
@@ -83,40 +84,44 @@ def measure(
     model, body = model.to(device).eval(), body.to(device)
     single = TrainConfig(batch_size=batch_size, workers=0)
     loader = make_loader([dataset], model.config, single, training=False, rank=rank, world_size=world_size)
-    rows: list[dict[str, np.ndarray]] = []
+    parts: list[Samples] = []
     for batch in loader:
         batch = {k: v.to(device) for k, v in batch.items()}
         output = model(normalise(batch["image"], batch["colour"]))
         truth = ground_truth(batch, body, protocol)
         vertices = output.vertices[-1]
-        row = {f"value/{k}": v for k, v in score(vertices, truth, body, protocol, protocol.metrics).items()}
-        row |= {f"joint/{k}": v for k, v in _per_joint(vertices, truth, body, protocol).items()}
+        values = score(vertices, truth, body, protocol, protocol.metrics)
         if "token_mpjpe" in protocol.metrics:
             root = protocol.figure.root_rows
-            row["value/token_mpjpe"] = m.mpjpe(output.joints, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
+            values["token_mpjpe"] = m.mpjpe(output.joints, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
         if "error_2d" in protocol.metrics:
-            row["value/error_2d"] = _error_2d(vertices, output.camera, batch, body, protocol)
+            values["error_2d"] = _error_2d(vertices, output.camera, batch, body, protocol)
+        joint_errors, baselines = _per_joint(vertices, truth, body, protocol), {}
         for name in BASELINES if baseline is not None else ():
             assert baseline is not None
             constant = baseline.predict(name, truth.joints_BJ3, protocol.joint_set)
-            scores = score(constant, truth, body, protocol, protocol.headline)
-            row |= {f"baseline/{name}/{k}": v for k, v in scores.items()}
-            row[f"joint/{name}"] = _per_joint(constant, truth, body, protocol)["mpjpe"]
-        row |= {f"attribute/{k}": v for k, v in _attributes(batch, truth, protocol).items()}
-        rows.append({k: v.cpu().numpy() for k, v in (row | {"index": batch["index"], "camera": output.camera}).items()})
+            baselines[name] = score(constant, truth, body, protocol, protocol.headline)
+            joint_errors[name] = _per_joint(constant, truth, body, protocol)["mpjpe"]
+        attributes = _attributes(batch, truth, protocol)
+        row = (batch["index"], values, joint_errors, attributes, baselines, output.camera)  # as the fields of Samples
+        parts.append(Samples(*map(_arrays, row)))
         if progress:
-            progress(sum(len(r["index"]) for r in rows), len(dataset))
-    if not rows:
+            progress(sum(map(len, parts)), len(dataset))
+    if not parts:
         raise MetroError(f"{protocol.title}: the dataset is empty")
-    columns = {k: np.concatenate([r[k] for r in rows]) for k in rows[0]}
-    return merge([_samples(columns)])
+    return merge(parts)
 
 
 def merge(parts: Sequence[Samples]) -> Samples:
     """Join what several processes measured; a sample measured twice counts once."""
     _, first = np.unique(np.concatenate([p.index for p in parts]), return_index=True)
-    columns = [_columns(p) for p in parts]
-    return _samples({k: np.concatenate([c[k] for c in columns])[first] for k in columns[0]})
+
+    def join(columns: Sequence[Any]) -> Any:
+        if isinstance(columns[0], Mapping):
+            return {key: join([column[key] for column in columns]) for key in columns[0]}
+        return np.concatenate(columns)[first]
+
+    return Samples(*(join([getattr(p, field.name) for p in parts]) for field in fields(Samples)))
 
 
 def ground_truth(batch: Mapping[str, Tensor], body: BodyModel, protocol: Protocol) -> Truth:
@@ -225,10 +230,9 @@ def _per_joint(vertices: Tensor, truth: Truth, body: BodyModel, protocol: Protoc
 def _error_2d(
     vertices_BV3: Tensor, camera_B3: Tensor, batch: Mapping[str, Tensor], body: BodyModel, protocol: Protocol
 ) -> Tensor:
-    joints_BJ3 = mesh_joints(vertices_BV3, body, protocol)
+    projected = project(mesh_joints(vertices_BV3, body, protocol), camera_B3)
     joints_2d = batch["joints_2d"][:, protocol.figure.label_rows]
-    projected = camera_B3[:, None, :1] * (joints_BJ3[..., :2] + camera_B3[:, None, 1:])
-    distance = 112 * (projected - joints_2d[..., :2]).double().norm(dim=-1)
+    distance = CROP_PX / 2 * (projected - joints_2d[..., :2]).double().norm(dim=-1)
     return m.weighted_mean(distance, (joints_2d[..., 2] > 0) & batch["has_2d"].bool()[:, None])
 
 
@@ -245,27 +249,6 @@ def _attributes(batch: Mapping[str, Tensor], truth: Truth, protocol: Protocol) -
     }
 
 
-def _columns(samples: Samples) -> dict[str, np.ndarray]:
-    columns = {"index": samples.index, "camera": samples.camera}
-    columns |= {f"value/{k}": v for k, v in samples.values.items()}
-    columns |= {f"joint/{k}": v for k, v in samples.joint_errors.items()}
-    columns |= {f"attribute/{k}": v for k, v in samples.attributes.items()}
-    return columns | {f"baseline/{b}/{k}": v for b, scores in samples.baselines.items() for k, v in scores.items()}
-
-
-def _samples(columns: Mapping[str, np.ndarray]) -> Samples:
-    def part(prefix: str) -> dict[str, np.ndarray]:
-        return {k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)}
-
-    baselines = part("baseline/")
-    return Samples(
-        columns["index"],
-        part("value/"),
-        part("joint/"),
-        part("attribute/"),
-        {
-            b: {k.removeprefix(f"{b}/"): v for k, v in baselines.items() if k.startswith(f"{b}/")}
-            for b in dict.fromkeys(k.split("/")[0] for k in baselines)
-        },
-        columns["camera"],
-    )
+def _arrays(values: Any) -> Any:
+    """Tensors, in dictionaries or not, as arrays."""
+    return {k: _arrays(v) for k, v in values.items()} if isinstance(values, Mapping) else values.cpu().numpy()

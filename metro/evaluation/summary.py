@@ -13,8 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -46,8 +46,8 @@ def summarise(
         raise MetroError(
             f"{benchmark or protocol.title}: no sample has the ground truth that {METRICS[main].label} needs"
         )
-    columns = {**samples.values}
-    columns |= {f"{b}/{k}": v for b, scores in samples.baselines.items() for k, v in scores.items()}
+    columns = {("model", key): values for key, values in samples.values.items()}
+    columns |= {(name, key): values for name, scores in samples.baselines.items() for key, values in scores.items()}
     means, draws = bootstrap(columns, config.bootstrap)
     names = names_of(protocol.joint_set)
 
@@ -72,8 +72,8 @@ def summarise(
             "unit": metric.unit,
             "meaning": metric.meaning,
             "lower_is_better": metric.lower_is_better,
-            "value": _number(scale * means[key]),
-            "ci95": _interval(scale * draws[key]),
+            "value": _number(scale * means["model", key]),
+            "ci95": _interval(scale * draws["model", key]),
             "n": int(np.isfinite(samples.values[key]).sum()),
         }
     if baseline is not None:
@@ -81,9 +81,9 @@ def summarise(
         for name in BASELINES:
             summary["baselines"][name] = {
                 key: {
-                    "value": _number(SCALE[METRICS[key].unit] * means[f"{name}/{key}"]),
-                    "ratio": _number(means[key] / means[f"{name}/{key}"], 4),
-                    "ratio_ci95": _interval(draws[key] / draws[f"{name}/{key}"], 4),
+                    "value": _number(SCALE[METRICS[key].unit] * means[name, key]),
+                    "ratio": _number(means["model", key] / means[name, key], 4),
+                    "ratio_ci95": _interval(draws["model", key] / draws[name, key], 4),
                 }
                 for key in protocol.headline
             }
@@ -146,9 +146,12 @@ def table(summary: Mapping[str, Any]) -> str:
     return "\n".join([title, *lines, about])
 
 
+Key = TypeVar("Key", bound=Hashable)
+
+
 def bootstrap(
-    columns: Mapping[str, np.ndarray], resamples: int, seed: int = 0
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    columns: Mapping[Key, np.ndarray], resamples: int, seed: int = 0
+) -> tuple[dict[Key, float], dict[Key, np.ndarray]]:
     """Means of columns (N,) and their means under resampling of the rows, (R,) each; nan rows do not count.
 
     All columns see the same resamples, so ratios and differences of their draws are paired.
@@ -198,14 +201,14 @@ def _groups(samples: Samples, protocol: Protocol, resamples: int) -> dict[str, l
 
 
 def _group(samples: Samples, protocol: Protocol, label: str, rows: np.ndarray, resamples: int) -> dict[str, Any]:
-    columns = {k: samples.values[k][rows] for k in protocol.headline}
-    columns |= {f"base/{k}": v[rows] for k, v in samples.baselines.get("camera_mean", {}).items()}
+    columns = {("model", key): samples.values[key][rows] for key in protocol.headline}
+    columns |= {("camera_mean", k): v[rows] for k, v in samples.baselines.get("camera_mean", {}).items()}
     means, draws = bootstrap(columns, resamples)
     entry: dict[str, Any] = {"group": label, "n": int(rows.sum())}
     for key in protocol.headline:
-        entry[key] = {"value": _number(1000 * means[key]), "ci95": _interval(1000 * draws[key])}
-        if f"base/{key}" in means:
-            entry[key]["camera_mean"] = _number(1000 * means[f"base/{key}"])
+        entry[key] = {"value": _number(1000 * means["model", key]), "ci95": _interval(1000 * draws["model", key])}
+        if ("camera_mean", key) in means:
+            entry[key]["camera_mean"] = _number(1000 * means["camera_mean", key])
     return entry
 
 

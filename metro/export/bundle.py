@@ -27,7 +27,6 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 
-from metro import __version__
 from metro.body.arrays import BodyData, digest
 from metro.body.figure import FIGURES
 from metro.body.joints import JOINT_SETS
@@ -36,10 +35,11 @@ from metro.config import ModelConfig
 from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD
 from metro.errors import MetroError
 from metro.files import atomic_folder, read_json, sha256_of
-from metro.mesh.legacy import load_legacy
-from metro.mesh.sampling import Level, build_sampling
-from metro.model.metro import Metro, build_model
-from metro.training.checkpoint import Checkpoint, load_checkpoint, load_weights
+from metro.mesh.sampling import Level
+from metro.model.metro import Metro
+from metro.training.checkpoint import Checkpoint, load_checkpoint
+from metro.training.restore import load_weights, restore
+from metro.version import __version__
 
 FORMAT = 1
 META, WEIGHTS, GEOMETRY = "bundle.json", "model.safetensors", "geometry.safetensors"
@@ -98,31 +98,19 @@ def bundle_of(model: Metro, body: BodyData, levels: list[Level], about: Mapping[
 
 
 def from_checkpoint(checkpoint: Checkpoint | Path | str) -> Bundle:
-    """Bundle of a checkpoint; builds the body model and mesh levels that its parameters name.
+    """Bundle of a checkpoint, on the body model that its parameters name.
 
     Raises
     ------
     MetroError
-        The checkpoint is missing or damaged, or was trained on another body model or other mesh levels.
+        The checkpoint is missing or damaged, or was trained on another body model.
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(checkpoint)
-    params = checkpoint.params
-    body = load_body(params.body)
-    if digest(body) != checkpoint.body_digest:
-        raise MetroError(
-            f"{checkpoint.folder}: trained on another version of the {body.kind} body model "
-            f"({checkpoint.body_digest[:12]}, here {digest(body)[:12]}); use the body file it was trained with"
-        )
-    levels = (
-        load_legacy(params.sampling.legacy, body.faces)
-        if params.sampling.legacy
-        else build_sampling(body.v_template, body.faces, params.sampling.sizes)
-    )
-    model = build_model(params.model.model_copy(update={"backbone_weights": "none"}), body, levels)
-    load_weights(model, checkpoint.weights(), checkpoint.folder)
+    body = load_body(checkpoint.params.body)
+    model = restore(checkpoint, body)
     about = {"checkpoint": checkpoint.folder.name, "step": checkpoint.step, "metrics": checkpoint.metrics}
-    return bundle_of(model, body, levels, about)
+    return bundle_of(model, body, checkpoint.levels(), about)
 
 
 def write_bundle(folder: Path | str, bundle: Bundle) -> Path:

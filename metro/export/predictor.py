@@ -22,7 +22,8 @@ from metro.data.augment import normalise
 from metro.data.crop import cut
 from metro.errors import MetroError
 from metro.export.bundle import CONTEXT, Bundle
-from metro.viz.overlay import Image, mesh_overlay, perspective_translation, project, skeleton
+from metro.viz.camera import pinhole, project
+from metro.viz.overlay import Image, mesh_overlay, skeleton
 
 Picture = Path | str | np.ndarray
 Box = Sequence[float] | np.ndarray
@@ -73,7 +74,7 @@ class Prediction:
         """
         width, height = self.image_size
         centre = ((width - 1) / 2, (height - 1) / 2)
-        return perspective_translation(self.camera, self.crop_size, self.affine, focal or self.focal, centre)
+        return pinhole(self.camera, self.crop_size, self.affine, focal=focal or self.focal, centre=centre)[1]
 
     @property
     def focal(self) -> float:
@@ -212,8 +213,9 @@ class Predictor:
         crops = []
         for box in _boxes(boxes, name or "image"):
             if box is None:
+                # No context: it is all there is. Pixel centres are whole, so the picture begins at -0.5.
                 side = min(width, height)
-                x, y, w, h = (width - side) / 2, (height - side) / 2, side, side  # no context: it is all there is
+                x, y, w, h = (width - 1 - side) / 2, (height - 1 - side) / 2, side, side
             else:
                 x, y, w, h = box
                 if w <= 0 or h <= 0 or x + w <= 0 or y + h <= 0 or x >= width or y >= height:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-import metro
 from metro.body.arrays import digest
 from metro.body.load import load_body
 from metro.config import BodyConfig, FitConfig
@@ -23,6 +22,7 @@ from metro.errors import MetroError
 from metro.files import atomic_file
 from metro.fitting.gate import Reason
 from metro.fitting.smplify import fit
+from metro.version import __version__
 
 _PERCENTILES = (5, 50, 95)
 
@@ -86,7 +86,7 @@ def fit_dataset(
     settings = config.model_dump(mode="json", exclude={"datasets", "batch_size"})
     jobs = []
     for entry in manifest["shards"]:
-        recipe = json.dumps([metro.__version__, settings, digest(data), entry["sha256"]], sort_keys=True)
+        recipe = json.dumps([__version__, settings, digest(data), entry["sha256"]], sort_keys=True)
         name = entry["file"]
         recipe_digest = hashlib.sha256(recipe.encode()).hexdigest()
         jobs.append(_Job(folder / name, out, body, config, recipe_digest, device))

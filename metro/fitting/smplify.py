@@ -21,7 +21,7 @@ from torch import Tensor
 
 from metro.body.arrays import BodyData
 from metro.body.joints import JOINT_SETS
-from metro.config import FitConfig
+from metro.config import CROP_PX, FitConfig
 from metro.data.records import Record
 from metro.errors import MetroError
 from metro.fitting import gate
@@ -34,7 +34,6 @@ from metro.fitting.state import FitState, concatenate
 
 Array = NDArray[np.float32]
 
-_CROP_PX = 224  # the crop that `FitConfig.focal` refers to
 _LOOSE_3D = 0.02  # metres: least sigma of the first stage
 # An outlier is a joint in another place, however sharp the others are: least scale of the robust penalty.
 _LEAST_ROBUST_3D = 0.08  # metres
@@ -147,7 +146,7 @@ class _Task:
         known_N1 = np.isfinite(camera_N33.reshape(-1, 9)).all(1, keepdims=True)
         centre_N2 = np.where(known_N1, camera_N33[:, :2, 2], np.asarray(arrays["center"], np.float64))
         with np.errstate(divide="ignore", invalid="ignore"):
-            focal_N2 = np.where(known_N1, camera_N33[:, (0, 1), (0, 1)] / side_N1, config.focal / _CROP_PX)
+            focal_N2 = np.where(known_N1, camera_N33[:, (0, 1), (0, 1)] / side_N1, config.focal / CROP_PX)
             target_NK2 = np.where(conf_NK[..., None] > 0, (pixels_NK2 - centre_N2[:, None]) / side_N1[:, None], 0)
         sound_N = np.isfinite(target_NK2).all((1, 2)) & np.isfinite(focal_N2).all(1) & (focal_N2 > 0).all(1)
         sound_N &= side_N1[:, 0] > 0
@@ -230,7 +229,10 @@ def _solve_image(objective: Objective, torso_K: Tensor, config: FitConfig) -> So
     loose = replace(twice, sigma=_LOOSE_2D * objective.sigma)
     state = minimise(loose, state, 12, relative=1e-2, absolute=0.1, damping=10).state
     solution = minimise(twice, state, config.iterations)
-    best = solution.select(solution.cost_B.reshape(starts, count).argmin(0) * count + person)
+    cost_SB = solution.cost_B.reshape(starts, count)
+    # Of starts that end alike the first counts: rounding must not decide between a front and a back.
+    first_B = (cost_SB <= cost_SB.min(0).values + _LEAST_GAIN).int().argmax(0)
+    best = solution.select(first_B * count + person)
     for _ in range(config.jump_rounds):
         best, person = _jump(objective, best, person, config)
     return best

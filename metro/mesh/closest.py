@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from metro.kernels import njit
 from metro.mesh.topology import Floats, Ints
 
 
@@ -60,7 +60,7 @@ def closest_points(
     return ClosestPoints(face, weights, np.sqrt(squared))
 
 
-@numba.njit(cache=True)
+@njit
 def _search(points, normals, corners, centre, radius, first):  # type: ignore[no-untyped-def]
     count, total = len(points), len(corners)
     face = np.full(count, -1, np.int64)
@@ -101,7 +101,7 @@ def _search(points, normals, corners, centre, radius, first):  # type: ignore[no
     return face, weights, squared
 
 
-@numba.njit(cache=True)
+@njit
 def _on_triangle(bb, bc, cc, qb, qc):  # type: ignore[no-untyped-def]
     """Weights (v, w) of the point v b + w c of the triangle (0, b, c) closest to q, from their inner products."""
     area = bb * cc - bc * bc

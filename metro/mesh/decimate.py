@@ -15,19 +15,31 @@ The rules that decide which vertices survive:
   drops the faces that have become degenerate. Edges whose ends have become equal are discarded when popped.
 * It stops when few enough vertices are left in use by faces.
 
-Where the surface is flat or mirror-symmetric, rounding decides. Quadrics and costs are therefore computed with the same
-matrix products, and equal the published procedure's to the last bit on the same machine.
+Where the surface is flat or mirror-symmetric, many edges cost the same, and in floating point the rounding of whatever
+kernel the processor has would decide between them. Here nothing rounds once the planes are found: coordinates, planes,
+quadrics and costs are integers (fixed point, `BITS` binary places), so that equal costs are equal, on every machine
+and in any order of the faces, and vertex numbers decide. On meshes without ties (SMPL's template, MANO's, scans) the
+published vertices come out, since the integers carry at least the precision of the published double precision.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
+from operator import add
 
 import numpy as np
 import numpy.typing as npt
 
 from metro.errors import MetroError
 from metro.mesh.topology import Floats, Ints, edges, euler, is_manifold, is_watertight
+
+BITS = 52
+"""Binary places of the fixed-point numbers."""
+
+Point = tuple[int, int, int]
+Quadric = tuple[int, ...]
+"""Coefficients of xx, xy, xz, x, yy, yz, y, zz, z and 1; those of mixed terms are doubled."""
 
 
 def decimate(vertices_V3: Floats, faces_F3: Ints, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
@@ -87,17 +99,50 @@ def _same_topology(faces: Ints, original: Ints) -> bool:
     )
 
 
-def vertex_quadrics(vertices_V3: Floats, faces_F3: Ints) -> npt.NDArray[np.float64]:
-    """Sum of the plane quadrics of the faces around each vertex, (V, 4, 4).
+def fixed_point(vertices_V3: Floats) -> list[tuple[int, int, int]]:
+    """Coordinates as integers, in units of 2^-`BITS` of the power of two above the largest one."""
+    vertices = np.asarray(vertices_V3, np.float64)
+    _, exponent = np.frexp(np.abs(vertices).max())
+    return [(x, y, z) for x, y, z in np.rint(np.ldexp(vertices, BITS - exponent)).astype(np.int64).tolist()]
 
-    The plane of a face is the null vector of its homogeneous corners, found by SVD as in the published procedure.
+
+def face_plane(a: Point, b: Point, c: Point) -> tuple[int, int, int, int]:
+    """Unit normal and offset of a face with fixed-point corners: a place p is (n · p + offset) 2^-2`BITS` away from it.
+
+    The same for any first corner, and mirrored for a mirrored face. A face without area gives zeros.
     """
-    corners = np.asarray(vertices_V3, np.float64)[faces_F3]
-    plane = np.linalg.svd(np.concatenate([corners, np.ones((len(corners), 3, 1))], axis=2))[2][:, 3]  # (F, 4)
-    plane /= np.sqrt([[normal.dot(normal)] for normal in plane[:, :3]])
-    quadrics = np.zeros((len(vertices_V3), 4, 4))
-    np.add.at(quadrics, faces_F3.reshape(-1), np.repeat(plane[:, :, None] * plane[:, None, :], 3, axis=0))
-    return quadrics
+    ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+    vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
+    normal = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+    length = math.isqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2)
+    if length == 0:
+        return 0, 0, 0, 0
+    x, y, z = (_divide(n << BITS, length) for n in normal)
+    thrice = x * (a[0] + b[0] + c[0]) + y * (a[1] + b[1] + c[1]) + z * (a[2] + b[2] + c[2])
+    return x, y, z, -_divide(thrice, 3)
+
+
+def _divide(numerator: int, denominator: int) -> int:
+    """Quotient rounded towards zero, so that mirrored numbers stay mirrored."""
+    return numerator // denominator if numerator >= 0 else -(-numerator // denominator)
+
+
+def vertex_quadrics(points: list[Point], faces_F3: Ints) -> list[Quadric]:
+    """Sum of the plane quadrics of the faces around each vertex."""
+    sums = [[0] * 10 for _ in points]
+    for i, j, k in faces_F3.tolist():
+        x, y, z, w = face_plane(points[i], points[j], points[k])
+        terms = (x * x, 2 * x * y, 2 * x * z, 2 * x * w, y * y, 2 * y * z, 2 * y * w, z * z, 2 * z * w, w * w)
+        for vertex in (i, j, k):
+            sums[vertex] = [total + term for total, term in zip(sums[vertex], terms, strict=True)]
+    return [tuple(total) for total in sums]
+
+
+def quadric_at(quadric: Quadric, point: Point) -> int:
+    """Sum of the squared distances of a place from the planes of a quadric, in units of 2^-4`BITS`."""
+    xx, xy, xz, xw, yy, yz, yw, zz, zw, ww = quadric
+    x, y, z = point
+    return x * (xx * x + xy * y + xz * z + xw) + y * (yy * y + yz * z + yw) + z * (zz * z + zw) + ww
 
 
 class Collapse:
@@ -105,18 +150,17 @@ class Collapse:
 
     def __init__(self, vertices_V3: Floats, faces_F3: Ints, guarded: bool) -> None:
         self.guarded = guarded
-        points = np.concatenate([vertices_V3, np.ones((len(vertices_V3), 1))], axis=1)
-        self.columns = list(points[:, :, None])  # homogeneous points
-        self.rows = list(points[:, None, :])
-        self.quadrics = list(vertex_quadrics(vertices_V3, faces_F3))
+        self.points = fixed_point(vertices_V3)
+        self.quadrics = vertex_quadrics(self.points, faces_F3)
         self.faces: dict[int, list[int]] = dict(enumerate(faces_F3.tolist()))
-        self.faces_of: list[set[int]] = [set() for _ in self.columns]
+        self.faces_of: list[set[int]] = [set() for _ in self.points]
         for index, face in self.faces.items():
             for vertex in face:
                 self.faces_of[vertex].add(index)
-        self.queue: list[list[float]] = []  # entries [cost, first, second], renamed in place
-        self.entries_of: list[list[list[float]]] = [[] for _ in self.columns]
-        self.blocked: dict[int, list[list[float]]] = {}  # entries that the link condition held back, by end point
+        self.queue: list[list[int]] = []  # entries [cost, first, second], renamed in place
+        self.entries_of: list[list[list[int]]] = [[] for _ in self.points]
+        self.blocked: dict[int, list[list[int]]] = {}  # entries that the link condition held back, at both end points
+        self.held: set[int] = set()  # ids of those that no change near one end has freed yet
         pairs = edges(faces_F3)
         for first, second in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].tolist():
             entry = [self.cost(first, second)[0], first, second]
@@ -124,19 +168,18 @@ class Collapse:
             self.entries_of[first].append(entry)
             self.entries_of[second].append(entry)
 
-    def cost(self, first: int, second: int) -> tuple[float, bool, npt.NDArray[np.float64]]:
+    def cost(self, first: int, second: int) -> tuple[int, bool, Quadric]:
         """Cost of an edge, whether its second end is the one to remove, and the summed quadric."""
-        total = self.quadrics[first] + self.quadrics[second]
-        at_first = self.rows[first].dot(total).dot(self.columns[first]).item()
-        at_second = self.rows[second].dot(total).dot(self.columns[second]).item()
+        total = tuple(map(add, self.quadrics[first], self.quadrics[second]))
+        at_first, at_second = quadric_at(total, self.points[first]), quadric_at(total, self.points[second])
         return min(at_first, at_second), at_first < at_second, total
 
     def run(self, count: int) -> npt.NDArray[np.int64]:
         """Collapse edges until `count` vertices are in use or no edge is left; return the faces."""
-        in_use = len(self.columns)
+        in_use = len(self.points)
         while in_use > count and self.queue:
             entry = heapq.heappop(self.queue)
-            first, second = int(entry[1]), int(entry[2])
+            _, first, second = entry
             if first == second:
                 continue
             cost, remove_second, total = self.cost(first, second)
@@ -145,8 +188,9 @@ class Collapse:
                 heapq.heappush(self.queue, entry)
                 continue
             if self.guarded and not self.allowed(first, second):
-                self.blocked.setdefault(first, []).append(entry)
-                self.blocked.setdefault(second, []).append(entry)
+                self.held.add(id(entry))
+                for end in (first, second):
+                    self.blocked.setdefault(end, []).append(entry)
                 continue
             keep, remove = (first, second) if remove_second else (second, first)
             self.quadrics[keep] = self.quadrics[remove] = total
@@ -177,9 +221,11 @@ class Collapse:
                 entry[2] = keep
         self.entries_of[keep] += self.entries_of[remove]
         self.entries_of[remove] = []
-        for vertex in touched if self.guarded else ():
+        for vertex in sorted(touched) if self.guarded else ():
             for entry in self.blocked.pop(vertex, ()):
-                heapq.heappush(self.queue, entry)
+                if id(entry) in self.held:
+                    self.held.remove(id(entry))
+                    heapq.heappush(self.queue, entry)
         return before - sum(bool(self.faces_of[v]) for v in touched)
 
     def neighbours(self, vertex: int) -> set[int]:

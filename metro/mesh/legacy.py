@@ -30,7 +30,7 @@ import scipy.sparse as sp
 
 from metro.body.pickles import plain, read_pickle
 from metro.errors import MetroError
-from metro.mesh.sampling import Level
+from metro.mesh.sampling import Level, compose_indices
 from metro.mesh.topology import Ints
 
 # sha256 of the int32 little-endian indices into the full mesh, first 16 digits.
@@ -47,6 +47,21 @@ def published_name(indices: Ints) -> str | None:
     Official METRO weights fit a model only when its levels are the published ones.
     """
     return _PUBLISHED.get(hashlib.sha256(np.ascontiguousarray(indices, "<i4").tobytes()).hexdigest()[:16])
+
+
+def require_published(levels: Sequence[Level], weights: Path | str) -> None:
+    """Refuse to give official weights, which are tied to the published vertices, other ones.
+
+    Raises
+    ------
+    MetroError
+        The levels are not those of SMPL or MANO that METRO was published with.
+    """
+    if not all(published_name(indices) for indices in compose_indices(levels)):
+        raise MetroError(
+            f"{weights}: official weights belong to the published mesh levels, and these are others; use the neutral "
+            "SMPL (hands: right MANO) file they were published for, or sampling.legacy"
+        )
 
 
 def load_legacy(path: Path | str, faces_F3: Ints, sizes: Sequence[int] | None = None) -> list[Level]:

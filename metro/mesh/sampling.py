@@ -135,6 +135,25 @@ def up_sampling_errors(levels: Sequence[Level], vertices_BV3: Floats) -> npt.NDA
     )
 
 
+def difference(levels: Sequence[Level], others: Sequence[Level]) -> str | None:
+    """What tells two sets of levels apart, as a phrase; None where they are the same.
+
+    A network knows its vertices by their place in the coarsest level, so levels are the same only if each keeps the
+    same vertices in the same order and comes back up by the same weights (to 1e-6, what float32 can tell).
+    """
+    sizes = [
+        " → ".join(str(n) for n in (one[0].up.shape[0], *(lv.up.shape[1] for lv in one))) for one in (levels, others)
+    ]
+    if sizes[0] != sizes[1]:
+        return f"{sizes[0]} vertices against {sizes[1]}"
+    for ours, theirs in zip(compose_indices(levels), compose_indices(others), strict=True):
+        if not np.array_equal(ours, theirs):
+            shared, placed = len(np.intersect1d(ours, theirs)), np.count_nonzero(ours == theirs)
+            return f"{shared} of {len(ours)} vertices in common, {placed} of them in the same place"
+    gap = max(abs(one.up - other.up).max() for one, other in zip(levels, others, strict=True))
+    return f"the same vertices, but up-sampling weights that differ by up to {gap:.2g}" if gap > 1e-6 else None
+
+
 def save_sampling(path: Path | str, levels: Sequence[Level], meta: dict[str, Any] | None = None) -> None:
     """Write levels to an .npz of plain arrays: equal levels give equal bytes, and no half-written file is left.
 

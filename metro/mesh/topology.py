@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from metro.kernels import njit
+
 Ints = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
 
@@ -81,23 +83,26 @@ def adjacency(faces: Ints, count: int) -> sp.csr_matrix:
     return sp.csr_matrix((np.ones(len(row)), (row, column)), shape=(count, count))
 
 
-def face_normals(vertices: Floats, faces: Ints) -> Floats:
-    """Unit normals by the right-hand rule, (..., F, 3); zero for a face without area. `vertices` is (..., V, 3)."""
-    a, b, c = (vertices[..., faces[:, k], :] for k in range(3))
-    return _unit(np.cross(b - a, c - a))
+@njit
+def vertex_normals(verts: Floats, faces: Ints) -> Floats:
+    """Area-weighted unit normals (V, 3) of a mesh (V, 3), pointing to the side where faces run anticlockwise.
 
-
-def vertex_normals(vertices: Floats, faces: Ints) -> Floats:
-    """Unit area-weighted vertex normals, (V, 3) or (B, V, 3) as `vertices`; zero for a vertex without faces."""
-    a, b, c = (vertices[..., faces[:, k], :] for k in range(3))
-    weighted = np.cross(b - a, c - a)  # length: twice the area
-    count = vertices.shape[-2]
-    corners = np.arange(len(faces)).repeat(3)
-    gather = sp.csr_matrix((np.ones(faces.size), (faces.reshape(-1), corners)), shape=(count, len(faces)))
-    flat = weighted.reshape(-1, len(faces), 3)
-    return _unit(np.stack([gather @ w for w in flat]).reshape(vertices.shape).astype(vertices.dtype))
-
-
-def _unit(vectors: Floats) -> Floats:
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1)
+    Zero for a vertex without faces. Sums run in the order of the faces, so that every processor rounds alike: discrete
+    choices hang on them.
+    """
+    normals = np.zeros_like(verts)
+    for f in range(faces.shape[0]):
+        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+        ax, ay, az = verts[j, 0] - verts[i, 0], verts[j, 1] - verts[i, 1], verts[j, 2] - verts[i, 2]
+        bx, by, bz = verts[k, 0] - verts[i, 0], verts[k, 1] - verts[i, 1], verts[k, 2] - verts[i, 2]
+        nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+        for v in (i, j, k):
+            normals[v, 0] += nx
+            normals[v, 1] += ny
+            normals[v, 2] += nz
+    for v in range(verts.shape[0]):
+        n = np.sqrt(normals[v, 0] ** 2 + normals[v, 1] ** 2 + normals[v, 2] ** 2)
+        if n > 0:
+            for c in range(3):
+                normals[v, c] /= n
+    return normals

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from metro.config import CROP_PX
 from metro.errors import MetroError
 from metro.model.tensors import load_tensors
 
@@ -64,7 +65,9 @@ class LastMap(nn.Module):
         return self.net(images_B3HW)[0]
 
 
-def build_backbone(name: str, weights: str = "none", image_size: int = 224) -> tuple[nn.Module, int, tuple[int, int]]:
+def build_backbone(
+    name: str, weights: str = "none", image_size: int = CROP_PX
+) -> tuple[nn.Module, int, tuple[int, int]]:
     """Backbone, its channels C and the size (h, w) of its map.
 
     Parameters

@@ -4,9 +4,6 @@ The world is y up, metres, with the floor at y = 0. Light is one directional key
 from the other side, and an ambient term that differs between above and below. Colours are linear RGB.
 
 Functions called for each sample are inlined by force: passing tuples of arrays costs more than what they compute.
-
-numba's cache notices changes of a file, not of the functions that it calls in other files: after editing `looks` or
-`textures`, touch this file too, or old pictures come out of the cache.
 """
 
 from __future__ import annotations
@@ -14,9 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from metro.kernels import njit
 from metro.synthetic.looks import person_albedo
 from metro.synthetic.textures import Noise, noise_at, slope_at, tile_at
 
@@ -70,7 +67,7 @@ class World(NamedTuple):
     seed: float
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def surface_colour(
     materials: Array,
     row: int,
@@ -139,7 +136,7 @@ def surface_colour(
         out[c] *= shade
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def key_visible(x: float, y: float, z: float, light: Light) -> float:
     """Share of the key light that reaches a place, from a 3 x 3 look into the shadow map."""
     size = light.shadow.shape[0]
@@ -162,7 +159,7 @@ def key_visible(x: float, y: float, z: float, light: Light) -> float:
     return seen / 9
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def floor_light(x: float, z: float, light: Light) -> float:
     """Share of the ambient light that reaches the floor beside the body."""
     size = light.dark.shape[0]
@@ -177,7 +174,7 @@ def floor_light(x: float, z: float, light: Light) -> float:
     return 1 - (low * (1 - a) + high * a)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def irradiance(
     x: float, y: float, z: float, nx: float, ny: float, nz: float, open_: float, light: Light, out: Array
 ) -> float:
@@ -194,7 +191,7 @@ def irradiance(
     return seen
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def _box_span(
     box: Array, fx: float, cx: float, cy: float, turn: Array, eye: Array, width: int, height: int
 ) -> NDArray[np.int64]:
@@ -217,7 +214,7 @@ def _box_span(
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def cast_surroundings(
     fx: float,
     cx: float,
@@ -374,7 +371,7 @@ class Objects(NamedTuple):
     owner: NDArray[np.int32]  # (F,) index of the look, or -1 - material of the prop
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def shade_objects(
     face: NDArray[np.int32],
     depth: Array,
@@ -478,7 +475,7 @@ def shade_objects(
                 image[row, col, k2] = image[row, col, k2] * (1 - share) + total[k2] / shaded * share
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def expose(image: Array, gains: Array, gamma: float, contrast: float, noise: float, seed: int) -> NDArray[np.uint8]:
     """Linear light (H, W, 3) to 8 bits: white balance, highlights that roll off, gamma, contrast, sensor noise."""
     steps = 4096
@@ -510,13 +507,13 @@ def expose(image: Array, gains: Array, gamma: float, contrast: float, noise: flo
     return out
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(inline="always")
 def _bytes_added(word: np.uint64) -> int:
     """Sum of the two lowest bytes of a word."""
     return int(word & np.uint64(255)) + int((word >> np.uint64(8)) & np.uint64(255))
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def to_camera(verts: Array, turn: NDArray[np.float64], eye: NDArray[np.float64]) -> Array:
     """World points (V, 3) in the frame of a camera at `eye`, whose directions `turn` takes to the world."""
     out = np.empty_like(verts)
@@ -527,7 +524,7 @@ def to_camera(verts: Array, turn: NDArray[np.float64], eye: NDArray[np.float64])
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def bounds(
     verts: Array, turn: NDArray[np.float64], eye: NDArray[np.float64], focal: float, cx: float, cy: float
 ) -> NDArray[np.float64]:
@@ -543,7 +540,7 @@ def bounds(
     return np.array([left, top, right, bottom, nearest, farthest])
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def limits(verts: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lowest and highest coordinates of points (V, 3)."""
     low, high = np.full(3, 1e9), np.full(3, -1e9)

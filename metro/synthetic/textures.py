@@ -9,10 +9,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import skimage.data
-from numba import njit
 from numpy.typing import NDArray
 
 from metro.errors import MetroError
+from metro.kernels import njit
 
 Array = NDArray[np.float32]
 
@@ -52,7 +52,7 @@ def noise_volume() -> Noise:
     return Noise(value.astype(np.float32), np.stack(gradient, -1).astype(np.float32))
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(inline="always")
 def noise_at(noise: Noise, x: float, y: float, z: float) -> float:
     """The noise at a place, in cells."""
     volume = noise.value
@@ -68,7 +68,7 @@ def noise_at(noise: Noise, x: float, y: float, z: float) -> float:
     return (a * (1 - ty) + b * ty) * (1 - tx) + (c * (1 - ty) + d * ty) * tx
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(inline="always")
 def slope_at(noise: Noise, x: float, y: float, z: float) -> tuple[float, float, float]:
     """The gradient of the noise at the nearest cell of a place, blended along x and y only."""
     fx, fy = np.floor(x), np.floor(y)
@@ -131,7 +131,7 @@ def atlas(split: str) -> Array:
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def tile_at(tiles: Array, n: int, u: float, v: float, footprint: float) -> tuple[float, float, float]:
     """Colour of tile n at (u, v), which repeats with period 1; `footprint` is the width of a pixel in that unit."""
     level = 0

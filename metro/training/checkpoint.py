@@ -1,8 +1,8 @@
-"""Checkpoints: a folder with ``model.safetensors``, ``checkpoint.json`` and, to resume, ``training.pt``.
+"""Checkpoints: a folder with ``model.safetensors``, ``levels.npz``, ``checkpoint.json``; ``training.pt`` to resume.
 
 A checkpoint is written under a temporary name, synced and renamed, and carries the sha256 of its files: a reader sees
 a whole one or none. `checkpoint.json` holds the resolved parameters, the step, the metrics and the digest of the body
-model it was trained on.
+model it was trained on; `levels.npz` the mesh levels: which vertex each query stands for is part of what was learned.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,15 +18,17 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
-from metro import __version__
 from metro.config import Params, load_params
 from metro.errors import MetroError
 from metro.files import atomic_folder, read_json, sha256_of
+from metro.mesh.sampling import Level, difference, load_sampling, save_sampling
+from metro.version import __version__
 
-FORMAT = 1
-WEIGHTS, META, TRAINING, CARD = "model.safetensors", "checkpoint.json", "training.pt", "MODEL_CARD.md"
+FORMAT = 2
+WEIGHTS, LEVELS, META, TRAINING = "model.safetensors", "levels.npz", "checkpoint.json", "training.pt"
+CARD = "MODEL_CARD.md"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,30 @@ class Checkpoint:
         """State dict in float32 (a checkpoint may be stored in half precision)."""
         state = load_file(self._verified(WEIGHTS))
         return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+    def levels(self) -> list[Level]:
+        """The mesh levels that the network was trained with, fine to coarse."""
+        return load_sampling(self._verified(LEVELS))
+
+    def check(self, body_digest: str, levels: Sequence[Level]) -> None:
+        """Refuse a body model or mesh levels that the network was not trained with.
+
+        Raises
+        ------
+        MetroError
+            They differ; says in what.
+        """
+        if self.body_digest != body_digest:
+            raise MetroError(
+                f"{self.folder}: trained on another body model ({self.body_digest[:12]}, here {body_digest[:12]}); use "
+                "the body file it was trained with, or train again"
+            )
+        found = difference(self.levels(), levels)
+        if found:
+            raise MetroError(
+                f"{self.folder}: trained with other mesh levels ({found}); set sampling.checkpoint to it to use its "
+                "levels, or train again"
+            )
 
     def training_state(self) -> dict[str, Any]:
         """Optimizer, averaged weights and counters that an exact resume needs."""
@@ -70,6 +96,7 @@ def save_checkpoint(
     step: int,
     metrics: Mapping[str, float],
     body_digest: str,
+    levels: Sequence[Level],
     training_state: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
@@ -89,6 +116,7 @@ def save_checkpoint(
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     with atomic_folder(folder, META) as partial:
         (partial / WEIGHTS).write_bytes(save(tensors))
+        save_sampling(partial / LEVELS, levels, {"body": body_digest})
         if training_state is not None:
             try:
                 torch.save(dict(training_state), partial / TRAINING)
@@ -119,6 +147,7 @@ def copy_weights(source: Path | str, target: Path, dtype: torch.dtype | None = N
         step=found.step,
         metrics=found.metrics,
         body_digest=found.body_digest,
+        levels=found.levels(),
         dtype=dtype,
     )
 
@@ -129,10 +158,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     Raises
     ------
     MetroError
-        No such folder, not a checkpoint, or one of a later format.
+        No such folder, not a checkpoint, or one of another format.
     """
     folder = open_checkpoint() if str(path) == "open" else Path(path)
-    remedy = "give a checkpoint folder that training wrote, or `open`"
+    remedy = "give a checkpoint folder that training wrote (since checkpoints hold the mesh levels), or `open`"
     meta = read_json(folder / META, remedy, ("params", "step", "metrics", "body", "sha256"), version=("format", FORMAT))
     return Checkpoint(
         folder=folder,
@@ -149,34 +178,7 @@ def open_checkpoint() -> Path:
     return Path(str(resources.files("metro") / "assets" / "open"))
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], origin: Path | str) -> None:
-    """Load `state` strictly; a mismatch names the first keys that differ.
-
-    Raises
-    ------
-    MetroError
-        The checkpoint belongs to another configuration.
-    """
-    own = model.state_dict()
-    wrong = [
-        f"{k} {_shape(state, k)} in the checkpoint, {_shape(own, k)} in the model"
-        for k in sorted(own.keys() | state.keys())
-        if _shape(own, k) != _shape(state, k)
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise MetroError(
-            f"{origin}: checkpoint of another configuration: {'; '.join(wrong[:3])}{more}; "
-            "use the model section that is in its checkpoint.json"
-        )
-    model.load_state_dict(dict(state), strict=True)
-
-
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest complete ``step-*`` checkpoint in `folder`, if any."""
     steps = sorted(p for p in Path(folder).glob("step-*") if (p / META).is_file())
     return load_checkpoint(steps[-1]) if steps else None
-
-
-def _shape(state: Mapping[str, Tensor], key: str) -> str:
-    return "×".join(map(str, state[key].shape)) or "scalar" if key in state else "absent"

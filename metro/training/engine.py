@@ -32,14 +32,16 @@ from metro.data.augment import normalise
 from metro.data.loader import Loader, make_loader
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
+from metro.mesh.legacy import require_published
 from metro.mesh.sampling import Level
 from metro.model.losses import Targets, metro_loss
 from metro.model.metro import Metro, build_model
 from metro.model.official import convert
 from metro.model.tensors import load_tensors
-from metro.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from metro.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from metro.training.flops import flops_per_image, matmul_flops
 from metro.training.pretext import teach_backbone
+from metro.training.restore import load_weights
 from metro.training.schedule import learning_rate
 
 RUN_SECTIONS = ("body", "sampling", "model", "train")
@@ -105,7 +107,7 @@ def train(
     if config.channels_last:
         metro.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(metro, config)
-    run = _Run(params, digest(body), Path(work), metro, optimizer)
+    run = _Run(params, digest(body), levels, Path(work), metro, optimizer)
 
     mixture = [config.mixture[name] for name in params.train_sets()] if config.mixture else None
 
@@ -124,7 +126,7 @@ def train(
 
     start = run.resume()
     if start == 0:
-        load_start_weights(metro, config.init)
+        load_start_weights(metro, config.init, run.body_digest, levels)
         if config.pretext.steps:
             teach_backbone(metro, params, batches, run.work, fabric)
         run.average = {k: v.detach().clone() for k, v in metro.state_dict().items()} if config.ema else None
@@ -240,15 +242,23 @@ def build_optimizer(metro: Metro, config: TrainConfig) -> torch.optim.Optimizer:
     return kind([g for g in groups if g["params"]], lr=config.lr, fused=True)
 
 
-def load_start_weights(metro: Metro, init: str) -> None:
-    """Start `metro` from `init`: `none`, `open` (the shipped checkpoint), a checkpoint folder or an official file."""
+def load_start_weights(metro: Metro, init: str, body_digest: str, levels: Sequence[Level]) -> None:
+    """Start `metro` from `init`: `none`, `open` (the shipped checkpoint), a checkpoint folder or an official file.
+
+    Raises
+    ------
+    MetroError
+        The weights belong to another network, body model or other mesh levels.
+    """
     if init == "none":
         return
     if Path(init).is_file():
         _, weights = convert(load_tensors(init))
+        require_published(levels, init)
         load_weights(metro, weights, init)
     else:
         checkpoint = load_checkpoint(init)
+        checkpoint.check(body_digest, levels)
         load_weights(metro, checkpoint.weights(), checkpoint.folder)
 
 
@@ -256,9 +266,15 @@ class _Run:
     """State of a run on disk: checkpoints, best checkpoint, curves, averaged weights."""
 
     def __init__(
-        self, params: Params, body_digest: str, work: Path, metro: Metro, optimizer: torch.optim.Optimizer
+        self,
+        params: Params,
+        body_digest: str,
+        levels: Sequence[Level],
+        work: Path,
+        metro: Metro,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
-        self.params, self.body_digest, self.work = params, body_digest, work
+        self.params, self.body_digest, self.levels, self.work = params, body_digest, levels, work
         self.metro, self.optimizer = metro, optimizer
         self.average: dict[str, Tensor] | None = None
         self.best = math.inf
@@ -274,8 +290,9 @@ class _Run:
         if found is None:
             return 0
         same = all(getattr(found.params, name) == getattr(self.params, name) for name in RUN_SECTIONS)
-        if not same or found.body_digest != self.body_digest:
+        if not same:
             raise MetroError(f"{self.work}: holds a run with other parameters; remove it or train in another folder")
+        found.check(self.body_digest, self.levels)
         state = found.training_state()
         load_weights(self.metro, state["weights"], found.folder)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -361,6 +378,7 @@ class _Run:
             step=step,
             metrics=metrics,
             body_digest=self.body_digest,
+            levels=self.levels,
             training_state=state,
         )
 

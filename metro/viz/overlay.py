@@ -1,8 +1,7 @@
 """Pictures of predictions: skeletons and meshes over the crop or the original image, side views, contact sheets.
 
-Pixel coordinates are OpenCV's (integers are pixel centres); the crop's normalised coordinates run from -1 at its left
-edge to 1 at its right edge, so pixel p of S is ``(2 p + 1) / S - 1``. Meshes are in camera axes (x right, y down, z
-forward), metres. Images are (H, W, 3) uint8 RGB.
+Pixel and crop coordinates are those of `metro.viz.camera`. Meshes are in camera axes (x right, y down, z forward),
+metres. Images are (H, W, 3) uint8 RGB.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metro.body.joints import EDGES, names_of
-from metro.viz.raster import render_mesh
+from metro.viz.camera import pinhole
+from metro.viz.raster import NEAR, render_mesh
 
 Image = NDArray[np.uint8]
 
@@ -26,50 +26,6 @@ FINGERS = ((200, 60, 70), (222, 142, 40), (72, 160, 112), (38, 110, 214), (140, 
 PREDICTED, TRUE = (0.42, 0.62, 0.88), (0.95, 0.72, 0.45)
 """Mesh colours of predictions and ground truth."""
 INK, PAPER = (31, 41, 51), (255, 255, 255)
-FOCAL = 5000.0
-"""Focal length that a weak-perspective camera is drawn with, in pixels of a 224 px crop: far away, nearly parallel."""
-
-
-def project(points_N3: ArrayLike, camera: ArrayLike, size: int) -> np.ndarray:
-    """Pixels (N, 2) of a crop of `size` that points (N, 3) fall on under a weak-perspective camera (s, tx, ty)."""
-    s, tx, ty = np.asarray(camera, np.float64)
-    uv = s * (np.asarray(points_N3, np.float64)[:, :2] + [tx, ty])
-    return to_pixels(uv, size)
-
-
-def to_pixels(uv_N2: ArrayLike, size: int) -> np.ndarray:
-    """Normalised crop coordinates in [-1, 1] to pixels."""
-    return (np.asarray(uv_N2, np.float64) + 1) * size / 2 - 0.5
-
-
-def perspective_translation(
-    camera: ArrayLike, size: int, affine: ArrayLike | None = None, focal: float | None = None, centre: ArrayLike = ()
-) -> np.ndarray:
-    """Translation (3,) in metres that puts a root-relative mesh in front of a pinhole camera of the whole image.
-
-    A pinhole camera at this depth magnifies the mesh's root as the weak-perspective camera does: z = 2 f / (S s) in a
-    crop (METRO's rule), and the same rule in pixels of the original image.
-
-    Parameters
-    ----------
-    camera
-        (s, tx, ty) of the crop.
-    size
-        Side S of the crop, pixels.
-    affine
-        (2, 3) from image to crop pixels, without rotation; none: the image is the crop.
-    focal
-        Focal length in image pixels; none: `FOCAL` scaled to the crop.
-    centre
-        (2,) principal point in image pixels; none: where the crop's centre is.
-    """
-    a = np.array([[1.0, 0, 0], [0, 1.0, 0]]) if affine is None else np.asarray(affine, np.float64)
-    focal = focal or FOCAL * size / 224 / a[0, 0]
-    s, tx, ty = np.asarray(camera, np.float64)
-    per_metre = max(s, 1e-9) * size / 2 / a[0, 0]  # image pixels
-    origin = ((size - 1) / 2 - a[:, 2]) / a[0, 0]  # the crop's centre in the image
-    offset = origin - (np.asarray(centre, np.float64) if len(np.atleast_1d(centre)) else origin)
-    return np.array([tx + offset[0] / per_metre, ty + offset[1] / per_metre, focal / per_metre])
 
 
 def mesh_overlay(
@@ -100,14 +56,44 @@ def mesh_overlay(
     alpha
         Opacity of the mesh.
     """
-    size = size or image.shape[1]
-    a = np.array([[1.0, 0, 0], [0, 1.0, 0]]) if affine is None else np.asarray(affine, np.float64)
-    focal = FOCAL * size / 224 / a[0, 0]
-    origin = ((size - 1) / 2 - a[:, 2]) / a[0, 0] + 0.5  # the rasteriser puts pixel centres at one half
-    intrinsics = np.array([[focal, 0, origin[0]], [0, focal, origin[1]], [0, 0, 1]])
-    placed = np.asarray(vertices_V3, np.float64) + perspective_translation(camera, size, affine)
-    drawn = render_mesh(placed, faces_F3, intrinsics, (image.shape[1], image.shape[0]), colour, image)
-    return blend(image, drawn, alpha)
+    intrinsics, translation = pinhole(camera, size or image.shape[1], affine)
+    placed = np.asarray(vertices_V3, np.float64) + translation
+    return draw_mesh(image, placed, faces_F3, intrinsics, colour=colour, alpha=alpha)
+
+
+def draw_mesh(
+    image: Image,
+    vertices_V3: ArrayLike,
+    faces_F3: NDArray[np.integer],
+    intrinsics: NDArray[np.floating],
+    *,
+    colour: ArrayLike = PREDICTED,
+    alpha: float = 0.9,
+) -> Image:
+    """Draw a mesh that stands before a pinhole camera (intrinsics (3, 3)) over its picture.
+
+    Only the box that the mesh covers is drawn, which on a large picture is most of the time saved.
+    """
+    vertices, canvas = np.asarray(vertices_V3, np.float64), image.copy()
+    left, top, right, bottom = _covered(vertices, intrinsics, image.shape[1], image.shape[0])
+    if left < right and top < bottom:
+        below = image[top:bottom, left:right]
+        shifted = intrinsics - [[0, 0, left], [0, 0, top], [0, 0, 0]]
+        drawn = render_mesh(vertices, faces_F3, shifted, (right - left, bottom - top), colour, below)
+        canvas[top:bottom, left:right] = blend(below, drawn, alpha)
+    return canvas
+
+
+def _covered(
+    vertices: np.ndarray, intrinsics: NDArray[np.floating], width: int, height: int
+) -> tuple[int, int, int, int]:
+    """First and one past the last column and row (left, top, right, bottom) of the pixels that a mesh can reach."""
+    if vertices[:, 2].min() < NEAR:  # what passes beside the camera can reach any pixel
+        return 0, 0, width, height
+    pixels = (vertices @ intrinsics.T)[:, :2] / vertices[:, 2:]
+    left, top = np.clip(np.floor(pixels.min(0)) - 1, 0, [width, height]).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(pixels.max(0)) + 2, 0, [width, height]).astype(int).tolist()
+    return left, top, right, bottom
 
 
 def view(
@@ -131,7 +117,8 @@ def view(
     rotation = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
     distance = 20 * radius
     focal = size / 2 / radius * distance
-    intrinsics = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
+    middle = (size - 1) / 2
+    intrinsics = np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1]])
     placed = (vertices - centre) @ rotation.T + [0, 0, distance]
     canvas = np.full((size, size, 3), background, np.uint8)
     return render_mesh(placed, faces_F3, intrinsics, (size, size), colour, canvas)

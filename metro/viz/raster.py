@@ -15,8 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
+
+from metro.kernels import njit
+from metro.mesh.topology import vertex_normals
 
 NEAR = 0.05
 """Distance of the near plane, metres."""
@@ -36,37 +38,11 @@ class Raster:
         z of the visible surface in metres, 0 where there is none.
     bary : (H·s, W·s, 3) float32
         Perspective-correct weights of the triangle's corners.
-    ssaa : int
-        Supersampling factor s.
     """
 
     face: NDArray[np.int32]
     depth: Array
     bary: Array
-    ssaa: int
-
-    @property
-    def coverage(self) -> Array:
-        """Share of each pixel that the mesh covers, (H, W)."""
-        return pool((self.face >= 0).astype(np.float32), self.ssaa)
-
-    def interpolate(self, attributes: ArrayLike, faces: NDArray[np.integer]) -> Array:
-        """Vertex attributes (V, C) at the samples, (H·s, W·s, C); 0 outside of the mesh."""
-        values = np.ascontiguousarray(attributes, np.float32)
-        return _interpolate(self.face, self.bary, values, np.ascontiguousarray(faces, np.int32))
-
-
-@njit(cache=True, error_model="numpy")
-def _interpolate(face: NDArray[np.int32], bary: Array, values: Array, faces: NDArray[np.int32]) -> Array:
-    out = np.zeros((face.shape[0], face.shape[1], values.shape[1]), np.float32)
-    for y in range(face.shape[0]):
-        for x in range(face.shape[1]):
-            f = face[y, x]
-            if f >= 0:
-                for k in range(3):
-                    for c in range(values.shape[1]):
-                        out[y, x, c] += bary[y, x, k] * values[faces[f, k], c]
-    return out
 
 
 def pool(image: NDArray, factor: int) -> NDArray:
@@ -78,28 +54,7 @@ def pool(image: NDArray, factor: int) -> NDArray:
     return total / factor**2
 
 
-@njit(cache=True, error_model="numpy")
-def vertex_normals(verts: Array, faces: NDArray[np.int32]) -> Array:
-    """Area-weighted unit normals (V, 3) of a mesh (V, 3), pointing to the side where faces run anticlockwise."""
-    normals = np.zeros_like(verts)
-    for f in range(faces.shape[0]):
-        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-        ax, ay, az = verts[j, 0] - verts[i, 0], verts[j, 1] - verts[i, 1], verts[j, 2] - verts[i, 2]
-        bx, by, bz = verts[k, 0] - verts[i, 0], verts[k, 1] - verts[i, 1], verts[k, 2] - verts[i, 2]
-        nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-        for v in (i, j, k):
-            normals[v, 0] += nx
-            normals[v, 1] += ny
-            normals[v, 2] += nz
-    for v in range(verts.shape[0]):
-        n = np.sqrt(normals[v, 0] ** 2 + normals[v, 1] ** 2 + normals[v, 2] ** 2)
-        if n > 0:
-            for c in range(3):
-                normals[v, c] /= n
-    return normals
-
-
-@njit(cache=True, error_model="numpy")
+@njit
 def draw(
     verts: Array,
     faces: NDArray[np.int32],
@@ -201,7 +156,7 @@ def rasterise(
     verts = np.ascontiguousarray(verts_cam, np.float32)
     tris = np.ascontiguousarray(faces, np.int32)
     w, h = size[0] * ssaa, size[1] * ssaa
-    raster = Raster(np.full((h, w), -1, np.int32), np.zeros((h, w), np.float32), np.zeros((h, w, 3), np.float32), ssaa)
+    raster = Raster(np.full((h, w), -1, np.int32), np.zeros((h, w), np.float32), np.zeros((h, w, 3), np.float32))
     draw(verts, tris, *sample_intrinsics(K, ssaa), 0, cull, raster.face, raster.depth, raster.bary)
     return raster
 
@@ -232,15 +187,47 @@ def render_mesh(
     verts = np.ascontiguousarray(verts_cam, np.float32)
     tris = np.ascontiguousarray(faces, np.int32)
     raster = rasterise(verts, tris, K, size, ssaa)
-    base = np.broadcast_to(np.asarray(colour, np.float32), (len(verts), 3))
+    colours = np.ascontiguousarray(np.broadcast_to(np.asarray(colour, np.float32), (len(verts), 3)))
     towards = np.asarray(light, np.float64) / np.linalg.norm(np.asarray(light, np.float64))
-    shown = raster.face >= 0
-    fields = raster.interpolate(np.concatenate([vertex_normals(verts, tris), base], 1), tris)[shown]
-    normals = fields[:, :3] / np.maximum(np.linalg.norm(fields[:, :3], axis=-1, keepdims=True), 1e-9)
-    diffuse = np.maximum(normals @ towards.astype(np.float32), 0)
-    fill = np.maximum(-normals[:, 2], 0)  # a weak light at the camera keeps shadowed sides readable
-    lit = np.zeros((*shown.shape, 3), np.float32)
-    lit[shown] = fields[:, 3:] * (0.3 + 0.5 * diffuse + 0.2 * fill)[:, None]
-    under = np.full((size[1], size[0], 3), 255, np.uint8) if background is None else background
-    mixed = pool(lit, ssaa) * 255 + under * (1 - raster.coverage[..., None])
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    picture = np.full((size[1], size[0], 3), 255, np.uint8) if background is None else background.copy()
+    _shade(raster.face, raster.bary, ssaa, tris, vertex_normals(verts, tris), colours, towards, picture)
+    return picture
+
+
+@njit
+def _shade(
+    face: NDArray[np.int32],
+    bary: Array,
+    ssaa: int,
+    faces: NDArray[np.int32],
+    normals: Array,
+    colours: Array,
+    towards: NDArray[np.float64],
+    picture: NDArray[np.uint8],
+) -> None:
+    """Lay the lit surface over a picture: each pixel is the mean of its samples, of which empty ones let it through."""
+    n, rgb = np.zeros(3), np.zeros(3)
+    for y in range(picture.shape[0]):
+        for x in range(picture.shape[1]):
+            rgb[:] = 0.0
+            covered = 0
+            for row in range(y * ssaa, (y + 1) * ssaa):
+                for col in range(x * ssaa, (x + 1) * ssaa):
+                    f = face[row, col]
+                    if f < 0:
+                        continue
+                    covered += 1
+                    for c in range(3):
+                        n[c] = 0.0
+                        for k in range(3):
+                            n[c] += bary[row, col, k] * normals[faces[f, k], c]
+                    length = max(np.sqrt(n[0] ** 2 + n[1] ** 2 + n[2] ** 2), 1e-9)
+                    diffuse = max(n[0] * towards[0] + n[1] * towards[1] + n[2] * towards[2], 0.0) / length
+                    fill = max(-n[2], 0.0) / length  # a weak light at the camera keeps shadowed sides readable
+                    for c in range(3):
+                        for k in range(3):
+                            rgb[c] += (0.3 + 0.5 * diffuse + 0.2 * fill) * bary[row, col, k] * colours[faces[f, k], c]
+            if covered:
+                for c in range(3):
+                    mixed = (255 * rgb[c] + picture[y, x, c] * (ssaa**2 - covered)) / ssaa**2
+                    picture[y, x, c] = np.uint8(min(max(np.rint(mixed), 0.0), 255.0))

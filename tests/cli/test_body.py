@@ -12,7 +12,7 @@ from metro.errors import MetroError
 
 
 def test_info_counts():
-    body, hand = info(), info("open_hand")
+    body, hand = info(), info(kind="open_hand")
     assert (body["vertices"], body["faces"], body["joints"], body["betas"]) == (6890, 13776, 24, 10)
     assert (hand["vertices"], hand["faces"], hand["joints"], hand["betas"]) == (778, 1538, 16, 10)
     assert 1.6 < body["extent_m"][1] < 1.8
@@ -61,10 +61,10 @@ def test_unknown_models_are_named(kind, gender, message):
 
 @pytest.mark.parametrize("kind", ["open", "open_hand"])
 def test_render_draws_every_pose(tmp_path, kind):
-    told = render(tmp_path / "sheet.png", kind, size=96)
+    told = render(tmp_path / "sheet.png", kind=kind, size=96)
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert told["pictures"] == 20
     columns = np.array_split(sheet[sheet.shape[0] // 4 :], 5, axis=1)
     assert all((column.min(2) < 200).mean() > 0.03 for column in columns)
     with pytest.raises(MetroError, match="--overwrite"):
-        render(tmp_path / "sheet.png", kind)
+        render(tmp_path / "sheet.png", kind=kind)

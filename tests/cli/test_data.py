@@ -69,13 +69,13 @@ def test_the_training_sheet_is_the_first_batch(made):
 @pytest.mark.parametrize("augmented", [False, True])
 def test_show_writes_a_picture(made, tmp_path, augmented):
     out = tmp_path / "sub" / "sheet.png"
-    assert commands.show(made, out, count=2, augmented=augmented) == f"{out}: 2 of 20 records"
+    assert commands.show(made, out=out, count=2, augmented=augmented) == f"{out}: 2 of 20 records"
     assert cv2.imread(str(out)).std() > 10
 
 
 def test_show_refuses_what_it_cannot_write(made, tmp_path):
     with pytest.raises(MetroError, match=r"sheet\.txt: pictures are written as \.png or \.jpg"):
-        commands.show(made, tmp_path / "sheet.txt")
+        commands.show(made, out=tmp_path / "sheet.txt")
     (tmp_path / "file").write_text("")
     with pytest.raises(MetroError, match="cannot be written"):
-        commands.show(made, tmp_path / "file" / "sheet.png", count=1)
+        commands.show(made, out=tmp_path / "file" / "sheet.png", count=1)

@@ -28,7 +28,9 @@ def people(world: World) -> Path:
 
 
 def test_evaluate(model: Path, people: Path, tmp_path: Path) -> None:
-    text = commands.evaluate(people, str(model), out=tmp_path, train=[str(people)], bootstrap=20, cases=1, device="cpu")
+    text = commands.evaluate(
+        people, model=str(model), out=tmp_path, train=[people], bootstrap=20, cases=1, device="cpu"
+    )
     assert "mean poses of training labels" in text
     written = {p.name for p in tmp_path.iterdir()}
     assert {"metrics.json", "result.json", "samples.npz", "cases.npz", "worst.png", "pck.png"} <= written
@@ -38,13 +40,13 @@ def test_evaluate_says_whose_labels_made_the_baselines(
     model: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("metro.evaluation.figures.write_figures", lambda *args: None)  # drawn in the test above
-    text = commands.evaluate(people, str(model), out=tmp_path, bootstrap=5, cases=1, limit=5, device="cpu")
+    text = commands.evaluate(people, model=str(model), out=tmp_path, bootstrap=5, cases=1, limit=5, device="cpu")
     assert "mean poses of the benchmark's own labels" in text
     assert json.loads((tmp_path / "result.json").read_text())["samples"] == 5
 
 
 def test_attention(model: Path, people: Path, tmp_path: Path) -> None:
-    told = commands.attention(people, str(model), tmp_path, samples=3, examples=1, device="cpu")
+    told = commands.attention(people, model=str(model), out=tmp_path, samples=3, examples=1, device="cpu")
     assert told["images"] == 3
     assert (tmp_path / "mean.png").exists()
 
@@ -58,10 +60,10 @@ def test_a_licensed_body_must_be_given(model: Path, people: Path, tmp_path: Path
     try:
         (model / META).write_text(json.dumps(meta | {"body": {**meta["body"], "kind": "smpl"}}))
         with pytest.raises(MetroError, match="trained on the licensed smpl body; give its file with --body"):
-            commands.evaluate(people, str(model), out=tmp_path)
+            commands.evaluate(people, model=str(model), out=tmp_path)
         (model / META).write_text(json.dumps(meta | {"body": {**meta["body"], "digest": "0" * 64}}))
         with pytest.raises(MetroError, match="not the version of the body model that the model was trained on"):
-            commands.attention(people, str(model), tmp_path)
+            commands.attention(people, model=str(model), out=tmp_path)
     finally:
         (model / META).write_text(json.dumps(meta))
     assert not list(tmp_path.iterdir())
@@ -69,6 +71,6 @@ def test_a_licensed_body_must_be_given(model: Path, people: Path, tmp_path: Path
 
 def test_missing_data_and_model(model: Path, tmp_path: Path) -> None:
     with pytest.raises(MetroError, match=r"manifest\.json: missing"):
-        commands.evaluate(tmp_path / "none", str(model))
+        commands.evaluate(tmp_path / "none", model=str(model))
     with pytest.raises(MetroError, match="no such folder"):
-        commands.attention(tmp_path, str(tmp_path / "model"))
+        commands.attention(tmp_path, model=str(tmp_path / "model"))

@@ -18,7 +18,7 @@ def hand_file(tmp_path_factory):
 
 
 def test_info_states_the_facts_of_each_level(hand_file):
-    described = info(hand_file, "open_hand")
+    described = info(hand_file, kind="open_hand")
     assert described["layout"] == "metro"
     assert described["meta"] == {"kind": "open_hand"}
     first, second = described["levels"]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
-from metro.config import EvaluateConfig
+from metro.body.model import BodyModel
+from metro.config import CropConfig, EvaluateConfig
+from metro.data import crop
+from metro.data.records import Record
+from metro.data.shards import ShardDataset, ShardWriter
 from metro.evaluation.evaluate import evaluate
-from metro.evaluation.figures import fit_camera, write_figures
+from metro.evaluation.figures import TILE, write_figures
+from metro.model.metro import MetroOutput
+from metro.viz.camera import project
 from tests.conftest import World
+from tests.square import centre_of_mass, square_body
 
 
 def test_figures(world: World, tmp_path: Path) -> None:
@@ -28,30 +37,82 @@ def test_figures(world: World, tmp_path: Path) -> None:
         assert np.isnan(arrays["true"]).all(axis=(1, 2)).tolist() == missing.tolist()
 
 
-def test_true_camera_is_recovered(world: World) -> None:
-    """2D joints made by a known weak-perspective camera give that camera back."""
-    mesh = torch.from_numpy(world.data.v_template)[None].expand(2, -1, -1)
-    cameras = torch.tensor([[0.8, 0.1, -0.2], [1.3, 0.0, 0.4]])
-    joints = world.body.regress("j24", mesh)
-    uv = cameras[:, None, :1] * (joints[..., :2] + cameras[:, None, 1:])
-    seen = torch.cat((uv, torch.ones(2, 24, 1)), -1)
-    seen[0, 3] = torch.tensor([9.0, 9.0, 0.0])  # an unseen joint must not matter
-    assert torch.allclose(fit_camera(joints, seen).float(), cameras, atol=1e-5)
+class Constant(torch.nn.Module):
+    """A network that sees the same square everywhere."""
+
+    def __init__(self, world: World, camera: tuple[float, float, float], centre: tuple[float, float]) -> None:
+        super().__init__()
+        self.config, self.num_vertices = world.model.config, world.data.num_vertices
+        self.camera, self.mesh = torch.tensor([camera]), torch.from_numpy(square_body(world.data, centre).v_template)
+
+    def forward(self, images: torch.Tensor) -> MetroOutput:
+        n = len(images)
+        return MetroOutput(
+            self.camera.expand(n, 3), torch.zeros(n, 14, 3), (self.mesh.float().expand(n, -1, -1),), None, None
+        )
 
 
-def test_the_true_mesh_is_drawn_where_it_was_photographed(world: World) -> None:
-    from metro.data import crop
-    from metro.evaluation.figures import _predict
+@pytest.mark.parametrize("camera_known", [True, False])
+def test_meshes_are_drawn_where_they_are_seen(world: World, tmp_path: Path, camera_known: bool) -> None:
+    """The predicted mesh by the network's camera; the true one by the record's, or by what its 2D joints tell."""
+    data = square_body(world.data, (0.15, -0.2))
+    seen, transl = np.array([[150.0, 0, 70.2], [0, 150, 84.7], [0, 0, 1]]), np.array([-0.1, 0.05, 2.0])
+    joints = data.regressors["j24"] @ data.v_template
+    points = (joints * [1, 1, 0] + transl) @ seen.T  # as a weak-perspective camera sees them
+    record = Record(
+        source="made",
+        frame="0",
+        image=np.zeros((180, 150, 3), np.uint8),
+        box=np.array([11.3, 17.1, 120.0, 140.0]),
+        keypoints_2d=np.c_[points[:, :2] / points[:, 2:], np.ones(24)],
+        joints_3d=np.c_[joints, np.ones(24)],
+        pose_aa=np.zeros(72),
+        betas=np.zeros(10),
+        transl=transl if camera_known else None,
+        intrinsics=seen,
+        mesh_origin="mocap",
+    )
+    with ShardWriter(tmp_path / "shard-00000.h5", CropConfig(box_px=64)) as writer:
+        writer.add(record)
+    dataset, body = ShardDataset([tmp_path / "shard-00000.h5"]), BodyModel(data)
+    network = Constant(world, (0.7, 0.2, -0.1), (-0.3, 0.25))
+    result = evaluate(network, dataset, body, "open", EvaluateConfig(bootstrap=5, overlays=1))  # type: ignore[arg-type]
+    write_figures(result, network, dataset, body, tmp_path)  # type: ignore[arg-type]
 
-    result = evaluate(world.model, world.dataset, world.body, "open", EvaluateConfig(bootstrap=5, overlays=1))
-    case = _predict(world.model, world.dataset, world.body, result, 4, "cpu")
+    sheet = cv2.imread(str(tmp_path / "best.png"))
+    picture, true, predicted = (sheet[tile] for tile in tiles(sheet, 3))
+    assert not picture.any()
+    assert centre_of_mass(picture, predicted) == pytest.approx(
+        project([[-0.3, 0.25, 0]], (0.7, 0.2, -0.1), TILE)[0], abs=0.05
+    )
+    placed = seen @ (np.array([0.15, -0.2, 0]) + transl)
+    to_crop = crop.crop_affine(dataset.labels["center"], 200 * dataset.labels["scale"], TILE)[0]
+    expected = crop.apply(to_crop, placed[None, :2] / placed[2])[0]
+    assert centre_of_mass(picture, true) == pytest.approx(expected, abs=0.05)
+
+
+def tiles(sheet: np.ndarray, count: int) -> list[tuple[slice, slice]]:
+    """The first pictures of a sheet of black ones: below their labels, which are white at the left edge."""
+    columns = [k * (TILE + 4) for k in range(count)]
+    tops = [int((sheet[:, x] == 0).all(-1).argmax()) for x in columns]
+    return [(slice(y, y + TILE), slice(x, x + TILE)) for x, y in zip(columns, tops, strict=True)]
+
+
+def test_a_true_mesh_without_joints_in_the_picture_is_shown_from_the_side_alone(world: World, tmp_path: Path) -> None:
     labels = world.dataset.labels
-    # Sample 4 in frame pixels, then in the pixels of its 64 px crop.
-    to_crop = crop.crop_affine(labels["center"][4:5], 200 * labels["scale"][4:5], 64)[0]
-    expected = crop.apply(to_crop, labels["joints_2d"][4, :, :2].astype(np.float64))
-    joints = world.data.regressors["j24"] @ case.true.astype(np.float64) + case.offset
-    pixels = joints @ case.intrinsics.T
-    assert np.abs(pixels[:, :2] / pixels[:, 2:] - expected).max() < 0.01
+    hidden = copy.copy(world.dataset)
+    hidden.labels = {
+        **labels,
+        "joints_2d": labels["joints_2d"] * [1, 1, 0],
+        "transl": np.full_like(labels["transl"], np.nan),
+        "has_mesh": np.ones_like(labels["has_mesh"]),
+    }
+    result = evaluate(world.model, hidden, world.body, "open", EvaluateConfig(bootstrap=5, overlays=1))
+    write_figures(result, world.model, hidden, world.body, tmp_path)
+    sheet = cv2.imread(str(tmp_path / "best.png"))
+    over, side = (sheet[-TILE // 2, k * (TILE + 4) : k * (TILE + 4) + TILE] for k in (1, 3))
+    assert (over == 244).all()
+    assert (side != 255).any()
 
 
 def test_no_cases(world: World, tmp_path: Path) -> None:

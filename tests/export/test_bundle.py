@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,12 @@ import torch
 
 import metro
 from metro.body.arrays import digest
-from metro.config import SamplingConfig
 from metro.errors import MetroError
 from metro.export import bundle as b
-from metro.export.load import open_bundle
+from metro.export.load import RESOLVERS, open_bundle
 from metro.model.metro import build_model
 from metro.training.checkpoint import save_checkpoint
+from pipeline import models
 from tests.conftest import World, nearest_levels
 
 
@@ -120,21 +122,36 @@ def test_load_dispatches(world: World, folder: Path, tmp_path: Path) -> None:
         metro.load(folder, device="warp9")
 
 
-def test_tracked_models_need_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+def test_addresses_are_opened_by_whoever_registered_their_scheme(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
 
-    monkeypatch.setitem(sys.modules, "mlflow.artifacts", None)
-    with pytest.raises(MetroError, match="models:/metro/1: needs MLflow"):
-        metro.load("models:/metro/1")
+    def download(address: str) -> Path:
+        asked.append(address)
+        return folder.parent  # the bundle is among its files
+
+    monkeypatch.setattr(models, "download", download)
+    registered = metadata.EntryPoint("models", "pipeline.models:download", RESOLVERS)
+    monkeypatch.setattr(metadata, "entry_points", lambda **wanted: metadata.EntryPoints([registered]).select(**wanted))
+    assert metro.load("models:/metro/1", device="cpu").bundle.meta["origin"]["step"] == 7
+    assert asked == ["models:/metro/1"]
+    with pytest.raises(MetroError, match="runs:/7/model: nothing installed opens runs:/ addresses; give a folder"):
+        metro.load("runs:/7/model")
 
 
-def test_checkpoints(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint brings no geometry: body and mesh levels are rebuilt from its parameters."""
-    params = world.params.model_copy(update={"sampling": SamplingConfig(sizes=(80, 50))})
-    monkeypatch.setattr(b, "build_sampling", lambda vertices, faces, sizes: nearest_levels(vertices, sizes))
-    model = build_model(params.model, world.data, nearest_levels(world.data.v_template, (80, 50))).eval()
-    state, metrics, body = model.state_dict(), {"mpjpe": 0.1}, digest(world.data)
-    folder = save_checkpoint(tmp_path / "best", state, params=params, step=3, metrics=metrics, body_digest=body)
+def test_the_pipeline_opens_what_mlflow_keeps() -> None:
+    """The entry points that pyproject.toml declares lead to functions that are there."""
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert set(declared[RESOLVERS]) == {"models", "runs"}
+    for scheme, target in declared[RESOLVERS].items():
+        assert metadata.EntryPoint(scheme, target, RESOLVERS).load() is models.download
+
+
+def test_checkpoints(world: World, tmp_path: Path) -> None:
+    """A checkpoint brings its mesh levels, whatever its parameters would build; the body is that of its parameters."""
+    levels = nearest_levels(world.data.v_template, (80, 50))
+    model = build_model(world.params.model, world.data, levels).eval()
+    told = {"params": world.params, "step": 3, "metrics": {"mpjpe": 0.1}, "body_digest": digest(world.data)}
+    folder = save_checkpoint(tmp_path / "best", model.state_dict(), levels=levels, **told)
     bundle = open_bundle(folder)
     x = images(world)
     with torch.inference_mode():
@@ -143,5 +160,5 @@ def test_checkpoints(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     meta = json.loads((folder / "checkpoint.json").read_text())
     (folder / "checkpoint.json").write_text(json.dumps(meta | {"body": "f" * 64}))
-    with pytest.raises(MetroError, match="trained on another version of the open body model"):
+    with pytest.raises(MetroError, match="trained on another body model"):
         open_bundle(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,8 +17,9 @@ from metro.cli import export as commands
 from metro.errors import MetroError
 from metro.export.bundle import Bundle, bundle_of, write_bundle
 from metro.export.predictor import Predictor, read_image
-from metro.viz.overlay import project, to_pixels
+from metro.viz.camera import project, to_pixels
 from tests.conftest import World
+from tests.square import FACES, centre_of_mass, square
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +75,15 @@ def test_order_and_batching(predictor: Predictor, picture: np.ndarray) -> None:
     assert [p.picture for p in together] == [0, 0, 1]
     alone = predictor(picture, boxes[1])[0]
     assert np.abs(together[1].vertices - alone.vertices).max() < 1e-5
-    assert together[2].box == (25, 0, 90, 90)  # the largest square in the middle
+    assert together[2].box == (24.5, -0.5, 90, 90)  # the largest square in the middle; pixel 0 begins at -0.5
 
 
-def test_joints_2d_and_the_overlay_agree_with_the_camera(predictor: Predictor, picture: np.ndarray) -> None:
+def test_a_picture_of_the_networks_size_is_its_own_crop(predictor: Predictor, picture: np.ndarray) -> None:
+    (found,) = predictor(picture[:64, :64])
+    assert found.affine == pytest.approx(np.eye(2, 3))
+
+
+def test_joints_2d_agree_with_the_camera(predictor: Predictor, picture: np.ndarray) -> None:
     (found,) = predictor(picture, [30, 10, 40, 70])
     s, tx, ty = found.camera
     uv = s * (found.joints[:, :2] + [tx, ty])
@@ -84,15 +91,16 @@ def test_joints_2d_and_the_overlay_agree_with_the_camera(predictor: Predictor, p
     back = np.c_[found.joints_2d, np.ones(14)] @ found.affine.T
     assert np.abs(back - crop).max() < 1e-4
     assert np.abs(project(found.joints, found.camera, 64) - crop).max() < 1e-4
-    drawn = found.overlay(picture)
+
+
+def test_the_overlay_lies_where_the_camera_projects(predictor: Predictor, picture: np.ndarray) -> None:
+    (found,) = predictor(picture, [30, 10, 40, 70])
+    found = replace(found, vertices=square((0.1, -0.2)), faces=FACES, camera=np.array([0.9, 0.1, -0.1]))
+    black = np.zeros_like(picture)
+    drawn = found.overlay(black)
     assert drawn.shape == picture.shape
-    changed = (drawn != picture).any(-1)
-    outline = project(found.vertices, found.camera, 64)
-    inside = found.to_image(outline)
-    ys, xs = np.nonzero(changed)
-    assert xs.min() >= inside[:, 0].min() - 2
-    assert xs.max() <= inside[:, 0].max() + 2
-    assert ys.max() <= inside[:, 1].max() + 2
+    expected = found.to_image(project([[0.1, -0.2, 0]], found.camera, 64))[0]
+    assert centre_of_mass(black, drawn) == pytest.approx(expected, abs=0.05)
 
 
 @pytest.mark.parametrize("focal", [None, 300.0, 2000.0])
@@ -259,29 +267,54 @@ def test_mismatched_lists(predictor: Predictor, picture: np.ndarray) -> None:
 
 def test_predict_command(bundle: Bundle, picture: np.ndarray, tmp_path: Path) -> None:
     model = str(write_bundle(tmp_path / "bundle", bundle))
-    one = str(save(picture, tmp_path / "one.png"))
-    two = str(save(picture, tmp_path / "two.png"))
-    commands.predict([one], model, box="10,10,50,60;70,5,40,80", out=tmp_path / "a")
+    one, two = save(picture, tmp_path / "one.png"), save(picture, tmp_path / "two.png")
+    commands.predict([one], model=model, box="10,10,50,60;70,5,40,80", out=tmp_path / "a")
     names = {p.name for p in (tmp_path / "a").iterdir()}
     assert names == {"one_overlay.png", *(f"one_{k}.{e}" for k in (0, 1) for e in ("obj", "glb", "json"))}
     table = tmp_path / "boxes.json"
     table.write_text(json.dumps({"one.png": [[0, 0, 50, 50]], "two.png": [[0, 0, 50, 50]]}))
-    text = commands.predict([one, two], model, boxes=table, out=tmp_path / "b")
+    text = commands.predict([one, two], model=model, boxes=table, out=tmp_path / "b")
     assert text.count("1 predicted") == 2
     assert (tmp_path / "b" / "two.glb").exists()
 
-    for arguments, message in (
-        ({"images": [one, two], "box": "1,2,3,4"}, "--box is for a single image"),
-        ({"images": [one], "box": "1,2,three,4"}, "expected x,y,width,height"),
-        ({"images": [one], "box": "1,2,3,4", "boxes": table}, "not both"),
-        ({"images": [str(tmp_path / "three.png")], "boxes": table}, r"has no boxes for three\.png"),
-        ({"images": [one], "boxes": tmp_path / "absent.json"}, "cannot be read as JSON"),
+    listed = tmp_path / "listed.json"
+    listed.write_text('["one.png"]')
+    for images, arguments, message in (
+        ([one, two], {"box": "1,2,3,4"}, "--box is for a single image"),
+        ([one], {"box": "1,2,three,4"}, "expected x,y,width,height"),
+        ([one], {"box": "1,2,3,4", "boxes": table}, "not both"),
+        ([tmp_path / "three.png"], {"boxes": table}, r"has no boxes for three\.png"),
+        ([one], {"boxes": tmp_path / "absent.json"}, "cannot be read as JSON"),
+        ([one], {"boxes": listed}, r"expected \{"),
     ):
         with pytest.raises(MetroError, match=message):
-            commands.predict(model=model, out=tmp_path / "c", **arguments)  # type: ignore[arg-type]
+            commands.predict(images, model=model, out=tmp_path / "c", **arguments)  # type: ignore[arg-type]
+    assert not (tmp_path / "c").exists()
+
+
+def test_predict_command_keeps_images_of_one_name_apart(bundle: Bundle, picture: np.ndarray, tmp_path: Path) -> None:
+    model = str(write_bundle(tmp_path / "bundle", bundle))
+    (tmp_path / "x").mkdir()
+    (tmp_path / "y").mkdir()
+    images = [save(picture, tmp_path / place) for place in ("x/a.png", "y/a.png", "a_1.png")]
+    table = tmp_path / "boxes.json"
+    boxes = [[[0, 0, 50, 50], [60, 0, 40, 40]], [[10, 0, 50, 50]], [[20, 0, 50, 50]]]
+
+    table.write_text(json.dumps({"a.png": boxes[0], "a_1.png": boxes[2]}))
+    with pytest.raises(MetroError, match=r"has no boxes for .*x/a\.png.*y/a\.png; its keys are file names or paths"):
+        commands.predict(images, model=model, boxes=table, out=tmp_path / "out")
+    table.write_text(json.dumps({str(images[0]): boxes[0], str(images[1]): boxes[1], "a_1.png": boxes[2]}))
+    commands.predict(images, model=model, boxes=table, out=tmp_path / "out")
+    commands.predict(images[::2], model=model, boxes=table, out=tmp_path / "pair")
+
+    def found(folder: str) -> dict[str, list[float]]:
+        return {p.stem: json.loads(p.read_text())["box_xywh"] for p in (tmp_path / folder).glob("*.json")}
+
+    assert found("out") == {"0-a_0": boxes[0][0], "0-a_1": boxes[0][1], "1-a": boxes[1][0], "2-a_1": boxes[2][0]}
+    assert found("pair") == {"0-a_0": boxes[0][0], "0-a_1": boxes[0][1], "1-a_1": boxes[2][0]}
 
 
 def test_export_command(bundle: Bundle, tmp_path: Path) -> None:
     model = str(write_bundle(tmp_path / "bundle", bundle))
-    report = commands.export(model, tmp_path / "copy", onnx=False, torch_export=False)
+    report = commands.export(model=model, out=tmp_path / "copy", onnx=False, torch_export=False)
     assert set(report["bytes"]) == {"bundle.json", "model.safetensors", "geometry.safetensors"}

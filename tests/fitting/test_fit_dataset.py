@@ -111,7 +111,7 @@ def test_an_unfinished_dataset_is_refused(dataset: Path, tmp_path: Path) -> None
 
 
 def test_command_line(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from metro.cli import main
+    from metro.cli.app import main
 
     params = tmp_path / "params.yaml"
     params.write_text("fit: {jump_rounds: 0, max_error_3d: 0.0001}\n")

@@ -44,10 +44,20 @@ def test_boundary_runs_along_the_removed_face():
     assert not len(boundary_edges(ICOSPHERE))
 
 
-def test_vertex_normals_of_a_sphere_point_outwards_for_each_of_a_batch():
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_vertex_normals_are_the_sum_of_the_faces_areas(dtype):
+    mesh = trimesh.creation.icosphere(2)
+    verts = (mesh.vertices * [1, 2, 0.5] + np.random.default_rng(0).normal(0, 0.02, mesh.vertices.shape)).astype(dtype)
+    lonely = np.r_[verts, [[9, 9, 9]]].astype(dtype)
+    expected = np.zeros(lonely.shape)
+    for a, b, c in mesh.faces:
+        expected[[a, b, c]] += np.cross(lonely[b] - lonely[a], lonely[c] - lonely[a])
+    expected[:-1] /= np.linalg.norm(expected[:-1], axis=1, keepdims=True)
+    normals = vertex_normals(lonely, mesh.faces)
+    assert normals.dtype == dtype
+    np.testing.assert_allclose(normals, expected, atol=100 * np.finfo(dtype).eps)
+
+
+def test_vertex_normals_of_a_sphere_point_outwards():
     mesh = trimesh.creation.icosphere(3)
-    batch = np.stack([mesh.vertices, mesh.vertices * 2 + 5]).astype(np.float32)
-    normals = vertex_normals(batch, mesh.faces)
-    assert normals.dtype == np.float32
-    np.testing.assert_allclose(normals[0], mesh.vertices, atol=0.02)
-    np.testing.assert_allclose(normals[1], normals[0], atol=1e-5)
+    np.testing.assert_allclose(vertex_normals(np.array(mesh.vertices), mesh.faces), mesh.vertices, atol=0.02)

@@ -41,7 +41,7 @@ def clone(folder: Path) -> Path:
     """A clone of this repository on the debug preset."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
     subprocess.run(
-        [sys.executable, "-m", "metro.cli", "preset", "apply", "debug"], cwd=folder, env=environment(), check=True
+        [sys.executable, "-m", "metro.cli.app", "preset", "apply", "debug"], cwd=folder, env=environment(), check=True
     )
     return folder
 

@@ -1,23 +1,30 @@
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import trimesh
 from torch import nn
 
 from metro.config import ModelConfig, Params
 from metro.errors import MetroError
+from metro.mesh.sampling import build_sampling
 from metro.training import checkpoint as module
-from metro.training.checkpoint import copy_weights, latest_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from metro.training.checkpoint import copy_weights, latest_checkpoint, load_checkpoint, save_checkpoint
+from metro.training.restore import load_weights
+
+SPHERE = trimesh.creation.icosphere(2)
+LEVELS = build_sampling(SPHERE.vertices, SPHERE.faces, (41, 12))
 
 
 def write(folder: Path, step: int = 3, **extra) -> Path:
     torch.manual_seed(step)
-    params = Params(model=ModelConfig(image_size=96))
-    return save_checkpoint(
-        folder, nn.Linear(3, 2).state_dict(), params=params, step=step, metrics={"mpjpe": 1.5}, body_digest="b", **extra
-    )
+    params, metrics = Params(model=ModelConfig(image_size=96)), {"mpjpe": 1.5}
+    told = {"params": params, "step": step, "metrics": metrics, "body_digest": "b" * 64, "levels": LEVELS}
+    return save_checkpoint(folder, nn.Linear(3, 2).state_dict(), **(told | extra))
 
 
 def test_round_trip_keeps_weights_params_and_metrics(tmp_path):
@@ -26,8 +33,34 @@ def test_round_trip_keeps_weights_params_and_metrics(tmp_path):
     torch.manual_seed(3)
     assert torch.equal(loaded.weights()["weight"], nn.Linear(3, 2).weight)
     assert loaded.params == Params(model=ModelConfig(image_size=96))
-    assert (loaded.step, loaded.metrics, loaded.body_digest) == (3, {"mpjpe": 1.5}, "b")
+    assert (loaded.step, loaded.metrics, loaded.body_digest) == (3, {"mpjpe": 1.5}, "b" * 64)
     assert torch.equal(loaded.training_state()["average"]["weight"], torch.ones(2))
+
+
+def test_a_checkpoint_carries_its_mesh_levels(tmp_path):
+    found = load_checkpoint(write(tmp_path / "c"))
+    for stored, level in zip(found.levels(), LEVELS, strict=True):
+        np.testing.assert_array_equal(stored.indices, level.indices)
+        np.testing.assert_array_equal(stored.faces, level.faces)
+        assert (stored.up != level.up).nnz == 0
+    found.check("b" * 64, LEVELS)
+    copied = load_checkpoint(copy_weights(tmp_path / "c", tmp_path / "copy"))
+    copied.check("b" * 64, LEVELS)
+
+
+def test_other_levels_or_another_body_are_refused_by_name(tmp_path):
+    found = load_checkpoint(write(tmp_path / "c"))
+    with pytest.raises(MetroError, match=r"another body model \(bbbbbbbbbbbb, here cccccccccccc"):
+        found.check("c" * 64, LEVELS)
+    with pytest.raises(MetroError, match="162 → 41 → 12 vertices against 162 → 41"):
+        found.check("b" * 64, LEVELS[:1])
+    first, second = LEVELS
+    moved = replace(second, indices=np.r_[second.indices[:-1], 40])
+    with pytest.raises(MetroError, match=r"levels \(11 of 12 vertices in common, 11 of them in the same place"):
+        found.check("b" * 64, [first, moved])
+    heavier = replace(second, up=second.up * 1.001)
+    with pytest.raises(MetroError, match=r"the same vertices, but up-sampling weights that differ by up to 0\.001"):
+        found.check("b" * 64, [first, heavier])
 
 
 def test_half_precision_storage_is_read_as_float32(tmp_path):
@@ -60,10 +93,14 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path):
     (folder / module.META).write_text(json.dumps(meta | {"format": 9}))
     with pytest.raises(MetroError, match="format 9"):
         load_checkpoint(folder)
+    (folder / module.META).write_text(json.dumps(meta | {"format": 1}))
+    with pytest.raises(MetroError, match=r"format 1, this version of metro reads 2; .* hold the mesh levels"):
+        load_checkpoint(folder)
 
 
 @pytest.mark.parametrize(
-    ("size", "said"), [(100, "c: File too large; nothing was written"), (2000, r"training\.pt could not be completed")]
+    ("size", "said"),
+    [(100, "c: File too large; nothing was written"), (20_000, r"training\.pt could not be completed")],
 )
 def test_a_full_disk_leaves_the_old_checkpoint_and_no_half_file(tmp_path, size, said):
     """Wherever the disk is full: under the weights (300 bytes), or under the state that a resume needs."""
@@ -72,7 +109,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_half_file(tmp_path, size, 
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         with pytest.raises(MetroError, match=said):
-            write(folder, step=4, training_state={"moments": torch.zeros(9999)})
+            write(folder, step=4, training_state={"moments": torch.zeros(99_999)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert load_checkpoint(folder).step == 3

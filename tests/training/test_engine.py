@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -151,6 +153,20 @@ def test_start_weights_come_from_a_checkpoint(setting: Setting, tmp_path: Path):
     started = train(params, setting.datasets, setting.body, setting.levels, tmp_path / "b")
     ours, theirs = started.checkpoint.weights(), trained.checkpoint.weights()
     assert all(torch.equal(ours[k], theirs[k]) for k in ours if "running" not in k and "tracked" not in k)
+
+
+def test_other_mesh_levels_are_refused_at_the_start_and_on_resume(setting: Setting, tmp_path: Path):
+    params = small_params(steps=2)
+    trained = train(params, setting.datasets, setting.body, setting.levels, tmp_path / "a")
+    finer, coarser = setting.levels
+    order = np.r_[1, 0, 2 : len(coarser.indices)]  # two vertices have changed places
+    swapped = [finer, replace(coarser, indices=coarser.indices[order], up=coarser.up[:, order])]
+    refusal = r"other mesh levels \(431 of 431 vertices in common, 429 of them in the same place\); set sampling"
+    with pytest.raises(MetroError, match=refusal):
+        train(params, setting.datasets, setting.body, swapped, tmp_path / "a")
+    params = small_params(steps=1, init=str(trained.checkpoint.folder))
+    with pytest.raises(MetroError, match=refusal):
+        train(params, setting.datasets, setting.body, swapped, tmp_path / "b")
 
 
 def test_weight_decay_spares_vectors_and_positions(setting: Setting):

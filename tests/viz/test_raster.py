@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from metro.viz.raster import NEAR, pool, rasterise, render_mesh, vertex_normals
+from metro.mesh.topology import vertex_normals
+from metro.viz.raster import NEAR, pool, rasterise, render_mesh
 
 K = np.array([[30.0, 0, 15.3], [0, 33.0, 11.8], [0, 0, 1]])
 SIZE = (32, 24)
@@ -42,6 +43,12 @@ def cast(verts, faces, k, size, cull):
     return index, np.where(np.isinf(best), 0, best)
 
 
+def interpolate(raster, attributes, faces):
+    """Vertex attributes at the samples; 0 outside of the mesh."""
+    corners = np.asarray(attributes, float)[faces[raster.face]]
+    return (raster.bary[..., None] * corners).sum(2) * (raster.face >= 0)[..., None]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_agrees_with_a_ray_caster(seed):
     verts, faces = octahedra(np.random.default_rng(seed), 5)
@@ -77,8 +84,8 @@ def test_neighbouring_triangles_leave_no_gap_and_weights_sum_to_one():
 def test_interpolation_is_perspective_correct():
     verts, faces = octahedra(np.random.default_rng(9), 3)
     raster = rasterise(verts, faces, K, SIZE, ssaa=1)
-    places = raster.interpolate(verts, faces)
     hit = raster.face >= 0
+    places = interpolate(raster, verts, faces)
     np.testing.assert_allclose(places[..., 2][hit], raster.depth[hit], rtol=1e-4)
     seen = places @ K.T
     v, u = np.nonzero(hit)
@@ -90,26 +97,37 @@ def test_supersampling_covers_the_same_area():
     square = np.array([[-0.5, -0.5, 2], [0.5, -0.5, 2], [0.5, 0.5, 2], [-0.5, 0.5, 2]], np.float32)
     faces = np.array([[0, 1, 2], [0, 2, 3]])
     raster = rasterise(square, faces, K, SIZE, ssaa=4, cull=False)
-    assert raster.coverage.sum() == pytest.approx(15 * 16.5, rel=0.03)  # fx / z by fy / z pixels
-
-
-def test_normals_of_a_sphere_point_outwards():
-    verts, faces = octahedra(np.random.default_rng(1), 1)
-    normals = vertex_normals(verts, faces.astype(np.int32))
-    outwards = verts - verts.mean(0)
-    assert ((normals * outwards).sum(1) > 0).all()
-    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+    coverage = pool((raster.face >= 0).astype(float), 4)
+    assert coverage.sum() == pytest.approx(15 * 16.5, rel=0.03)  # fx / z by fy / z pixels
 
 
 def test_render_leaves_the_background_where_the_mesh_is_not():
     verts, faces = octahedra(np.random.default_rng(2), 2)
     background = np.random.default_rng(3).integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
     picture = render_mesh(verts, faces, K, SIZE, background=background)
-    empty = rasterise(verts, faces, K, SIZE).coverage == 0
+    empty = pool((rasterise(verts, faces, K, SIZE).face >= 0).astype(float), 2) == 0
     assert empty.any()
     assert not empty.all()
     np.testing.assert_array_equal(picture[empty], background[empty])
     assert (picture[~empty] != background[~empty]).any(-1).mean() > 0.9
+
+
+def test_light_against_whole_arrays():
+    """The same picture from arrays of all samples: three lights, averaged over the samples of a pixel."""
+    g = np.random.default_rng(4)
+    verts, faces = octahedra(g, 4)
+    colours, background = g.random(verts.shape), g.integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
+    light = np.array([0.3, -0.5, -0.8]) / np.linalg.norm([0.3, -0.5, -0.8])
+    raster = rasterise(verts, faces, K, SIZE, ssaa=3)
+    normals = interpolate(raster, vertex_normals(verts, faces), faces)
+    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
+    strength = 0.3 + 0.5 * np.maximum(normals @ light, 0) + 0.2 * np.maximum(-normals[..., 2], 0)
+    lit = interpolate(raster, colours, faces) * strength[..., None]
+    empty = pool((raster.face < 0).astype(float), 3)[..., None]
+    expected = np.clip(np.rint(255 * pool(lit, 3) + background * empty), 0, 255)
+    picture = render_mesh(verts, faces, K, SIZE, colours, background, light, ssaa=3)
+    assert np.abs(picture - expected).max() <= 1  # rounding
+    assert (picture == expected).mean() > 0.99
 
 
 def test_pool_averages_blocks():

@@ -1,0 +1,102 @@
+"""The console command `metro`: typed functions, whose docstrings and signatures are the help texts and the options."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from metro.cli import body, data, doctor, evaluation, export, fitting, mesh, preset, training, viz
+from metro.errors import MetroError
+from metro.version import __version__
+
+app = App(
+    name="metro",
+    help="METRO: image to 3D joints and full mesh.",
+    help_format="markdown",
+    version=f"metro {__version__}",
+    version_flags=["--version", "-V"],
+    # Lists take the words that follow, at least one: `--train SET1 SET2`.
+    default_parameter=Parameter(consume_multiple=1, negative_iterable=()),
+    suppress_keyboard_interrupt=False,
+    print_error=False,
+    exit_on_error=False,
+)
+app.register_install_completion_command()
+
+app.command(doctor.doctor)
+
+presets = App(name="preset", help="Named sets of parameters: list, show, apply.")
+presets.command(preset.list_presets, name="list")
+presets.command(preset.show)
+presets.command(preset.apply)
+app.command(presets)
+
+bodies = App(name="body", help="Body and hand models: describe, convert, draw.")
+bodies.command(body.info)
+bodies.command(body.convert)
+bodies.command(viz.render)
+app.command(bodies)
+
+meshes = App(name="mesh", help="Coarse mesh levels: describe.")
+meshes.command(mesh.info)
+app.command(meshes)
+
+datasets = App(name="data", help="Prepared datasets: check, count, draw; sources to prepare from.")
+datasets.command(data.sources)
+datasets.command(data.stats)
+datasets.command(data.show)
+datasets.command(data.verify)
+app.command(datasets)
+
+app.command(fitting.fit)
+
+checkpoints = App(name="checkpoint", help="Weights: describe, import from and export to the official layout, release.")
+checkpoints.command(training.info)
+checkpoints.command(training.import_official, name="import")
+checkpoints.command(training.export_official, name="export")
+checkpoints.command(training.release)
+app.command(checkpoints)
+
+app.command(evaluation.evaluate)
+app.command(evaluation.protocols)
+app.command(evaluation.attention)
+app.command(export.export)
+app.command(export.predict)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``metro ARGV``; returns the exit status (2 for a mistake the user can mend)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        command, bound, _ = app.parse_args(words)
+        result = command(*bound.args, **bound.kwargs)
+        if isinstance(result, str):
+            print(result)
+        elif isinstance(result, Mapping):
+            print(json.dumps(result, indent=2, default=str, ensure_ascii=False))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (CycloptsError, MetroError) as err:
+        return _refused(str(err))
+    except OSError as err:
+        return _refused(f"{err.filename}: {err.strerror}" if err.filename else str(err))
+    except KeyboardInterrupt:
+        print("metro: interrupted", file=sys.stderr)
+        return 130
+    # A group without a command shows its help, but did nothing.
+    return 2 if command == app.help_print and words and not {"--help", "-h"} & set(words) else 0
+
+
+def _refused(why: str) -> int:
+    print(f"metro: {' '.join(why.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
