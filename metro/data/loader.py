@@ -149,7 +149,7 @@ class _Batches(Dataset[Batch | MetroError]):
         if not datasets or not all(len(dataset) for dataset in datasets):
             raise MetroError("no records to load: every dataset needs at least one")
         figure = FIGURES[model.joint_set]
-        wrong = [dataset.name for dataset in datasets if dataset.figure is not figure]
+        wrong = [dataset.name for dataset in datasets if dataset.figure != figure]
         if wrong:
             needed = f"model.joint_set={model.joint_set} needs {figure.labels} records"
             raise MetroError(f"{needed}; not so: {', '.join(wrong)}")

@@ -152,6 +152,7 @@ def score(
 def _aligned_scores(
     vertices_BV3: Tensor, truth: Truth, body: BodyModel, protocol: Protocol, keys: Sequence[str]
 ) -> dict[str, Tensor]:
+    """Joints and mesh each relative to their root, and aligned: samples with all joints and a mesh count."""
     joints, root = mesh_joints(vertices_BV3, body, protocol), protocol.figure.root_rows
     own = vertices_BV3 - body.regress(protocol.figure.regressor, vertices_BV3)[:, :1]
     centred = joints - joints[:, root].mean(1, keepdim=True)
@@ -164,6 +165,7 @@ def _aligned_scores(
 def _centred_scores(
     vertices_BV3: Tensor, truth: Truth, body: BodyModel, protocol: Protocol, keys: Sequence[str]
 ) -> dict[str, Tensor]:
+    """Joints relative to the middle of the roots, the mesh to its own first joint: what is annotated counts."""
     joints, root, weights = mesh_joints(vertices_BV3, body, protocol), protocol.figure.root_rows, truth.weights_BJ
     errors = m.joint_errors(joints, truth.joints_BJ3, root=root)
     wanted: dict[str, Callable[[], Tensor]] = {
