@@ -38,11 +38,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(folder: Path, marker: str | None) -> Iterator[Path]:
+def atomic_folder(folder: Path, marker: str | None, added: Iterable[str] = ()) -> Iterator[Path]:
     """A temporary folder that takes the place of `folder` when the block ends well; otherwise nothing changes.
 
     An old folder gives way only if it holds the file `marker`, which tells what it is, and no other file that the new
-    one lacks: what this program did not make is never deleted. With None, for outputs of stages, it always gives way.
+    one lacks, but for those that are `added` to such folders later: what this program did not make is never deleted.
+    Without a marker, for outputs of stages, it always gives way.
 
     Raises
     ------
@@ -59,7 +60,7 @@ def atomic_folder(folder: Path, marker: str | None) -> Iterator[Path]:
     try:
         with _one_line(folder, only_full=True):
             yield partial
-        lost = [] if marker is None else sorted(_names(place) - _names(partial))
+        lost = [] if marker is None else sorted(_names(place) - _names(partial) - {*added})
         if lost:
             raise MetroError(f"{folder}: {lost[0]} would be lost; move it away or choose another folder")
         with _one_line(folder):

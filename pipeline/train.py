@@ -98,11 +98,12 @@ def validator(dataset: ShardDataset, body: BodyData, batch_size: int) -> Callabl
     from metro.evaluation.protocols import validation_protocol
 
     model, protocol = BodyModel(body), validation_protocol(body.figure.joint_set)
+    watched = protocol.watched or {key: key for key in protocol.headline}
 
     def validate(metro: Metro) -> dict[str, float]:
         device = next(metro.parameters()).device
         values = measure(metro, dataset, model, protocol, device=device, batch_size=batch_size).values
-        return {name: float(np.nanmean(values[column])) for name, column in protocol.validated.items()}
+        return {name: float(np.nanmean(values[column])) for name, column in watched.items()}
 
     return validate
 

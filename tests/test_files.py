@@ -94,6 +94,19 @@ def test_what_the_program_did_not_make_is_never_deleted(tmp_path: Path, marked: 
     assert content(out) == ["about.json"]
 
 
+def test_what_is_added_to_such_folders_goes_with_them(tmp_path: Path) -> None:
+    write_folder(tmp_path / "out", "old", "added", "foreign")
+    with (
+        pytest.raises(MetroError, match="out: foreign would be lost"),
+        atomic_folder(tmp_path / "out", "about.json", added=["added"]) as partial,
+    ):
+        (partial / "about.json").touch()
+    (tmp_path / "out" / "foreign").unlink()
+    with atomic_folder(tmp_path / "out", "about.json", added=["added"]) as partial:
+        (partial / "about.json").touch()
+    assert content(tmp_path / "out") == ["about.json"]
+
+
 def test_a_foreign_folder_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(MetroError, match=r"holds no about\.json"), atomic_folder(tmp_path, "about.json"):

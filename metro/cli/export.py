@@ -90,7 +90,7 @@ def export(
     torch_export
         Also write model.pt2.
     """
-    from metro.export.bundle import write_bundle
+    from metro.export.bundle import ONNX, PROGRAM, write_bundle
     from metro.export.load import open_bundle
     from metro.export.onnx import write_onnx, write_program
 
@@ -98,9 +98,9 @@ def export(
     write_bundle(out, bundle)
     report: dict[str, Any] = {"bundle": str(out)}
     if onnx:
-        report["onnx_largest_difference_m"] = write_onnx(bundle, out / "model.onnx")
+        report["onnx_largest_difference_m"] = write_onnx(bundle, out / ONNX)
     if torch_export:
-        report["torch_export_largest_difference_m"] = write_program(bundle, out / "model.pt2")
+        report["torch_export_largest_difference_m"] = write_program(bundle, out / PROGRAM)
     report["bytes"] = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     return report
 

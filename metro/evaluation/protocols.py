@@ -77,8 +77,9 @@ class Protocol:
     """Error that joints and body parts are compared by."""
     curve_limit: float = 0.3
     """End of the PCK curve, metres."""
-    validated: Mapping[str, str] = field(default_factory=lambda: {k: k for k in ("mpjpe", "pa_mpjpe", "mpve")})
-    """What training logs when it validates, and the metric behind it; `mpjpe` ranks the checkpoints."""
+    watched: Mapping[str, str] = field(default_factory=dict)
+    """What training logs when it validates, and the metric behind it (`mpjpe` ranks the checkpoints); empty: the
+    headline under its own names."""
 
     @property
     def figure(self) -> Figure:
@@ -169,7 +170,7 @@ PROTOCOLS: dict[str, Protocol] = {
             reflection=True,
             joint_error="pa_mpjpe",
             curve_limit=0.06,
-            validated={"mpjpe": "joints", "mpve": "vertices"},
+            watched={"mpjpe": "joints", "mpve": "vertices"},
         ),
     )
 }

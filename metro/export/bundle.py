@@ -4,6 +4,7 @@
 ``bundle.json``      format, model section, joint names, normalisation, origin, licence, sha256 of the rest
 ``model.safetensors`` weights
 ``geometry.safetensors`` template tokens, faces and up-sampling of each mesh level, joint regressor
+``model.onnx``       the network as ONNX, and ``model.pt2`` as a torch.export program, where asked for
 ==================== ===================================================================================
 
 A bundle is written under a temporary name and renamed, and carries checksums, as checkpoints do.
@@ -42,6 +43,7 @@ from metro.version import __version__
 
 FORMAT = 1
 META, WEIGHTS, GEOMETRY = "bundle.json", "model.safetensors", "geometry.safetensors"
+ONNX, PROGRAM = "model.onnx", "model.pt2"
 CONTEXT = 1.2
 """Side of the network's crop over the side of a tight box, as in training."""
 
@@ -112,7 +114,7 @@ def from_checkpoint(checkpoint: Checkpoint | Path | str) -> Bundle:
 
 
 def write_bundle(folder: Path | str, bundle: Bundle) -> Path:
-    """Write a bundle to `folder`, replacing one that is there.
+    """Write a bundle to `folder`, replacing one that is there with its ONNX file and program.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def write_bundle(folder: Path | str, bundle: Bundle) -> Path:
         arrays |= {f"faces_{k}": np.asarray(level.faces, np.int32), f"indices_{k}": np.asarray(level.indices, np.int64)}
         arrays |= _sparse_arrays(f"up_{k}", level.up)
     arrays |= _sparse_arrays("regressor", bundle.regressor)
-    with atomic_folder(folder, META) as partial:
+    with atomic_folder(folder, META, added=(ONNX, PROGRAM)) as partial:
         state = {k: v.contiguous().cpu() for k, v in bundle.model.state_dict().items()}
         (partial / WEIGHTS).write_bytes(save(state))
         (partial / GEOMETRY).write_bytes(save_arrays({k: np.ascontiguousarray(v) for k, v in arrays.items()}))

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import get_args
 
-from metro.config import BodyConfig, DatasetConfig, Source
+from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import BadRecord, Record
 from metro.errors import MetroError
+from metro.words import Source
 
 ShardTask = Callable[[], Iterator[Record | BadRecord]]
 """Picklable: yields the records of one shard."""

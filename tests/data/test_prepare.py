@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from metro import sources
-from metro.config import BodyConfig, DatasetConfig, Source
+from metro.config import BodyConfig, DatasetConfig
 from metro.data import parallel, shards
 from metro.errors import MetroError
 from metro.sources import prepare as preparing
+from metro.words import Source
 from tests.data import people
 
 

@@ -200,7 +200,8 @@ def test_without_baselines(world: World) -> None:
 
 def test_every_protocol_is_complete() -> None:
     for protocol in PROTOCOLS.values():
-        assert set(protocol.headline) <= set(protocol.metrics) <= set(METRICS)
+        assert {*protocol.headline, *protocol.watched.values()} <= set(protocol.metrics) <= set(METRICS)
+        assert "mpjpe" in (protocol.watched or protocol.headline)  # ranks the checkpoints of a training
         assert all(METRICS[k].unit in SCALE for k in protocol.metrics)
         assert len(protocol.description) > 100
     with pytest.raises(MetroError, match="no protocol 'coco'; known: open"):

@@ -69,7 +69,9 @@ def test_hands(hands: World, tmp_path: Path) -> None:
 def test_a_bundle_is_replaced_but_other_folders_are_not(world: World, folder: Path, tmp_path: Path) -> None:
     bundle = b.load_bundle(folder)
     b.write_bundle(tmp_path / "x", bundle)
+    (tmp_path / "x" / b.ONNX).touch()
     b.write_bundle(tmp_path / "x", bundle)
+    assert not (tmp_path / "x" / b.ONNX).exists()  # of the old network
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     with pytest.raises(MetroError, match=r"exists and holds no bundle\.json"):
