@@ -38,8 +38,6 @@ class Figure:
     """Kind of body that the paper uses."""
     preset: str
     """Preset with the recipe of the official checkpoints."""
-    vertex_tokens: int
-    """Vertex queries of the official networks."""
     upright: bool
     """Whether it turns about the vertical axis alone, so that it has a heading."""
     may_flip: bool
@@ -105,7 +103,6 @@ BODY = Figure(
     free="open",
     licensed="smpl",
     preset="paper-body",
-    vertex_tokens=431,
     upright=True,
     may_flip=True,
     joints_from_mesh=False,
@@ -122,7 +119,6 @@ HAND = Figure(
     free="open_hand",
     licensed="mano",
     preset="paper-hand",
-    vertex_tokens=195,
     upright=False,
     may_flip=False,
     joints_from_mesh=True,

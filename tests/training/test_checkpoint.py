@@ -94,7 +94,7 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(MetroError, match="format 9"):
         load_checkpoint(folder)
     (folder / module.META).write_text(json.dumps(meta | {"format": 1}))
-    with pytest.raises(MetroError, match=r"format 1, this version of metro reads 2; .* hold the mesh levels"):
+    with pytest.raises(MetroError, match=r"format 1, this version of metro reads 2; .* lack the mesh levels"):
         load_checkpoint(folder)
 
 
