@@ -390,10 +390,12 @@ class Params(Section):
     def _names_are_plain(self) -> Params:
         for section in ("datasets", "benchmarks"):
             for name in getattr(self, section):
-                if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):  # it becomes a folder and a word of the shell
+                if not re.fullmatch(
+                    r"[a-z0-9][a-z0-9_-]*", name
+                ):  # it becomes a folder, a word of the shell, a DVC key
                     raise ValueError(
                         f"{section}: {name!r} cannot be a name; a small letter or digit comes first, then more of them "
-                        "and . _ -"
+                        "and _ -"
                     )
         return self
 

@@ -107,7 +107,9 @@ def test_processes_that_start_at_once_agree(package):
 
 
 def test_the_command_line_does_not_load_numba():
-    code = "import sys, contextlib, metro.cli\nwith contextlib.suppress(SystemExit): metro.cli.main(['--help'])\n"
+    code = (
+        "import sys, contextlib, metro.cli.app\nwith contextlib.suppress(SystemExit): metro.cli.app.main(['--help'])\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code + "sys.exit('numba' in sys.modules)"], capture_output=True, text=True
     )
