@@ -51,7 +51,7 @@ def test_names_that_are_no_folder_or_need_quotes_are_refused(name: str) -> None:
 
 
 def test_plain_names_are_taken() -> None:
-    names = ("synth-mesh", "3dpw", "h36m_p2", "a.b", "0")
+    names = ("synth-mesh", "3dpw", "h36m_p2", "a-b", "0")
     assert tuple(load_params({"datasets": {name: {} for name in names}}).datasets) == names
 
 

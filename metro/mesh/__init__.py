@@ -10,4 +10,4 @@ def __getattr__(name: str) -> Any:
     """The public names, imported when they are asked for: who needs topology alone does not depend on sampling."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("metro.mesh.sampling"), name)
+    return getattr(import_module(f"{__name__}.sampling"), name)
