@@ -17,7 +17,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from metro.synthetic.looks import person_albedo
+from metro.synthetic.albedo import person_albedo
+from metro.synthetic.looks import Marks
 from metro.synthetic.textures import Noise, noise_at, slope_at, tile_at
 
 Array = NDArray[np.float32]
@@ -386,9 +387,8 @@ def shade_objects(
     turn: Array,
     eye: Array,
     objects: Objects,
-    marks: Array,
-    values: Array,
-    colours: Array,
+    marks: Marks,
+    looks: NDArray[np.void],
     materials: Array,
     light: Light,
     noise: Noise,
@@ -397,7 +397,7 @@ def shade_objects(
     seed: float,
     image: Array,
 ) -> None:
-    """Blend the rasterised objects over a picture (H, W, 3). `values` (P, …) and `colours` (P, …, 3) are the looks."""
+    """Blend the rasterised objects over a picture (H, W, 3). `looks` (P,) are records of `LOOK`."""
     albedo, lit, total = np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.float32)
     for row in range(image.shape[0]):
         for col in range(image.shape[1]):
@@ -446,8 +446,7 @@ def shade_objects(
                             rz,
                             z / fx,
                             marks,
-                            values[owner],
-                            colours[owner],
+                            looks[owner],
                             noise,
                             tiles,
                             surfaces,
