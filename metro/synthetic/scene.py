@@ -19,10 +19,13 @@ from metro.body.load import load_body
 from metro.config import BodyConfig, DatasetConfig, SyntheticConfig
 from metro.data.records import Record
 from metro.synthetic import shading as sh
+from metro.synthetic.archetypes import Support
 from metro.synthetic.garments import ease, long_hair, skirt
 from metro.synthetic.looks import LONG, LOOK, MARKS, Look, Marks, landmarks, sample_look
-from metro.synthetic.poses import Stream, Support, axis_rotations, rotation_vector, sample_poses, stream
+from metro.synthetic.poses import sample_poses
+from metro.synthetic.rotations import axis_rotations, rotation_vector
 from metro.synthetic.skinning import Skin, prepare_skin, rest_joints, shape_and_pose
+from metro.synthetic.streams import Stream, stream
 from metro.synthetic.textures import SURFACES, Noise, atlas, noise_volume, photographs
 from metro.viz.raster import draw, pool, sample_intrinsics, vertex_normals
 
