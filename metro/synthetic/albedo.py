@@ -6,9 +6,9 @@ What is called for each sample is inlined by force: passing tuples of arrays cos
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from metro.kernels import njit
 from metro.synthetic.cloth import Place, paint_legs, paint_shirt, tint
 from metro.synthetic.head import paint_beard, paint_face, paint_glasses, paint_hair, paint_hand
 from metro.synthetic.looks import Look, Marks
@@ -17,7 +17,7 @@ from metro.synthetic.textures import Noise, noise_at
 Array = NDArray[np.float32]
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def person_albedo(
     rx: float,
     ry: float,

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from metro.kernels import njit
 from metro.synthetic.looks import BANDS, BLOCK, BLOTCHES, DENIM, DOTS, FADE, PINSTRIPES, PLAID, Look, Marks
 from metro.synthetic.textures import tile_at
 
@@ -29,28 +29,28 @@ class Place(NamedTuple):
     broad: float  # and of 55 mm
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(inline="always")
 def ramp(lo: float, hi: float, x: float) -> float:
     """0 at `lo`, 1 at `hi`, smooth between them; constant beyond."""
     t = min(max((x - lo) / (hi - lo), 0.0), 1.0)
     return t * t * (3 - 2 * t)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def tint(out: Array, colour: Array, factor: float) -> None:
     """Set a colour to another times a factor."""
     for c in range(3):
         out[c] = colour[c] * factor
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def darken(out: Array, factor: float) -> None:
     """Multiply a colour."""
     for c in range(3):
         out[c] *= factor
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def weave(
     pattern: int, scale: float, along: float, around: float, at: Place, first: Array, second: Array, out: Array
 ) -> None:
@@ -80,7 +80,7 @@ def weave(
         out[c] = first[c] + (second[c] - first[c]) * m
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def paint_legs(at: Place, marks: Marks, look: Look, gloss: float, fold: float, out: Array) -> tuple[float, float]:
     """Trousers, tights, socks and shoes."""
     leg = look.leg_y + 0.006 * (at.fine - 0.5)
@@ -106,7 +106,7 @@ def paint_legs(at: Place, marks: Marks, look: Look, gloss: float, fold: float, o
     return gloss, fold
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def paint_shirt(
     at: Place,
     arm: bool,
@@ -150,7 +150,7 @@ def paint_shirt(
     return gloss, fold
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def _paint_opening(at: Place, marks: Marks, look: Look, out: Array) -> float:
     """The shirt between the sides of an open jacket; returns the shade at its edges."""
     opening = look.jacket * (0.6 + 1.2 * (marks.neck_y - at.y))
@@ -160,7 +160,7 @@ def _paint_opening(at: Place, marks: Marks, look: Look, out: Array) -> float:
     return 1.12 if at.ax < opening + 0.03 and at.y > marks.chest_y else 1.0
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def _paint_print(at: Place, marks: Marks, look: Look, tiles: Array, surfaces: int, out: Array) -> None:
     """A picture on the chest."""
     u, v = at.x / look.print_size / 2 + 0.5, (marks.chest_y - at.y) / look.print_size / 2 + 0.5

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from metro.body.joints import JOINT_SETS
+from metro.kernels import njit
+from metro.synthetic import exact
 from metro.synthetic.cloth import ramp
 from metro.synthetic.head import hair_margin
 from metro.synthetic.looks import BALD, BUN, CAP, MEDIUM, Look, Marks
@@ -33,7 +34,7 @@ class Sheet(NamedTuple):
     faces: NDArray[np.int32]
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def ease(rest: NDArray[np.float32], marks: Marks, look: Look) -> NDArray[np.float32]:
     """How far cloth and hair stand off the skin, (V,) metres, for rest places (V, 3)."""
     out = np.zeros(rest.shape[0], np.float32)
@@ -48,10 +49,10 @@ def ease(rest: NDArray[np.float32], marks: Marks, look: Look) -> NDArray[np.floa
                     out[i] *= 1.4
             if look.hair_style == BUN:
                 dy, dz = y - (marks.eye_y + 0.05), z - (marks.ear_z - 0.075)
-                out[i] += 0.05 * np.exp(-(x * x + dy * dy + dz * dz) / 0.0012)
+                out[i] += 0.05 * exact.exp(-(x * x + dy * dy + dz * dz) / 0.0012)
             if look.cap == CAP and y > marks.eye_y + 0.03:  # its peak
                 front = ramp(marks.eye_z - 0.03, marks.eye_z, z)
-                out[i] += 0.05 * front * np.exp(-(((y - marks.eye_y - 0.045) / 0.012) ** 2))
+                out[i] += 0.05 * front * exact.exp(-(((y - marks.eye_y - 0.045) / 0.012) ** 2))
         elif ax > marks.shoulder_x - 0.02 and y > marks.arm_y - 0.16:  # an arm
             if ax < look.sleeve_x:
                 out[i] = look.shirt_ease * 0.8
@@ -124,9 +125,9 @@ def skirt(skin: Skin, marks: Marks, look: Look, betas: Array, bones: NDArray, sh
     depth = np.maximum.accumulate((front - back) / 2) + 0.008 + 0.8 * flare
     middle = (front + back) / 2
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
-    pleat = 1 + 0.05 * np.sin(7 * angle + look["seed_x"])[None] * t[:, None]
-    x = half[:, None] * np.sin(angle) * pleat
-    z = middle[:, None] + depth[:, None] * np.cos(angle) * pleat
+    pleat = 1 + 0.05 * exact.sin(7 * angle + look["seed_x"])[None] * t[:, None]
+    x = half[:, None] * exact.sin(angle) * pleat
+    z = middle[:, None] + depth[:, None] * exact.cos(angle) * pleat
     y = np.repeat(levels[:, None], sides, 1)
     places = np.stack([x, y, z], -1).reshape(-1, 3)
     hip_y = float(marks["hip_y"]) * scale
@@ -148,17 +149,17 @@ def long_hair(marks: Marks, look: Look, bones: NDArray[np.float32], shift: Array
     t = np.linspace(0, 1, rings)[:, None]
     angle = np.linspace(-1.75, 1.75, sides)[None]
     radius = float(marks["ear_x"]) + 0.012 + 0.6 * float(look["hair_ease"]) + 0.012 * t
-    x = radius * np.sin(angle) * (1 - 0.1 * t)
+    x = radius * exact.sin(angle) * (1 - 0.1 * t)
     fall = 0.05 * _smooth(0.25, 0.8, t * length / 0.3)
-    z = float(marks["ear_z"]) + 0.012 - 0.9 * radius * np.cos(angle) - fall * np.cos(angle)
-    y = float(marks["eye_y"]) + 0.03 - t * (0.12 + length) * (0.9 + 0.1 * np.cos(angle))
+    z = float(marks["ear_z"]) + 0.012 - 0.9 * radius * exact.cos(angle) - fall * exact.cos(angle)
+    y = float(marks["eye_y"]) + 0.03 - t * (0.12 + length) * (0.9 + 0.1 * exact.cos(angle))
     x, y, z = np.broadcast_arrays(x, y, z)
     places = np.stack([x, y, z], -1).reshape(-1, 3)
     loose = np.repeat(np.clip(t * (0.12 + length) - 0.1, 0, None) / 0.3, sides, 1).ravel().clip(0, 0.8)
     weights = {"head": 1 - loose, "spine3": loose}
     verts = _carry(places, weights, bones, shift)
     painted = places.copy()
-    painted[:, 1] = marks["eye_y"] - 0.02 + 0.01 * np.sin(40 * places[:, 0])
+    painted[:, 1] = marks["eye_y"] - 0.02 + 0.01 * exact.sin(40 * places[:, 0])
     painted[:, 2] = marks["ear_z"] - 0.06 + 0.02 * np.repeat(t, sides, 1).ravel()
     # Angles run from the right ear round the back to the left: seen from outside that is clockwise.
     return _two_sided(verts, painted, _grid_faces(rings, sides, closed=False)[:, ::-1].copy())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from metro.kernels import njit
+from metro.synthetic import exact
 from metro.synthetic.cloth import Place, darken, ramp, tint
 from metro.synthetic.looks import BALD, KNITTED_CAP, LONG, MEDIUM, NO_CAP, Look, Marks
 from metro.synthetic.textures import Noise, noise_at
@@ -13,7 +14,7 @@ from metro.synthetic.textures import Noise, noise_at
 Array = NDArray[np.float32]
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def paint_hand(at: Place, look: Look, noise: Noise, gloss: float, out: Array) -> float:
     """A glove, or darker creases between the fingers; returns the gloss."""
     if look.gloves:
@@ -23,14 +24,14 @@ def paint_hand(at: Place, look: Look, noise: Noise, gloss: float, out: Array) ->
     return gloss
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def paint_face(at: Place, marks: Marks, look: Look, gloss: float, out: Array) -> float:
     """Cheeks, eyes, brows, lips and nostrils; returns the gloss."""
     ex, ey = at.ax - marks.eye_x, at.y - marks.eye_y
-    flush = np.exp(-((at.ax - 0.04) ** 2 + (at.y - marks.nose_y + 0.012) ** 2) / 0.0006)
+    flush = exact.exp(-((at.ax - 0.04) ** 2 + (at.y - marks.nose_y + 0.012) ** 2) / 0.0006)
     out[1] *= 1 - 0.12 * flush
     out[2] *= 1 - 0.12 * flush
-    socket = np.exp(-(ex * ex + (ey * 1.3) ** 2) / 0.00035)
+    socket = exact.exp(-(ex * ex + (ey * 1.3) ** 2) / 0.00035)
     darken(out, 1 - 0.28 * socket)
     d2 = (ex / 0.0135) ** 2 + (ey / 0.0065) ** 2
     if d2 < 1:
@@ -56,7 +57,7 @@ def paint_face(at: Place, marks: Marks, look: Look, gloss: float, out: Array) ->
     return gloss
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def paint_glasses(at: Place, face: bool, marks: Marks, out: Array) -> None:
     """Rims and bridge on the face, and the temples to the ears."""
     ex, ey = at.ax - marks.eye_x, at.y - marks.eye_y
@@ -69,7 +70,7 @@ def paint_glasses(at: Place, face: bool, marks: Marks, out: Array) -> None:
         out[0], out[1], out[2] = 0.02, 0.02, 0.02
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def paint_beard(at: Place, marks: Marks, look: Look, gloss: float, out: Array) -> float:
     """Hair on chin and cheeks, around the lips; returns the gloss."""
     jaw = marks.mouth_y + 0.016 + 0.5 * max(at.ax - 0.035, 0.0)
@@ -82,7 +83,7 @@ def paint_beard(at: Place, marks: Marks, look: Look, gloss: float, out: Array) -
     return gloss
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def hair_margin(x: float, y: float, z: float, marks: Marks, look: Look) -> float:
     """Height above the hair line in metres; positive is hair. The line rises over the ears to the forehead."""
     front = marks.eye_y + look.hair_front * (marks.top_y - marks.eye_y)
@@ -99,7 +100,7 @@ def hair_margin(x: float, y: float, z: float, marks: Marks, look: Look) -> float
     return y - line
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def paint_hair(
     at: Place, marks: Marks, look: Look, noise: Noise, gloss: float, fold: float, out: Array
 ) -> tuple[float, float]:

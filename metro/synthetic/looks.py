@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from metro.body.arrays import BodyData
 from metro.body.joints import JOINT_SETS
+from metro.synthetic import exact
+from metro.synthetic.skinning import regress
 
 Array = NDArray[np.float64]
 Marks = Any
@@ -71,8 +73,10 @@ _IRISES = np.array([[0.04, 0.02, 0.012], [0.08, 0.14, 0.25], [0.07, 0.12, 0.06]]
 def landmarks(body: BodyData) -> Marks:
     """The landmarks (a record of `MARKS`) of a body's mean shape."""
     rest = body.v_template.astype(np.float64)
-    joint = dict(zip(JOINT_SETS["SMPL24"], body.J_regressor.astype(np.float64) @ rest, strict=False))
-    point = dict(zip(JOINT_SETS["J24"], body.regressors["j24"] @ rest, strict=True))
+    joint = dict(zip(JOINT_SETS["SMPL24"], regress(body.J_regressor.astype(np.float64), rest), strict=False))
+    point = dict(
+        zip(JOINT_SETS["J24"], regress(body.regressors["j24"].toarray().astype(np.float64), rest), strict=True)
+    )
     nose, eye, ear = point["Nose"], point["L_Eye"], point["L_Ear"]
     front = rest[(np.abs(rest[:, 0]) < 0.02) & (rest[:, 2] > nose[2] - 0.06) & (rest[:, 1] < nose[1])]
     chin_y = front[front[:, 1] > joint["neck"][1], 1].min()
@@ -195,10 +199,10 @@ def _clothes(g: np.random.Generator, marks: Marks, tiles: int, denim: bool) -> d
     v["sock_y"] = v["shoe_y"] + (g.uniform(0.02, 0.2) if g.random() < 0.5 else 0)
     v["barefoot"] = g.random() < 0.07
     v["shirt_pattern"] = g.choice(8, p=[0.5, 0.12, 0.05, 0.1, 0.06, 0.05, 0.07, 0.05])
-    v["shirt_scale"] = np.exp(g.uniform(np.log(8), np.log(36)))
+    v["shirt_scale"] = exact.exp(g.uniform(exact.log(8), exact.log(36)))
     plain = [PLAIN, PINSTRIPES, PLAID, BLOTCHES]
     v["pants_pattern"] = DENIM if denim else g.choice(plain, p=[0.82, 0.06, 0.06, 0.06])
-    v["pants_scale"] = np.exp(g.uniform(np.log(10), np.log(36)))
+    v["pants_scale"] = exact.exp(g.uniform(exact.log(10), exact.log(36)))
     v["jacket"] = g.uniform(0.02, 0.06) if g.random() < 0.2 and v["sleeve_x"] > elbow else 0
     v["print_tile"] = g.integers(tiles) if g.random() < 0.15 else -1
     v["print_size"] = g.uniform(0.05, 0.1)
