@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from metro.kernels import njit
 from metro.synthetic.cloth import Place, paint_legs, paint_shirt, tint
-from metro.synthetic.head import paint_beard, paint_face, paint_glasses, paint_hair, paint_hand
+from metro.synthetic.head import paint_face, paint_hair, paint_hand
 from metro.synthetic.looks import Look, Marks
 from metro.synthetic.textures import Noise, noise_at
 
@@ -53,7 +53,6 @@ def person_albedo(
     at = Place(rx, ry, rz, ax, footprint, fine, broad)
     arm = ax > marks.shoulder_x - 0.03 and ry > marks.arm_y - 0.16
     neck = ry > marks.chin_y - 0.06 and ax < marks.shoulder_x * 0.6
-    head = ry > marks.chin_y - 0.015 and ax < marks.shoulder_x * 0.6
     tint(out, look.skin, 0.9 + 0.2 * broad)
     gloss, fold = look.skin_gloss, 0.0
     if not (arm or neck) and ry < look.waist_y:
@@ -62,14 +61,8 @@ def person_albedo(
         gloss, fold = paint_shirt(at, arm, marks, look, tiles, surfaces, gloss, fold, out)
     if arm and ax > marks.wrist_x - 0.005:
         gloss = paint_hand(at, look, noise, gloss, out)
-    if head:
-        face = rz > marks.eye_z - 0.045
-        if face:
-            gloss = paint_face(at, marks, look, gloss, out)
-        if look.glasses:
-            paint_glasses(at, face, marks, out)
-        if look.beard > 0:
-            gloss = paint_beard(at, marks, look, gloss, out)
+    if neck and ry > marks.chin_y - 0.015 and rz > marks.eye_z - 0.045:
+        gloss = paint_face(at, marks, look, gloss, out)
     if neck:
         gloss, fold = paint_hair(at, marks, look, noise, gloss, fold, out)
     return gloss, fold

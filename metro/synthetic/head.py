@@ -57,32 +57,6 @@ def paint_face(at: Place, marks: Marks, look: Look, gloss: float, out: Array) ->
     return gloss
 
 
-@njit(forceinline=True)
-def paint_glasses(at: Place, face: bool, marks: Marks, out: Array) -> None:
-    """Rims and bridge on the face, and the temples to the ears."""
-    ex, ey = at.ax - marks.eye_x, at.y - marks.eye_y
-    if face:
-        rim = np.sqrt((ex / 1.15) ** 2 + ey * ey)
-        dark = abs(rim - 0.019) < 0.0026 or (abs(ey - 0.003) < 0.0022 and at.ax < marks.eye_x - 0.014)
-    else:
-        dark = abs(ey - 0.003) < 0.003 and at.z > marks.ear_z
-    if dark:
-        out[0], out[1], out[2] = 0.02, 0.02, 0.02
-
-
-@njit(forceinline=True)
-def paint_beard(at: Place, marks: Marks, look: Look, gloss: float, out: Array) -> float:
-    """Hair on chin and cheeks, around the lips; returns the gloss."""
-    jaw = marks.mouth_y + 0.016 + 0.5 * max(at.ax - 0.035, 0.0)
-    lip_gap = (at.ax / 0.025) ** 2 + ((at.y - marks.mouth_y) / 0.01) ** 2
-    if at.y < jaw + 0.006 * (at.fine - 0.5) and at.z > marks.ear_z + 0.012 and lip_gap > 1:
-        m = look.beard * ramp(0.0, 0.02, jaw - at.y)
-        for c in range(3):
-            out[c] += (look.hair[c] * (0.6 + 0.8 * at.fine) - out[c]) * m
-        return gloss * 0.5
-    return gloss
-
-
 @njit
 def hair_margin(x: float, y: float, z: float, marks: Marks, look: Look) -> float:
     """Height above the hair line in metres; positive is hair. The line rises over the ears to the forehead."""

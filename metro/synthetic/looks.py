@@ -52,7 +52,7 @@ LOOK = np.dtype([
     ("barefoot", "?"), ("tights", "?"), ("gloves", "?"), ("belt", "?"),
     # Head.
     ("hair_style", "i4"), ("hair_front", "f4"), ("hair_nape", "f4"), ("hair_length", "f4"),
-    ("beard", "f4"), ("glasses", "?"), ("cap", "i4"), ("skin_gloss", "f4"),
+    ("cap", "i4"), ("skin_gloss", "f4"),
     ("seed_x", "f4"), ("seed_y", "f4"),  # place in the noise
     *((name, "f4", 3) for name in _COLOURS),
 ])
@@ -113,10 +113,7 @@ def sample_look(g: np.random.Generator, marks: Marks, tiles: int) -> Look:
     drawn["shirt_ease"] = g.uniform(0.002, 0.014) * (1.5 if drawn["jacket"] else 1)
     drawn["pants_ease"] = g.uniform(0.001, 0.012)
     drawn["hair_length"] = g.uniform(0.04, 0.26)
-    feminine = drawn["hair_style"] in (BUN, LONG)
-    if feminine:
-        drawn["beard"] = 0
-    if g.random() < (0.28 if feminine else 0.02):
+    if g.random() < (0.28 if drawn["hair_style"] in (BUN, LONG) else 0.02):
         drawn |= _skirt(g, marks, drawn)
     drawn["hair_ease"] = g.uniform(0.006, 0.022)
     look = np.zeros((), LOOK)
@@ -215,8 +212,6 @@ def _head(g: np.random.Generator) -> dict[str, Any]:
         "hair_style": g.choice([BALD, SHORT, MEDIUM, BUN, LONG], p=[0.07, 0.42, 0.19, 0.1, 0.22]),
         "hair_front": g.uniform(0.45, 0.72),
         "hair_nape": g.uniform(0.0, 0.05),
-        "beard": g.uniform(0.3, 0.95) if g.random() < 0.22 else 0,
-        "glasses": g.random() < 0.15,
         "cap": g.choice([NO_CAP, CAP, KNITTED_CAP], p=[0.84, 0.1, 0.06]),
     }
 
