@@ -1,7 +1,7 @@
 """Poses, shapes, looks and hands have the same bytes whatever code the processor makes libraries choose.
 
 Other processors are played by subprocesses: NumPy, OpenBLAS, glibc and numba are told not to use what this one has.
-The recorded digests let a machine notice that it is different altogether.
+The recorded digests, which this file prints when it is run, let a machine notice that it is different altogether.
 """
 
 from __future__ import annotations
