@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from metro.config import BodyConfig, DatasetConfig, SyntheticConfig
 from metro.mesh.topology import boundary_edges
 from metro.synthetic import shading as sh
-from metro.synthetic.poses import Stream, axis_rotations, stream
+from metro.synthetic.rotations import axis_rotations, product, uniform_rotation
 from metro.synthetic.scene import (
     Array,
     Figure,
@@ -30,6 +29,7 @@ from metro.synthetic.scene import (
     random_material,
 )
 from metro.synthetic.skinning import shape_and_pose
+from metro.synthetic.streams import Stream, stream
 from metro.viz.raster import vertex_normals
 
 OCCLUDERS = {"crate": 0.5, "bar": 0.25, "rail": 0.25}
@@ -84,7 +84,7 @@ def finger_rotations(g: np.random.Generator, uniform: float) -> Array:
     angles[THUMB + 1, 1] = -np.clip(30 * across + 8 * n[3], -5, 45)
     angles[THUMB + 2, 1] = -np.clip(45 * across + 10 * n[4], -10, 70)
     rx, ry, rz = axis_rotations(angles)
-    return ry @ rz @ rx
+    return product(ry, rz, rx)
 
 
 def _orientation(g: np.random.Generator, config: SyntheticConfig) -> Array:
@@ -96,15 +96,9 @@ def _orientation(g: np.random.Generator, config: SyntheticConfig) -> Array:
             upright = axis_rotations(np.array([0.0, 0.0, -90.0]))[2]
             side = g.choice([-90.0, 90.0]) + config.heading_sd_deg * g.standard_normal()
             tilt = axis_rotations(np.array([20.0, 0.0, 20.0]) * g.standard_normal(3))
-            turn = tilt[0] @ tilt[2] @ axis_rotations(np.array([0.0, side, 0.0]))[1] @ upright
+            turn = product(tilt[0], tilt[2], axis_rotations(np.array([0.0, side, 0.0]))[1], upright)
         if turn[2, 0] < 0.6:  # the arm points along +x of the hand, the camera stands towards +z of the world
             return turn
-
-
-def uniform_rotation(g: np.random.Generator) -> Array:
-    """A rotation matrix, uniform over all of them: a random direction of four dimensions, read as a quaternion."""
-    matrix: Array = Rotation.from_quat(g.standard_normal(4)[[1, 2, 3, 0]]).as_matrix()  # the real part comes last
-    return matrix
 
 
 def add_hand(stage: Stage, g: np.random.Generator, studio: Studio, hand: Figure) -> int:
@@ -113,7 +107,7 @@ def add_hand(stage: Stage, g: np.random.Generator, studio: Studio, hand: Figure)
     rim = boundary_edges(faces)
     loop = np.unique(rim)
     place = np.searchsorted(loop, rim)  # of the rim's vertices in the loop
-    arm = hand.rot[0] @ np.array([1.0, 0.0, 0.0])
+    arm = hand.rot[0][:, 0]  # along x of the hand
     verts = hand.verts.astype(np.float64)
     elbow = _extrude(verts, loop, arm, 1.35, ARM_LENGTH)
     elbow_rest = _extrude(rest, loop, np.array([1.0, 0.0, 0.0]), 1.35, ARM_LENGTH)

@@ -19,10 +19,13 @@ from metro.body.load import load_body
 from metro.config import BodyConfig, DatasetConfig, SyntheticConfig
 from metro.data.records import Record
 from metro.synthetic import shading as sh
-from metro.synthetic.garments import long_hair, skirt
-from metro.synthetic.looks import HAIR_STYLE, LONG, SKIRT, Look, ease, landmarks, sample_look
-from metro.synthetic.poses import Stream, Support, axis_rotations, rotation_vector, sample_poses, stream
+from metro.synthetic.archetypes import Support
+from metro.synthetic.garments import ease, long_hair, skirt
+from metro.synthetic.looks import LONG, LOOK, MARKS, Look, Marks, landmarks, sample_look
+from metro.synthetic.poses import sample_poses
+from metro.synthetic.rotations import axis_rotations, rotation_vector
 from metro.synthetic.skinning import Skin, prepare_skin, rest_joints, shape_and_pose
+from metro.synthetic.streams import Stream, stream
 from metro.synthetic.textures import SURFACES, Noise, atlas, noise_volume, photographs
 from metro.viz.raster import draw, pool, sample_intrinsics, vertex_normals
 
@@ -48,7 +51,7 @@ class Studio:
     skin: Skin
     joints: NDArray[np.float64]  # regressor of the labelled joints (24 or 21, V)
     mean_pose: Array  # (J - 1, 3) that the body model adds to the labelled pose
-    marks: NDArray[np.float32]  # landmarks of clothes; none on hands
+    marks: Marks  # landmarks of clothes, a record of `MARKS`; all zero for hands
     noise: Noise
     tiles: NDArray[np.float32]
     photographs: tuple[NDArray[np.uint8], ...]
@@ -62,7 +65,7 @@ def open_studio(body: BodyConfig, split: str) -> Studio:
         prepare_skin(data),
         data.regressors["hand21" if data.is_hand else "j24"].toarray().astype(np.float64),
         np.zeros((data.num_joints - 1, 3)) if data.hands_mean is None else data.hands_mean.reshape(-1, 3),
-        np.zeros(0, np.float32) if data.is_hand else landmarks(data),
+        np.zeros((), MARKS)[()] if data.is_hand else landmarks(data),
         noise_volume(),
         atlas(split),
         photographs(split),
@@ -409,15 +412,15 @@ def add_person(stage: Stage, studio: Studio, person: Person, shift: Array | None
     """Put a dressed person on the stage: cloth and hair stand off the skin along the normals."""
     verts = person.verts if shift is None else (person.verts + shift).astype(np.float32)
     normals = vertex_normals(verts, studio.skin.faces)
-    loose = ease(studio.skin.template, studio.marks, person.look.values)
+    loose = ease(studio.skin.template, studio.marks, person.look)
     stage.looks.append(person.look)
     own = len(stage.looks) - 1
     stage.add(verts + loose[:, None] * normals, normals, studio.skin.template, studio.skin.faces, own)
-    values, moved = person.look.values, person.transl + (0 if shift is None else shift)
-    if values[SKIRT] > 0:
-        stage.add(*skirt(studio.skin, studio.marks, values, person.betas, person.bones, moved), own)
-    if values[HAIR_STYLE] == LONG:
-        stage.add(*long_hair(studio.marks, values, person.bones, moved), own)
+    look, moved = person.look, person.transl + (0 if shift is None else shift)
+    if look["skirt"] > 0:
+        stage.add(*skirt(studio.skin, studio.marks, look, person.betas, person.bones, moved), own)
+    if look["hair_style"] == LONG:
+        stage.add(*long_hair(studio.marks, look, person.bones, moved), own)
 
 
 def add_seat(stage: Stage, g: np.random.Generator, studio: Studio, person: Person) -> None:
@@ -744,8 +747,7 @@ def photograph(
         eye,
         objects,
         studio.marks,
-        np.stack([look.values for look in stage.looks] or [np.zeros(0, np.float32)]),
-        np.stack([look.colours for look in stage.looks] or [np.zeros((0, 3), np.float32)]),
+        np.array(stage.looks, LOOK),
         materials,
         light,
         studio.noise,

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metro.kernels import njit
-from metro.synthetic.looks import person_albedo
+from metro.synthetic.albedo import person_albedo
+from metro.synthetic.looks import Marks
 from metro.synthetic.textures import Noise, noise_at, slope_at, tile_at
 
 Array = NDArray[np.float32]
@@ -383,9 +384,8 @@ def shade_objects(
     turn: Array,
     eye: Array,
     objects: Objects,
-    marks: Array,
-    values: Array,
-    colours: Array,
+    marks: Marks,
+    looks: NDArray[np.void],
     materials: Array,
     light: Light,
     noise: Noise,
@@ -394,7 +394,7 @@ def shade_objects(
     seed: float,
     image: Array,
 ) -> None:
-    """Blend the rasterised objects over a picture (H, W, 3). `values` (P, …) and `colours` (P, …, 3) are the looks."""
+    """Blend the rasterised objects over a picture (H, W, 3). `looks` (P,) are records of `LOOK`."""
     albedo, lit, total = np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.float32)
     for row in range(image.shape[0]):
         for col in range(image.shape[1]):
@@ -443,8 +443,7 @@ def shade_objects(
                             rz,
                             z / fx,
                             marks,
-                            values[owner],
-                            colours[owner],
+                            looks[owner],
                             noise,
                             tiles,
                             surfaces,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from metro.body.arrays import BodyData
+from metro.kernels import njit
 
 Array = NDArray[np.float32]
 
@@ -46,8 +46,8 @@ def prepare_skin(body: BodyData) -> Skin:
     return Skin(
         np.ascontiguousarray(body.v_template, np.float32),
         shapes,
-        (regressor @ body.v_template).astype(np.float32),
-        np.einsum("jv,svc->sjc", regressor, shapes).astype(np.float32),
+        regress(regressor, body.v_template).astype(np.float32),
+        np.stack([regress(regressor, shape) for shape in shapes]).astype(np.float32),
         np.asarray(body.parents, np.int64),
         bones.astype(np.int32),
         np.take_along_axis(body.weights, bones, 1).astype(np.float32),
@@ -58,6 +58,18 @@ def prepare_skin(body: BodyData) -> Skin:
     )
 
 
+@njit
+def regress(regressor: NDArray[np.float64], verts: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Joints (J, 3) of vertices (V, 3), regressor (J, V); most of its entries are 0, which are left out."""
+    out = np.zeros((regressor.shape[0], 3))
+    for j in range(regressor.shape[0]):
+        for v in range(regressor.shape[1]):
+            if regressor[j, v] != 0:
+                for c in range(3):
+                    out[j, c] += regressor[j, v] * verts[v, c]
+    return out
+
+
 def rest_joints(skin: Skin, betas: NDArray[np.floating]) -> NDArray[np.float64]:
     """Rest joints (B, J, 3) of shapes (B, S)."""
     out = np.repeat(skin.joints[None].astype(np.float64), len(betas), 0)
@@ -66,7 +78,27 @@ def rest_joints(skin: Skin, betas: NDArray[np.floating]) -> NDArray[np.float64]:
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit
+def place_joints(
+    rot: NDArray[np.float64], rest: NDArray[np.float64], parents: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """World rotations (J, 3, 3) and positions (J, 3) of joints with local rotations; the root stays where it rests."""
+    turns, places = rot.copy(), rest.copy()
+    for j in range(rest.shape[0]):
+        p = parents[j]
+        if p < 0:
+            continue
+        for a in range(3):
+            places[j, a] = places[p, a]
+            for c in range(3):
+                turns[j, a, c] = 0
+                for k in range(3):
+                    turns[j, a, c] += turns[p, a, k] * rot[j, k, c]
+                places[j, a] += turns[p, a, c] * (rest[j, c] - rest[p, c])
+    return turns, places
+
+
+@njit
 def shape_and_pose(
     skin: Skin, betas: NDArray[np.float64], rot: NDArray[np.float64], transl: NDArray[np.float64]
 ) -> tuple[Array, NDArray[np.float64], Array]:
@@ -96,31 +128,15 @@ def shape_and_pose(
                 for i in range(9):
                     total += feature[i] * skin.correctives[r, i, c]
                 rest[v, c] += total
-    world = np.empty((bones, 3, 4))
-    for j in range(bones):
-        p = skin.parents[j]
-        for a in range(3):
-            if p < 0:
-                for c in range(3):
-                    world[j, a, c] = rot[j, a, c]
-                world[j, a, 3] = joints[j, a] + transl[a]
-            else:
-                for c in range(3):
-                    world[j, a, c] = (
-                        world[p, a, 0] * rot[j, 0, c] + world[p, a, 1] * rot[j, 1, c] + world[p, a, 2] * rot[j, 2, c]
-                    )
-                world[j, a, 3] = world[p, a, 3]
-                for c in range(3):
-                    world[j, a, 3] += world[p, a, c] * (joints[j, c] - joints[p, c])
-    posed = np.empty((bones, 3))
+    turns, posed = place_joints(rot, joints, skin.parents)
+    posed += transl
     bone = np.empty((bones, 3, 4), np.float32)
     for j in range(bones):
         for a in range(3):
-            posed[j, a] = world[j, a, 3]
-            shift = world[j, a, 3]
+            shift = posed[j, a]
             for c in range(3):
-                bone[j, a, c] = world[j, a, c]
-                shift -= world[j, a, c] * joints[j, c]
+                bone[j, a, c] = turns[j, a, c]
+                shift -= turns[j, a, c] * joints[j, c]
             bone[j, a, 3] = shift
     out = np.empty((count, 3), np.float32)
     for v in range(count):

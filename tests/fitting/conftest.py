@@ -50,7 +50,7 @@ def people(model: BodyModel) -> People:
     turned = Rotation.from_euler("y", rng.uniform(-180, 180, (count, 1)), degrees=True)
     tilted = Rotation.from_euler("xz", rng.normal(0, 8, (count, 2)), degrees=True)
     root = Rotation.from_euler("x", [[180.0]], degrees=True) * tilted * turned
-    pose = np.c_[root.as_rotvec(), sample(count, seed=77)].astype(np.float32)
+    pose = np.c_[root.as_rotvec(), sample(count, seed=2)].astype(np.float32)
     betas = rng.normal(0, 1, (count, 10)).clip(-2.5, 2.5).astype(np.float32)
     depth = rng.uniform(3, 6, count)
     transl = np.c_[rng.uniform(-0.1, 0.1, (count, 2)) * depth[:, None], depth].astype(np.float32)

@@ -53,7 +53,7 @@ def test_noisy_2d_joints(people, body, model) -> None:
     labels["joints_2d"][..., 2] = rng.random((30, 24)) > 0.2
     fits = fit(labels, body, FitConfig(sigma_2d=4 / 224))
     assert fits.accepted.mean() > 0.95
-    assert mpjpe_mm(model, people, fits).mean() < 115
+    assert mpjpe_mm(model, people, fits).mean() < 115  # over many people 104, of thirty people 8 more or less
 
 
 def test_outliers_cost_little(people, body, model) -> None:

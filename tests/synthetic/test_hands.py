@@ -17,10 +17,10 @@ from metro.synthetic.hands import (
     finger_rotations,
     make_hands,
     photograph_hands,
-    uniform_rotation,
 )
-from metro.synthetic.poses import Stream, stream
+from metro.synthetic.rotations import uniform_rotation
 from metro.synthetic.scene import Stage, open_studio
+from metro.synthetic.streams import Stream, stream
 
 HAND = BodyConfig(kind="open_hand")
 CONFIG = DatasetConfig(synthetic=SyntheticConfig(count=12, seed=3, heading_uniform=0.5, truncation=0.0, occlusion=0.0))

@@ -196,14 +196,11 @@ def test_skinning_equals_the_differentiable_layer(model):
 
 
 def test_landmarks_lie_in_the_order_of_a_body():
-    from metro.synthetic import looks as lk
-
     m = landmarks(load_body("open"))
-    down = [lk.M_TOP_Y, lk.M_EYE_Y, lk.M_NOSE_Y, lk.M_MOUTH_Y, lk.M_CHIN_Y, lk.M_NECK_Y, lk.M_CHEST_Y, lk.M_WAIST_Y]
-    down += [lk.M_HIP_Y, lk.M_CROTCH_Y, lk.M_KNEE_Y, lk.M_ANKLE_Y, lk.M_SOLE_Y]
-    assert (np.diff(m[down]) < 0).all()
-    assert m[lk.M_SHOULDER_X] < m[lk.M_ELBOW_X] < m[lk.M_WRIST_X]
-    assert 0.01 < m[lk.M_EYE_X] < m[lk.M_EAR_X]
+    down = ["top", "eye", "nose", "mouth", "chin", "neck", "chest", "waist", "hip", "crotch", "knee", "ankle", "sole"]
+    assert (np.diff([m[f"{name}_y"] for name in down]) < 0).all()
+    assert m["shoulder_x"] < m["elbow_x"] < m["wrist_x"]
+    assert 0.01 < m["eye_x"] < m["ear_x"]
 
 
 def test_tests_see_no_photograph_of_training():

@@ -1,13 +1,20 @@
 """Poses of synthetic people: limits, overlap, mirroring, balance, and streams that know nothing of each other."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from metro.body.joints import JOINT_SETS
 from metro.body.load import load_body
+from metro.errors import MetroError
 from metro.synthetic import poses as ps
+from metro.synthetic.archetypes import pose_table, read_poses
+from metro.synthetic.overlap import overlap, segment_distance
+from metro.synthetic.rotations import rotation_vector
 from metro.synthetic.skinning import prepare_skin, rest_joints
+from metro.synthetic.streams import Stream, stream
 
 COUNT = 400
 
@@ -23,8 +30,8 @@ def people(rest):
 
 
 def test_nobody_overlaps_themselves(people, rest):
-    joints = ps.forward_kinematics(people.rot, rest)[1]
-    assert (ps.overlap(joints) <= 0).all()
+    joints = ps.forward_kinematics(people.rot, rest)
+    assert (overlap(joints) <= 0).all()
     assert np.mean(people.attempts == 1) > 0.75  # rejection is the exception
 
 
@@ -34,9 +41,9 @@ def test_overlap_sees_a_hand_in_the_chest_and_legs_that_cross(rest):
     angles[0, name("left_shoulder")] = [0, -100, -25]
     angles[0, name("left_elbow")] = [0, -120, 0]
     angles[1, name("left_hip")] = [0, 0, -25]
-    joints = ps.forward_kinematics(ps.joint_rotations(angles), rest[:2])[1]
-    assert (ps.overlap(joints) > 0).all()
-    assert ps.overlap(ps.forward_kinematics(ps.joint_rotations(0 * angles), rest[:2])[1]).max() <= 0
+    joints = ps.forward_kinematics(ps.joint_rotations(angles), rest[:2])
+    assert (overlap(joints) > 0).all()
+    assert overlap(ps.forward_kinematics(ps.joint_rotations(0 * angles), rest[:2])).max() <= 0
 
 
 def test_segment_distance_equals_a_dense_search():
@@ -45,7 +52,7 @@ def test_segment_distance_equals_a_dense_search():
     t = np.linspace(0, 1, 300)[:, None, None]
     first, second = p + t * (q - p), r + t * (s - r)
     brute = np.array([np.linalg.norm(first[:, k, None] - second[None, :, k], axis=-1).min() for k in range(50)])
-    exact = ps.segment_distance(p, q, r, s)
+    exact = segment_distance(p, q, r, s)
     assert (exact <= brute + 1e-9).all()
     np.testing.assert_allclose(exact, brute, atol=0.03)
 
@@ -58,12 +65,12 @@ def test_rotations_are_the_ones_scipy_makes():
     leg = Rotation.from_euler("XZY", angles[:, knee][:, [0, 2, 1]], degrees=True).as_matrix()
     np.testing.assert_allclose(made[:, elbow], arm, atol=1e-12)
     np.testing.assert_allclose(made[:, knee], leg, atol=1e-12)
-    np.testing.assert_allclose(Rotation.from_rotvec(ps.rotation_vector(arm)).as_matrix(), arm, atol=1e-12)
+    np.testing.assert_allclose(Rotation.from_rotvec(rotation_vector(arm)).as_matrix(), arm, atol=1e-12)
 
 
 def test_rotation_vector_at_the_identity_and_at_half_turns():
     turns = np.stack([np.eye(3), *(Rotation.from_rotvec(np.pi * axis).as_matrix() for axis in np.eye(3))])
-    vectors = ps.rotation_vector(turns)
+    vectors = rotation_vector(turns)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [0, np.pi, np.pi, np.pi], atol=1e-9)
     np.testing.assert_allclose(Rotation.from_rotvec(vectors).as_matrix(), turns, atol=1e-9)
 
@@ -87,7 +94,7 @@ def test_left_and_right_are_treated_alike(people):
 
 
 def test_standing_people_have_their_mass_over_their_feet(people, rest):
-    joints = ps.forward_kinematics(people.rot, rest)[1]
+    joints = ps.forward_kinematics(people.rot, rest)
     name = JOINT_SETS["SMPL24"].index
     stand = np.array([a in ("stand", "walk", "reach_forward") for a in people.archetype])
     feet = joints[:, [name("left_ankle"), name("right_ankle"), name("left_foot"), name("right_foot")]]
@@ -99,12 +106,13 @@ def test_standing_people_have_their_mass_over_their_feet(people, rest):
 
 
 def test_every_archetype_without_noise_is_free_of_overlap(rest):
-    angles = np.where(ps.IS_RIGHT[:, None], ps._ANGLES * [1, -1, -1], ps._ANGLES)
-    joints = ps.forward_kinematics(ps.joint_rotations(angles), rest[: len(angles)])[1]
-    bad = [name for name, deep in zip(ps.ARCHETYPES, ps.overlap(joints), strict=True) if deep > 0.02]
+    table = pose_table()
+    angles = np.where(ps.IS_RIGHT[:, None], table.angles * [1, -1, -1], table.angles)
+    joints = ps.forward_kinematics(ps.joint_rotations(angles), rest[: len(angles)])
+    bad = [name for name, deep in zip(table.names, overlap(joints), strict=True) if deep > 0.02]
     assert not bad
-    stand = list(ps.ARCHETYPES).index("stand")
-    assert ps.overlap(joints)[stand] <= 0  # the last resort of the sampler
+    stand = table.names.index("stand")
+    assert overlap(joints)[stand] <= 0  # the last resort of the sampler
 
 
 def test_any_person_can_be_drawn_alone_and_seeds_share_nobody(people, rest):
@@ -116,5 +124,28 @@ def test_any_person_can_be_drawn_alone_and_seeds_share_nobody(people, rest):
 
 
 def test_streams_of_one_person_differ_by_purpose_and_attempt():
-    draws = {ps.stream(1, 2, purpose, attempt).random() for purpose in ps.Stream for attempt in range(3)}
-    assert len(draws) == 3 * len(ps.Stream)
+    draws = {stream(1, 2, purpose, attempt).random() for purpose in Stream for attempt in range(3)}
+    assert len(draws) == 3 * len(Stream)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (
+            "elbow: [0, -12, 0]",
+            "elbow: [0, -212, 0]",
+            r"archetypes: stand: elbow: -212.0 is beyond -145.0 to 0.0",
+        ),
+        ("left_hip:", "left_hipp:", r"archetypes: contrapposto: there is no joint 'left_hipp'"),
+        ("weight: 3", "weight: 0", r"archetypes: stand: weight: Input should be greater than 0"),
+        ("support: seat", "support: sofa", r"archetypes: sit: support: Input should be 'feet', "),
+        ("  hip: {", "  left_hip: {", r"parts: hip, left_hip: unknown, missing or a single side"),
+    ],
+)
+def test_a_mistake_in_the_file_of_poses_is_told_in_one_line(tmp_path, old, new, complaint):
+    text = (Path(ps.__file__).parent / "data" / "poses.yaml").read_text()
+    assert old in text
+    broken = tmp_path / "poses.yaml"
+    broken.write_text(text.replace(old, new, 1))
+    with pytest.raises(MetroError, match=f"^{broken}: {complaint}"):
+        read_poses(broken)
