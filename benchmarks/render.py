@@ -19,8 +19,9 @@ import numpy as np
 
 from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
 from metro.sources.synthetic import read_shard
+from metro.synthetic.people import make_people, open_studio
 from metro.synthetic.poses import sample_poses
-from metro.synthetic.scene import make_people, open_studio, photograph_people
+from metro.synthetic.scene import photograph_people
 from metro.synthetic.skinning import rest_joints, shape_and_pose
 from metro.viz.raster import rasterise, render_mesh, vertex_normals
 

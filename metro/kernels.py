@@ -62,10 +62,10 @@ def _cached(decorate: Callable[..., Any], function: Callable[..., Any]) -> Any:
 @cache
 def cache_folder() -> Path:
     """The folder of compiled kernels, made if need be."""
-    given, base = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
-    usual = Path(base) if base else Path("~/.cache").expanduser()
-    parent = Path(given) / "metro" if given else usual / "metro" / "numba"
-    folder = _own_folder(parent)
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    parent = Path(given, "metro").resolve() if given else Path(usual, "metro", "numba")
+    folder = _own_folder(parent) if parent.is_absolute() else None  # users without a home keep their ~
     if folder is None:
         folder = _own_folder(Path(tempfile.gettempdir()) / f"metro-numba-{os.getuid()}")
     return folder or Path(tempfile.mkdtemp(prefix="metro-numba-"))

@@ -28,7 +28,8 @@ def shard_tasks(config: DatasetConfig, body: BodyConfig) -> list[Callable[[], It
 def read_shard(config: DatasetConfig, body: BodyConfig, start: int, stop: int) -> Iterator[Record]:
     """Records of the people, or hands, from `start` to `stop`."""
     from metro.synthetic.hands import photograph_hands
-    from metro.synthetic.scene import annotate, open_studio, photograph_people
+    from metro.synthetic.people import open_studio
+    from metro.synthetic.scene import annotate, photograph_people
 
     if body.kind == "smplx":
         raise MetroError(f"body.kind={body.kind}: the synthetic source makes people on `open` or `smpl`, and hands")

@@ -28,7 +28,7 @@ def _sine(r: float) -> float:
     """Sine of |r| <= pi / 4."""
     s, term = r, r
     for n in range(3, 18, 2):
-        term *= -r * r / (n * (n - 1))
+        term *= -r * r * (1.0 / (n * (n - 1)))
         s += term
     return s
 
@@ -38,7 +38,7 @@ def _cosine(r: float) -> float:
     """Cosine of |r| <= pi / 4."""
     s, term = 1.0, 1.0
     for n in range(2, 18, 2):
-        term *= -r * r / (n * (n - 1))
+        term *= -r * r * (1.0 / (n * (n - 1)))
         s += term
     return s
 
@@ -65,27 +65,38 @@ def cos(x: float) -> float:
     return _turn(np.float64(x), 1)
 
 
+@njit
+def _exp(x: float) -> float:
+    """Exponential between 2^-1022 and 2^1023; 1.5 · 2^52 rounds what it is added to and leaves it in the last bits."""
+    shifted = x / (LN2_HIGH + LN2_LOW) + 6755399441055744.0
+    k = shifted - 6755399441055744.0
+    r = (x - k * LN2_HIGH) - k * LN2_LOW
+    s = 1.0
+    for n in range(13, 0, -1):
+        s = 1 + s * (r * (1.0 / n))
+    exponent = ((np.float64(shifted).view(np.int64) & 2047) + 1023) & 2047
+    return s * np.int64(exponent << 52).view(np.float64)
+
+
 @vectorize
 def exp(x: float) -> float:
-    """Exponential; 0 where it is below the smallest normal number, infinite where it is too large."""
+    """Exponential; 0 below the smallest normal number, infinite above the largest."""
     y = np.float64(x)
     if y < -708:
         return 0.0
     if y > 709:
         return np.inf
-    k = math.floor(y / (LN2_HIGH + LN2_LOW) + 0.5)
-    r = (y - k * LN2_HIGH) - k * LN2_LOW
-    s = 1.0
-    for n in range(14, 0, -1):
-        s = 1 + s * r / n
-    return math.ldexp(s, int(k))
+    return _exp(y)
 
 
 @njit
 def _log(x: float) -> float:
-    m, e = math.frexp(x)
-    if m < 0.7071067811865476:
-        m, e = 2 * m, e - 1
+    """Logarithm of a normal number: of its exponent and of its digits, between the root of 1/2 and that of 2."""
+    bits = np.float64(x).view(np.int64)
+    e = (bits >> 52) - 1023
+    m = np.int64((bits & 0xFFFFFFFFFFFFF) | (1023 << 52)).view(np.float64)
+    if m > 1.4142135623730951:
+        m, e = m / 2, e + 1
     z = (m - 1) / (m + 1)
     s = 0.0
     for n in range(21, 0, -2):
@@ -95,14 +106,14 @@ def _log(x: float) -> float:
 
 @vectorize
 def log(x: float) -> float:
-    """Natural logarithm of a positive number."""
+    """Natural logarithm of a positive number that is not too small for full precision (above 1e-307)."""
     return _log(np.float64(x))
 
 
 @vectorize
 def power(x: float, p: float) -> float:
-    """x to the power p, for x >= 0; 0 stays 0."""
-    return exp(np.float64(p) * _log(np.float64(x))) if x > 0 else 0.0
+    """x to the power p, for x >= 0 and what doubles can hold; 0 stays 0."""
+    return _exp(min(max(np.float64(p) * _log(np.float64(x)), -708.0), 709.0)) if x > 0 else 0.0
 
 
 @njit
@@ -144,11 +155,14 @@ def arccos(x: float) -> float:
 
 def matmul(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """Matrix products (..., N, K), (..., K, M) -> (..., N, M) as `np.matmul`, summed in order of K."""
-    left, right = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    left, right = np.ascontiguousarray(a, np.float64), np.ascontiguousarray(b, np.float64)
+    if left.ndim == right.ndim == 2:
+        single: NDArray[np.float64] = _matmul(left[None], right[None])[0]
+        return single
     lead = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     left = np.broadcast_to(left, (*lead, *left.shape[-2:])).reshape(-1, *left.shape[-2:])
     right = np.broadcast_to(right, (*lead, *right.shape[-2:])).reshape(-1, *right.shape[-2:])
-    out: NDArray[np.float64] = _matmul(np.ascontiguousarray(left), np.ascontiguousarray(right))
+    out: NDArray[np.float64] = _matmul(left, right)
     return out.reshape(*lead, *out.shape[1:])
 
 

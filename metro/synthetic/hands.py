@@ -13,23 +13,16 @@ from numpy.typing import NDArray
 
 from metro.config import BodyConfig, DatasetConfig, SyntheticConfig
 from metro.mesh.topology import boundary_edges
-from metro.synthetic import shading as sh
+from metro.synthetic import materials as mt
+from metro.synthetic.camera import aim
+from metro.synthetic.people import Figure, Studio, limits, open_studio
+from metro.synthetic.props import add_occluder
 from metro.synthetic.rotations import axis_rotations, product, uniform_rotation
-from metro.synthetic.scene import (
-    Array,
-    Figure,
-    Shot,
-    Stage,
-    Studio,
-    add_occluder,
-    aim,
-    build_world,
-    open_studio,
-    photograph,
-    random_material,
-)
+from metro.synthetic.scene import Shot, photograph
 from metro.synthetic.skinning import shape_and_pose
+from metro.synthetic.stage import Array, Stage
 from metro.synthetic.streams import Stream, stream
+from metro.synthetic.world import build_world
 from metro.viz.raster import vertex_normals
 
 OCCLUDERS = {"crate": 0.5, "bar": 0.25, "rail": 0.25}
@@ -52,7 +45,7 @@ def make_hands(studio: Studio, config: SyntheticConfig, indices: Sequence[int]) 
         rot[0] = _orientation(g, config)
         betas = np.clip(stream(config.seed, index, Stream.SHAPE).standard_normal(10), -2.5, 2.5)
         verts, joints, _ = shape_and_pose(studio.skin, betas, rot, np.zeros(3))
-        low, high = sh.limits(verts)
+        low, high = limits(verts)
         transl = np.array([0, g.uniform(0.8, 1.5), 0]) - (low + high) / 2
         hands.append(Figure(betas, rot, transl, (verts + transl).astype(np.float32), joints + transl))
     return hands
@@ -115,19 +108,20 @@ def add_hand(stage: Stage, g: np.random.Generator, studio: Studio, hand: Figure)
     everything = np.concatenate([faces, _wall(rim, len(verts) + place)]).astype(np.int32)
     tone = PALEST + (DARKEST - PALEST) * g.beta(1.1, 1.3)
     tone = tone * (1 + 0.08 * g.standard_normal(3))
-    skin = np.zeros(sh.MAT_COUNT)
-    skin[sh.MAT_KIND], skin[sh.MAT_SCALE], skin[sh.MAT_ROUGH] = sh.CLOUDS, g.uniform(25, 60), g.uniform(0, 0.2)
-    skin[sh.MAT_R : sh.MAT_R + 3], skin[sh.MAT_R2 : sh.MAT_R2 + 3] = tone, tone * [0.92, 0.78, 0.76]
-    stage.materials.append(skin)
+    skin = mt.plain(tone)
+    skin["kind"], skin["scale"], skin["rough"] = mt.CLOUDS, g.uniform(25, 60), g.uniform(0, 0.2)
+    skin["other"] = tone * [0.92, 0.78, 0.76]
+    owner = stage.paint(skin)
     normals = vertex_normals(whole, everything)
-    stage.add(whole, normals, np.concatenate([studio.skin.template, elbow_rest]), everything, -len(stage.materials))
+    stage.add(whole, normals, np.concatenate([studio.skin.template, elbow_rest]), everything, owner)
     if g.random() < 0.5:  # a sleeve
         cuff = g.uniform(0.015, 0.12)
         near, end = (_extrude(verts, loop, arm, g.uniform(1.25, 1.6), length) for length in (cuff, ARM_LENGTH))
         cloth = _wall(place, len(loop) + place).astype(np.int32)
         tube = np.concatenate([near, end]).astype(np.float32)
-        stage.materials.append(random_material(g, studio, [sh.FLAT, sh.STRIPES, sh.CLOUDS, sh.TILES], (15, 60)))
-        stage.add(tube, vertex_normals(tube, cloth), tube, cloth, -len(stage.materials))
+        kinds = [mt.FLAT, mt.STRIPES, mt.CLOUDS, mt.TILES]
+        owner = stage.paint(mt.random_material(g, len(studio.tiles), kinds, (15, 60)))
+        stage.add(tube, vertex_normals(tube, cloth), tube, cloth, owner)
     return len(faces)
 
 
@@ -151,7 +145,7 @@ def shoot_hand(studio: Studio, config: DatasetConfig, index: int, hand: Figure) 
     world = build_world(g, studio, hand, camera)
     stage = Stage()
     own = add_hand(stage, g, studio, hand)
-    unoccluded = sum(map(len, stage.faces))
+    unoccluded = stage.num_faces
     if g.random() < config.synthetic.occlusion:
         kind = str(g.choice(list(OCCLUDERS), p=list(OCCLUDERS.values())))
         add_occluder(stage, g, kind, studio, hand, camera, None)

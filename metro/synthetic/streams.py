@@ -7,6 +7,7 @@ from enum import IntEnum
 import numpy as np
 
 from metro import random
+from metro.synthetic import exact
 
 
 class Stream(IntEnum):
@@ -27,3 +28,8 @@ def stream(seed: int, index: int, purpose: Stream, attempt: int = 0) -> np.rando
     Any person can be made alone, and no two seeds share a person.
     """
     return random.stream(seed, index, purpose, attempt)
+
+
+def log_uniform(g: np.random.Generator, low: float, high: float) -> float:
+    """A number between two positive ones whose logarithm is uniform."""
+    return low * float(exact.power(high / low, g.random()))

@@ -1,4 +1,4 @@
-"""Raw material of the shader: a periodic noise volume and the photographs that scikit-image carries in its wheel."""
+"""Raw material of the shader: a periodic noise volume, and photographs of surfaces and things."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import skimage.data
 from numpy.typing import NDArray
 
 from metro.errors import MetroError
 from metro.kernels import njit
+from metro.synthetic import exact
+from metro.synthetic.filters import resize
 
 Array = NDArray[np.float32]
 
@@ -21,12 +22,14 @@ NOISE_CELLS = 32
 TILE = 256
 """Side of a texture tile."""
 
-SURFACES = ("brick.png", "grass.png", "gravel.png")
+FOLDER = Path(__file__).parent / "data" / "photographs"
+
+SURFACES = ("brick", "grass", "gravel")
 """Grey photographs of surfaces, the first tiles of the atlas; every split uses them, tinted."""
 PHOTOGRAPHS = {
-    "train": ("coffee.png", "motorcycle_left.png", "chelsea.png"),
-    "validation": ("rocket.jpg", "ihc.png", "coins.png"),
-    "test": ("rocket.jpg", "ihc.png", "coins.png"),
+    "train": ("coffee", "hubble", "chelsea"),
+    "validation": ("rocket", "retina", "clock"),
+    "test": ("rocket", "retina", "clock"),
 }
 """Photographs of things, by split: backgrounds and pictures seen in training are not seen in tests."""
 
@@ -42,12 +45,19 @@ class Noise(NamedTuple):
 def noise_volume() -> Noise:
     """The noise that all pictures share; each look and scene reads it at its own offset."""
     g = np.random.Generator(np.random.Philox(key=20210624))
-    axis = np.fft.fftfreq(NOISE_CELLS) * NOISE_CELLS
-    radius = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
-    spectrum = np.where((radius > 1.5) & (radius < 14), np.maximum(radius, 1) ** -1.6, 0.0)
-    waves = np.fft.fftn(g.standard_normal((NOISE_CELLS,) * 3)) * spectrum
-    value = np.fft.ifftn(waves).real
-    value = np.clip(0.5 + 0.2 * value / value.std(), 0, 1)
+    k = np.arange(NOISE_CELLS)
+    frequency = np.minimum(k, NOISE_CELLS - k)
+    radius = np.sqrt(frequency[:, None, None] ** 2 + frequency[None, :, None] ** 2 + frequency[None, None, :] ** 2)
+    spectrum = np.where((radius > 1.5) & (radius < 14), exact.power(np.maximum(radius, 1), -1.6), 0.0)
+    # Hartley's transform along each axis filters like Fourier's, in real numbers, where all axes are symmetric.
+    angle = 2 * np.pi / NOISE_CELLS * (np.outer(k, k) % NOISE_CELLS)
+    hartley = exact.cos(angle) + exact.sin(angle)
+    value = g.standard_normal((NOISE_CELLS,) * 3)
+    for weight in (spectrum, 1 / NOISE_CELLS**3):
+        for _ in range(3):
+            value = exact.matmul(value, hartley).transpose(2, 0, 1)
+        value = value * weight
+    value = np.ascontiguousarray(np.clip(0.5 + 0.2 * value / value.std(), 0, 1))
     gradient = [(np.roll(value, -1, a) - np.roll(value, 1, a)) / 2 for a in range(3)]
     return Noise(value.astype(np.float32), np.stack(gradient, -1).astype(np.float32))
 
@@ -84,21 +94,24 @@ def slope_at(noise: Noise, x: float, y: float, z: float) -> tuple[float, float, 
     return gx, gy, gz
 
 
-def photograph(name: str) -> NDArray[np.uint8]:
-    """One of scikit-image's bundled pictures, (H, W, 3) uint8 RGB, shrunk to at most 720 px."""
-    path = Path(skimage.data.__file__).parent / name
+def photograph(name: str) -> Array:
+    """One of the vendored pictures, (H, W, 3) RGB, linear light."""
+    path = FOLDER / f"{name}.png"
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise MetroError(f"{path}: this scikit-image lacks the picture that backgrounds need; reinstall scikit-image")
-    shrink = min(1.0, 720 / max(image.shape[:2]))
-    if shrink < 1:
-        image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(image[..., ::-1])
+        raise MetroError(f"{path}: the picture that the renderer needs is missing or damaged; reinstall metro")
+    return _linear()[image[..., ::-1]]
 
 
 @cache
-def photographs(split: str) -> tuple[NDArray[np.uint8], ...]:
-    """The photographs of a split."""
+def _linear() -> Array:
+    """Light of each of the 256 grey values."""
+    return exact.power(np.arange(256) / 255, 2.2).astype(np.float32)
+
+
+@cache
+def photographs(split: str) -> tuple[Array, ...]:
+    """The photographs of a split, linear light."""
     return tuple(photograph(name) for name in PHOTOGRAPHS[split])
 
 
@@ -109,24 +122,19 @@ def atlas(split: str) -> Array:
     The first tiles are `SURFACES` divided by their mean; the others are square cuts of the split's photographs. Level 0
     fills the first 256 rows; level k of side 256 / 2^k starts at row 256 and column 256 - 2 · side.
     """
-    tiles = []
-    for name in SURFACES:
-        grey = photograph(name).astype(np.float32).mean(-1, keepdims=True)
-        tile = cv2.resize((grey / 255) ** 2.2, (TILE, TILE), interpolation=cv2.INTER_AREA)[..., None]
-        tiles.append(np.repeat(tile / tile.mean(), 3, -1))
+    surfaces = [photograph(name) for name in SURFACES]
+    tiles = [tile / tile.mean(dtype=np.float64).astype(np.float32) for tile in surfaces]
     for image in photographs(split):
         side = min(image.shape[:2])
         for offset in (0, image.shape[1] - side):
-            cut = (image[:side, offset : offset + side].astype(np.float32) / 255) ** 2.2
-            tiles.append(cv2.resize(cut, (TILE, TILE), interpolation=cv2.INTER_AREA))
+            tiles.append(resize(image[:side, offset : offset + side], TILE, TILE))
     out = np.zeros((len(tiles), TILE + TILE // 2, TILE, 3), np.float32)
     for n, tile in enumerate(tiles):
         out[n, :TILE] = tile
         side = TILE // 2
         while side >= 8:
-            out[n, TILE : TILE + side, TILE - 2 * side : TILE - side] = cv2.resize(
-                tile, (side, side), interpolation=cv2.INTER_AREA
-            )
+            tile = (tile[::2, ::2] + tile[1::2, ::2] + tile[::2, 1::2] + tile[1::2, 1::2]) / 4
+            out[n, TILE : TILE + side, TILE - 2 * side : TILE - side] = tile
             side //= 2
     return out
 
@@ -143,8 +151,9 @@ def tile_at(tiles: Array, n: int, u: float, v: float, footprint: float) -> tuple
     x, y = (u - np.floor(u)) * side - 0.5, (v - np.floor(v)) * side - 0.5
     fx, fy = np.floor(x), np.floor(y)
     tx, ty = x - fx, y - fy
-    i0, j0 = int(fy) % side, int(fx) % side
-    i1, j1 = (i0 + 1) % side, (j0 + 1) % side
+    mask = side - 1
+    i0, j0 = int(fy) & mask, int(fx) & mask
+    i1, j1 = (i0 + 1) & mask, (j0 + 1) & mask
     w00, w01, w10, w11 = (1 - tx) * (1 - ty), tx * (1 - ty), (1 - tx) * ty, tx * ty
     i0, i1, j0, j1 = i0 + row0, i1 + row0, j0 + col0, j1 + col0
     r = w00 * tiles[n, i0, j0, 0] + w01 * tiles[n, i0, j1, 0] + w10 * tiles[n, i1, j0, 0] + w11 * tiles[n, i1, j1, 0]

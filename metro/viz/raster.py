@@ -22,6 +22,8 @@ from metro.mesh.topology import vertex_normals
 
 NEAR = 0.05
 """Distance of the near plane, metres."""
+WIDE = 16
+"""Samples of a row from which on it pays to find where the triangle begins and ends."""
 
 Array = NDArray[np.float32]
 
@@ -73,6 +75,7 @@ def draw(
     `fx, fy, cx, cy` count samples (see `sample_intrinsics`). Empty samples hold face -1 and depth 0.
     """
     height, width = face.shape
+    ray_x = (np.arange(width) - cx) / fx
     px = np.empty(verts.shape[0], np.float64)
     py = np.empty(verts.shape[0], np.float64)
     for v in range(verts.shape[0]):
@@ -106,8 +109,13 @@ def draw(
         for y in range(top, bottom + 1):
             dy = (y - cy) / fy
             r0, r1, r2 = e0y * dy + e0z, e1y * dy + e1z, e2y * dy + e2z
-            for x in range(left, right + 1):
-                dx = (x - cx) / fx
+            first, last = left, right
+            if last - first > WIDE:
+                first, last = _span(first, last, sign * e0x, sign * r0, cx, fx)
+                first, last = _span(first, last, sign * e1x, sign * r1, cx, fx)
+                first, last = _span(first, last, sign * e2x, sign * r2, cx, fx)
+            for x in range(first, last + 1):
+                dx = ray_x[x]
                 w0, w1, w2 = sign * (e0x * dx + r0), sign * (e1x * dx + r1), sign * (e2x * dx + r2)
                 if w0 < 0 or w1 < 0 or w2 < 0:
                     continue
@@ -120,6 +128,17 @@ def draw(
                 face[y, x] = f + offset
                 depth[y, x] = z
                 bary[y, x, 0], bary[y, x, 1], bary[y, x, 2] = w0 / total, w1 / total, w2 / total
+
+
+@njit(inline="always")
+def _span(first: int, last: int, slope: float, offset: float, cx: float, fx: float) -> tuple[int, int]:
+    """Narrow a row's samples to those where slope (x - cx) / fx + offset may not be negative, and one beside."""
+    if slope == 0:
+        return first, (last if offset >= 0 else first - 1)
+    edge = min(max(cx - offset * fx / slope, first - 2.0), last + 2.0)
+    if slope > 0:
+        return max(first, int(np.floor(edge)) - 1), last
+    return first, min(last, int(np.ceil(edge)) + 1)
 
 
 def sample_intrinsics(K: ArrayLike, ssaa: float) -> tuple[float, float, float, float]:

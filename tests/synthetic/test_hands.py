@@ -18,8 +18,9 @@ from metro.synthetic.hands import (
     make_hands,
     photograph_hands,
 )
+from metro.synthetic.people import open_studio
 from metro.synthetic.rotations import uniform_rotation
-from metro.synthetic.scene import Stage, open_studio
+from metro.synthetic.stage import Stage
 from metro.synthetic.streams import Stream, stream
 
 HAND = BodyConfig(kind="open_hand")

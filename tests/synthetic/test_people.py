@@ -12,15 +12,10 @@ from metro.body.model import BodyModel
 from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
 from metro.sources import shard_tasks
 from metro.sources.synthetic import read_shard
+from metro.synthetic.camera import BOX_SCALE
 from metro.synthetic.looks import landmarks
-from metro.synthetic.scene import (
-    BOX_SCALE,
-    LEAST_VISIBLE,
-    annotate,
-    make_people,
-    open_studio,
-    photograph_people,
-)
+from metro.synthetic.people import make_people, open_studio
+from metro.synthetic.scene import LEAST_VISIBLE, annotate, photograph_people
 from metro.synthetic.skinning import prepare_skin, shape_and_pose
 from metro.synthetic.textures import PHOTOGRAPHS
 
