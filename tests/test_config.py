@@ -128,3 +128,10 @@ def test_a_mixture_names_the_training_sets() -> None:
             load_params({"datasets": sets, "train": {"mixture": wrong}})
     with pytest.raises(MetroError, match=r"train\.mixture\.a"):
         load_params({"datasets": sets, "train": {"mixture": {"a": 0, "b": 1}}})
+
+
+@pytest.mark.parametrize("preset", NAMES)
+def test_a_preset_takes_the_levels_of_the_weights_it_starts_from_and_of_no_others(preset: str) -> None:
+    params = load_params(presets.resolve(preset))
+    shipped = [str(name) for name in (params.train.init, params.sampling.checkpoint) if str(name) == "open"]
+    assert len(shipped) in (0, 2)
