@@ -79,8 +79,8 @@ def train(
     Raises
     ------
     MetroError
-        `work` holds another run, the loss or a gradient is not finite, it leaps (`train.spike`), or the disk
-        is full.
+        `work` holds another run, it or `train.init` belongs to another body or other mesh levels, the loss or a
+        gradient is not finite, it leaps (`train.spike`), or the disk is full.
     """
     config = params.train
     fabric = make_fabric(config)
