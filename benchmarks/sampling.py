@@ -69,19 +69,23 @@ def main() -> None:
     lines = [f"{platform.processor() or platform.machine()}, one core, Python {platform.python_version()}", ""]
     lines += ["| open body, 6890 → 1723 vertices | CPU seconds | same faces | manifold | Euler |"]
     lines += ["|---|---|---|---|---|"]
-    free = Collapse(vertices, faces, guarded=False).run(1723)
+    # The open body is mirror-symmetric, and in the published procedure rounding decides between mirrored edges.
+    shaken = vertices + np.random.default_rng(SEED).normal(0, 1e-6, vertices.shape)
+    free = Collapse(shaken, faces, guarded=False).run(1723)
     start = time.process_time()
-    naive = coma_procedure(vertices, faces, 1723)
+    naive = coma_procedure(shaken, faces, 1723)
     spent = time.process_time() - start
     same = told(np.array_equal(naive, free))
-    lines.append(f"| published procedure, naive | {spent:.1f} | – | {soundness(naive)}")
-    spent = seconds(lambda: Collapse(vertices, faces, guarded=False).run(1723), 3)
+    lines.append(f"| published procedure, naive; vertices shaken by 1 µm | {spent:.1f} | – | {soundness(naive)}")
+    spent = seconds(lambda: Collapse(shaken, faces, guarded=False).run(1723), 3)
     lines.append(f"| the same, ours | {spent:.2f} | {same} | {soundness(free)}")
     levels = build_sampling(vertices, faces)
     spent = seconds(lambda: build_sampling(vertices, faces), 3)
-    kept = len(np.intersect1d(levels[0].indices, np.unique(free)))
+    untied = Collapse(vertices, faces, guarded=False).run(1723)
+    kept = len(np.intersect1d(levels[0].indices, np.unique(untied)))
     name = "`build_sampling`: 1723 and 431, topology kept, up-sampling"
-    lines.append(f"| {name} | {spent:.2f} | {kept} of 1723 vertices | {soundness(levels[0].faces)}")
+    shared = f"{kept} of 1723 vertices of the procedure without topology"
+    lines.append(f"| {name} | {spent:.2f} | {shared} | {soundness(levels[0].faces)}")
 
     theirs, finer = [], vertices
     for level in levels:
