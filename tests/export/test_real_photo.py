@@ -6,22 +6,20 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from metro.export.bundle import bundle_of
 from metro.export.predictor import Predictor, read_image
 from tests.conftest import World
+from tests.reference import reference
 
-REAL = Path(__file__).resolve().parents[2] / "../shared/reference/real"
 
-
-@pytest.mark.skipif(not (REAL / "000000000785.jpg").is_file(), reason="needs the reference photograph")
 def test_photograph(world: World, tmp_path: Path) -> None:
-    people = json.loads((REAL / "person_keypoints_785.json").read_text())["annotations"]
+    photograph = reference("real/000000000785.jpg")
+    people = json.loads(reference("real/person_keypoints_785.json").read_text())["annotations"]
     boxes = [person["bbox"] for person in people]
     predictor = Predictor(bundle_of(world.model, world.data, world.levels), "cpu")
-    found = predictor(REAL / "000000000785.jpg", boxes)
-    picture = read_image(REAL / "000000000785.jpg")
+    found = predictor(photograph, boxes)
+    picture = read_image(photograph)
     assert len(found) == len(boxes)
     for prediction, (x, y, w, h) in zip(found, boxes, strict=True):
         # The untrained network stands the template in the middle of the crop: its joints must fall around the box.

@@ -14,8 +14,8 @@ from torch import Tensor
 from metro.errors import MetroError
 from metro.model.official import POSITIONS, convert, describe, from_official, is_official, to_official
 from metro.model.tensors import load_tensors
+from tests.reference import reference
 
-GOLDEN = Path(__file__).resolve().parents[2] / "../shared/reference/official"
 HAND = {"joint_set": "HAND21", "token_source": "pooled", "camera_from": "all"}
 DEAD_PARTS = ("bert.embeddings.", "bert.pooler.", "backbone.classifier.")
 
@@ -51,9 +51,7 @@ def golden_weights(keys: dict[str, list[int]]) -> dict[str, Tensor]:
     ],
 )
 def test_every_key_is_known(name: str, backbone: str, parameters: int, used: int) -> None:
-    if not (GOLDEN / f"{name}.keys.json").exists():
-        pytest.skip("the key lists are not here")
-    keys = json.loads((GOLDEN / f"{name}.keys.json").read_text())
+    keys = json.loads(reference(f"official/{name}.keys.json").read_text())
     state = {key: torch.empty(shape, device="meta") for key, shape in keys.items()}
     config, converted = convert(state)
     assert config.backbone == backbone
@@ -73,10 +71,8 @@ def test_every_key_is_known(name: str, backbone: str, parameters: int, used: int
     ],
 )
 def test_golden_outputs(name: str, levels: tuple[str, ...]) -> None:
-    if not (GOLDEN / f"{name}.npz").exists():
-        pytest.skip("the golden outputs are not here")
-    keys = json.loads((GOLDEN / f"{name}.keys.json").read_text())
-    golden = np.load(GOLDEN / f"{name}.npz")
+    keys = json.loads(reference(f"official/{name}.keys.json").read_text())
+    golden = np.load(reference(f"official/{name}.npz"))
     model = from_official(golden_weights(keys), golden["template_tokens"])
     back = to_official(model)
     assert {key: list(value.shape) for key, value in back.items()} == keys
