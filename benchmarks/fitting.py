@@ -202,7 +202,7 @@ def main() -> None:
         sections[case] = [measure("fit", run, truth)]
     versions = f"Python {platform.python_version()}, PyTorch {torch.__version__.split('+')[0]}"
     lines = [
-        f"2 shared cores of an AMD EPYC, no AVX-512; {versions}; `python benchmarks/fitting.py`; "
+        f"2 shared cores of an AMD EPYC with AVX-512; {versions}; `python benchmarks/fitting.py`; "
         f"{arguments.people} people; mean / median",
         "",
         "| joints given | method | MPJPE mm | PA-MPJPE mm | MPVE mm | fits / s and core |",

@@ -210,7 +210,9 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     command = "`python benchmarks/loader.py`"
-    machine = f"2 shared cores of an AMD EPYC, no AVX-512; Python {platform.python_version()}, OpenCV {cv2.__version__}"
+    machine = (
+        f"2 shared cores of an AMD EPYC with AVX-512; Python {platform.python_version()}, OpenCV {cv2.__version__}"
+    )
     text = "\n".join([f"{machine}; {command}; medians of one core's processor time", "", *rows, "", NOTES])
     (Path(__file__).with_suffix(".md")).write_text(text)
     sys.stdout.write(text)
