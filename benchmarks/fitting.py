@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import machine
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -202,8 +203,7 @@ def main() -> None:
         sections[case] = [measure("fit", run, truth)]
     versions = f"Python {platform.python_version()}, PyTorch {torch.__version__.split('+')[0]}"
     lines = [
-        f"2 shared cores of an AMD EPYC with AVX-512; {versions}; `python benchmarks/fitting.py`; "
-        f"{arguments.people} people; mean / median",
+        f"{machine()}; {versions}; `python benchmarks/fitting.py`; {arguments.people} people; mean / median",
         "",
         "| joints given | method | MPJPE mm | PA-MPJPE mm | MPVE mm | fits / s and core |",
         "|---|---|---|---|---|---|",

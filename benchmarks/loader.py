@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from machine import machine
 
 from metro import sources
 from metro.body.joints import flip_permutation
@@ -210,10 +211,10 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     command = "`python benchmarks/loader.py`"
-    machine = (
-        f"2 shared cores of an AMD EPYC with AVX-512; Python {platform.python_version()}, OpenCV {cv2.__version__}"
+    versions = f"Python {platform.python_version()}, OpenCV {cv2.__version__}"
+    text = "\n".join(
+        [f"{machine()}; {versions}; {command}; medians of one core's processor time", "", *rows, "", NOTES]
     )
-    text = "\n".join([f"{machine}; {command}; medians of one core's processor time", "", *rows, "", NOTES])
     (Path(__file__).with_suffix(".md")).write_text(text)
     sys.stdout.write(text)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from batch import random_batch
+from machine import machine
 
 from metro.body.arrays import BodyData
 from metro.body.load import load_body
@@ -39,8 +40,7 @@ def main() -> None:
     body = load_body("open")
     levels = build_sampling(body.v_template, body.faces)
     lines = [
-        "Made by `python benchmarks/model.py` on "
-        f"2 shared cores of an AMD EPYC, no AVX-512; torch {torch.__version__}, one thread, batch {BATCH}.",
+        f"Made by `python benchmarks/model.py` on {machine()}; torch {torch.__version__}, one thread, batch {BATCH}.",
         "",
         "Training step (forward, loss on the coarse mesh and joints, backward, AdamW) and inference of small networks:",
         "",

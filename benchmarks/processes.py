@@ -19,6 +19,7 @@ WAYS = {"1 process, 1 thread": (1, 1), "1 process, 2 threads": (1, 2), "2 proces
 
 def main() -> None:
     import torch
+    from machine import machine
 
     speeds: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(ROUNDS):
@@ -30,7 +31,7 @@ def main() -> None:
     rows = (f"| {n} | {statistics.median(s):.1f} | {statistics.median(s) / base:.2f} |" for n, s in speeds.items())
     text = "\n".join(
         [
-            "Made by `python benchmarks/processes.py` on two cores of an AMD EPYC, no AVX-512; "
+            f"Made by `python benchmarks/processes.py` on {machine()}; "
             f"torch {torch.__version__}, the network of preset `open`, {BATCH} images a step.",
             "",
             "| | training, images/s | ÷ first row |",
