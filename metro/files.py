@@ -89,26 +89,74 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path, remedy: str, keys: Iterable[str] = (), version: tuple[str, int] | None = None) -> Any:
-    """The content of a JSON file.
+@contextmanager
+def readable(path: Path, remedy: str) -> Iterator[None]:
+    """Around what takes a file apart: a MetroError, ending in `remedy`, says what is wrong with the file.
 
-    A MetroError, ending in `remedy`, says that it is missing, damaged, of another version (key and number), or lacks a
-    key.
+    Decoders raise whatever they meet in damaged or hostile bytes (``zlib.error``, ``BadZipFile``, ``SafetensorError``,
+    ``KeyError``, ``OverflowError``, …), so everything counts. Keep the block to the decoding.
     """
     try:
-        content = json.loads(path.read_bytes())
+        yield
+    except MetroError:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         raise MetroError(f"{path}: missing; {remedy}") from None
+    except IsADirectoryError:
+        raise MetroError(f"{path}: is a folder; {remedy}") from None
     except OSError as err:
-        raise MetroError(f"{path}: cannot be read: {err.strerror}") from None
-    except (ValueError, RecursionError) as err:
-        raise MetroError(f"{path}: not valid JSON ({err}); {remedy}") from None
+        # Libraries raise it for content as well, and then without the system's reason.
+        raise MetroError(
+            f"{path}: {f'cannot be read: {err.strerror}' if err.strerror else _damage(err, remedy)}"
+        ) from err
+    except Exception as err:
+        raise MetroError(f"{path}: {_damage(err, remedy)}") from err
+
+
+def read_json(
+    path: Path, remedy: str, keys: Iterable[str] = (), version: tuple[str, int] | None = None, shape: Any = None
+) -> Any:
+    """The content of a JSON file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    remedy
+        What the reader of an error can do about it.
+    keys
+        What an object must have.
+    version
+        Key and number that tell the layout.
+    shape
+        A type (``dict[str, float]``, a TypedDict, …) that the content must have; what it does not name may be there.
+
+    Raises
+    ------
+    MetroError
+        It is missing, damaged, of another version, lacks a key or has another shape.
+    """
+    with readable(path, remedy):
+        raw = path.read_bytes()
+        try:
+            content = json.loads(raw)
+        except (ValueError, RecursionError) as err:
+            raise MetroError(f"{path}: not valid JSON ({err}); {remedy}") from None
     if version and isinstance(content, dict) and content.get(version[0]) != version[1]:
         found = content.get(version[0])
         raise MetroError(f"{path}: {version[0]} {found!r}, this version of metro reads {version[1]}; {remedy}")
     lacking = [key for key in keys if not isinstance(content, dict) or key not in content]
     if lacking:
         raise MetroError(f"{path}: damaged, it has no {lacking[0]!r}; {remedy}")
+    if shape is not None:
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            TypeAdapter(shape).validate_python(content, strict=True)
+        except ValidationError as err:
+            first = err.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "content"
+            raise MetroError(f"{path}: damaged ({where}: {first['msg']}); {remedy}") from None
     return content
 
 
@@ -117,6 +165,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(names) or 'none'}"
+
+
+def _damage(err: Exception, remedy: str) -> str:
+    said = " ".join(str(err).split())[:200]
+    return f"damaged ({type(err).__name__}{': ' if said else ''}{said}); {remedy}"
 
 
 def _names(folder: Path) -> set[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import resource
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from metro.errors import MetroError
-from metro.files import atomic_file, atomic_folder, nearest, read_json, sha256_of
+from metro.files import atomic_file, atomic_folder, nearest, read_json, readable, sha256_of
 
 
 @pytest.fixture
@@ -169,6 +170,31 @@ def test_bad_json_is_one_line_with_the_remedy(tmp_path: Path, data: bytes | None
 def test_good_json(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"a": "ö", "b": [1, 2]}')
     assert read_json(tmp_path / "x.json", "", ("a", "b")) == {"a": "ö", "b": [1, 2]}
+
+
+@pytest.mark.parametrize("content", ['{"a": [1]}', '{"a": {"b": "1"}}', "3", "[]"])
+def test_json_of_another_shape_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(MetroError, match=r"x\.json: damaged \(.*make it again"):
+        read_json(tmp_path / "x.json", "make it again", shape=dict[str, dict[str, int]])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (zlib.error("bad block"), "damaged (error: bad block)"),
+        (EOFError(), "damaged (EOFError)"),
+        (OSError("Unable to open"), "damaged (OSError: Unable to open)"),
+        (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
+        (IsADirectoryError(21, "Is a directory"), "is a folder"),
+        (FileNotFoundError(2, "No such file"), "missing"),
+        (MetroError("x: known"), "x: known"),
+    ],
+)
+def test_whatever_a_decoder_raises_becomes_one_line(error: Exception, said: str) -> None:
+    with pytest.raises(MetroError) as caught, readable(Path("x.npz"), "get it again"):
+        raise error
+    assert said in str(caught.value)
 
 
 def test_nearest() -> None:
