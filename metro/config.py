@@ -495,8 +495,8 @@ class Params(Section):
         levels, weights = 1 + len(self.sampling.sizes), len(self.train.loss.level_weights)
         if levels != weights:
             raise ValueError(
-                f"train.loss.level_weights: {weights} weights for {levels} mesh levels, those of sampling.sizes and the "
-                "full mesh"
+                f"train.loss.level_weights: {weights} weights for {levels} mesh levels, those of sampling.sizes and "
+                "the full mesh"
             )
         if self.train.augment.flip and self.body.kind in HAND_KINDS:
             raise ValueError("train.augment.flip: mirrored hands are left hands, which MANO does not have; set it to 0")
