@@ -140,8 +140,8 @@ def attention(
     from metro.export.load import open_bundle
     from metro.model.device import device_of
 
-    place, dataset = device_of(device), ShardDataset(data)
-    bundle = open_bundle(model)
+    place, bundle = device_of(device), open_bundle(model)
+    dataset = ShardDataset(data)
     config = AttentionConfig(samples=samples, examples=examples)
     measured = measure_attention(bundle.model, dataset, config, place)
     summary = write_attention(measured, _body_of(bundle, body), bundle.levels, out)

@@ -154,10 +154,11 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(setting: Setting, tm
 
 def test_start_weights_come_from_a_checkpoint(setting: Setting, tmp_path: Path):
     trained = train(small_params(steps=2), setting.datasets, setting.body, setting.levels, tmp_path / "a")
-    params = beyond_bounds(small_params(steps=1, ema=None, init=str(trained.checkpoint.folder)), lr=0.0)
+    params = small_params(steps=1, lr=1e-30, ema=None, init=str(trained.checkpoint.folder))
     started = train(params, setting.datasets, setting.body, setting.levels, tmp_path / "b")
     ours, theirs = started.checkpoint.weights(), trained.checkpoint.weights()
-    assert all(torch.equal(ours[k], theirs[k]) for k in ours if "running" not in k and "tracked" not in k)
+    kept = [k for k in ours if "running" not in k and "tracked" not in k]
+    assert all(torch.allclose(ours[k], theirs[k], rtol=0, atol=1e-29) for k in kept)
 
 
 def test_other_mesh_levels_are_refused_at_the_start_and_on_resume(setting: Setting, tmp_path: Path):
