@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from metro.environment import port, store, tracked
+
 
 class Environment(NamedTuple):
     """What the environment says at the moment; what is not said is None, or the default of the field."""
@@ -39,12 +41,12 @@ def environment() -> Environment:
     """Read the environment; an empty variable counts as none."""
     get = os.environ.get
     return Environment(
-        tracking=get("METRO_TRACKING", "").lower() not in ("off", "0", "false", "no"),
+        tracking=tracked(),
         dask=get("METRO_DASK") or None,
-        store=get("MLFLOW_TRACKING_URI") or None,
+        store=store(),
         mlflow_ui=get("MLFLOW_UI") or None,
-        mlflow_port=get("MLFLOW_PORT") or "5000",
-        prefect_port=get("PREFECT_PORT") or "4200",
+        mlflow_port=port("MLFLOW_PORT"),
+        prefect_port=port("PREFECT_PORT"),
         stage=get("DVC_STAGE") or None,
         root=get("DVC_ROOT") or None,
         experiment=get("DVC_EXP_NAME") or None,

@@ -1,7 +1,7 @@
 """What all stages share: the frame around ``main``, inputs, outputs that appear whole or not at all, half-done work.
 
-A stage is run as ``python -m pipeline.STAGE [ITEM]`` from the project root. A mistake the user can mend ends it with
-one line and status 2.
+DVC runs a stage as ``python -m pipeline.STAGE`` from the project root and names the item in its environment; by hand it
+is ``python -m pipeline.STAGE [ITEM]``. A mistake the user can mend ends it with one line and status 2.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from pipeline.paths import METRICS, WORK
 
 
 def run(main: Callable[..., None]) -> None:
-    """Call ``main(params, *items)`` with the items of the command line, and turn what goes wrong into one line."""
+    """Call ``main(params)``, or ``main(params, item)`` for a stage of items; turn what goes wrong into one line."""
     wanted = len(inspect.signature(main).parameters) - 1
     signal.signal(signal.SIGTERM, _stop)
     try:
-        if len(sys.argv) - 1 != wanted:
-            raise MetroError(f"takes {wanted} argument{'s' * (wanted != 1)}, got {len(sys.argv) - 1}: see dvc.yaml")
-        main(load_params(), *sys.argv[1:])
+        items = sys.argv[1:] or name().split("@")[1:]
+        if len(items) != wanted:
+            raise MetroError(f"takes {wanted} argument{'s' * (wanted != 1)}, got {len(items)}: see dvc.yaml")
+        main(load_params(), *items)
     except MetroError as err:
         _fail(str(err))
     except OSError as err:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cyclopts.types import File
-
+from metro.cli.options import OutFile, Place
 from metro.words import BodyKind, Gender
 
 
-def info(*, kind: BodyKind = "open", gender: Gender = "neutral", path: Path | None = None) -> dict[str, Any]:
+def info(*, kind: BodyKind = "open", gender: Gender = "neutral", path: Place | None = None) -> dict[str, Any]:
     """Describe a body model: counts, joints, regressors, size, licence, digest.
 
     Parameters
@@ -28,7 +27,7 @@ def info(*, kind: BodyKind = "open", gender: Gender = "neutral", path: Path | No
     return describe(load_body(kind, gender, path))
 
 
-def convert(source: Path, out: File, /, *, gender: Gender | None = None, overwrite: bool = False) -> dict[str, Any]:
+def convert(source: Path, out: OutFile, /, *, gender: Gender | None = None, overwrite: bool = False) -> dict[str, Any]:
     """Convert a licensed SMPL, SMPL-X or MANO file (.pkl or .npz) to this project's npz layout.
 
     The file is read without running anything in it. METRO's regressor files for SMPL (J_regressor_h36m_correct.npy,

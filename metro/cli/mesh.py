@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from metro.cli.options import Place
 from metro.words import BodyKind, Gender
 
 
@@ -15,7 +16,7 @@ def info(
     *,
     kind: BodyKind = "open",
     gender: Gender = "neutral",
-    body: Path | None = None,
+    body: Place | None = None,
 ) -> dict[str, Any]:
     """Describe the coarse levels in a sampling file, or in a published mesh_downsampling.npz.
 

@@ -6,10 +6,12 @@ affine is (2, 3) and maps (x, y, 1). B batch.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import ExifTags, Image
 
 from metro.errors import MetroError
 from metro.kernels import njit
@@ -83,7 +85,12 @@ def apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def cut(
-    image: np.ndarray | bytes | Path, center: np.ndarray, scale: float, box_px: int, margin: float
+    image: np.ndarray | bytes | Path,
+    center: np.ndarray,
+    scale: float,
+    box_px: int,
+    margin: float,
+    upright: bool | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut the square that a shard stores: the person's square enlarged by `margin`, black outside the frame.
 
@@ -100,6 +107,8 @@ def cut(
         Pixels that the person's square spans in the crop.
     margin
         Side of the crop over side of the person's square.
+    upright
+        Whether the square refers to the picture as its EXIF orientation turns it; `None`: it must have none.
 
     Returns
     -------
@@ -109,12 +118,18 @@ def cut(
     Raises
     ------
     MetroError
-        The image cannot be read.
+        The image cannot be read, is turned by EXIF where `upright` does not tell, or the square lies beside it.
     """
     size = round(box_px * margin)
     side = 200 * scale * size / box_px
     affine_23 = crop_affine(np.asarray(center)[None], np.array([side]), size)[0]
-    frame, reduced = _frame(image, side / size)
+    frame, reduced = _frame(image, side / size, upright)
+    extent = reduced * np.array(frame.shape[1::-1])
+    if (np.asarray(center) + 100 * scale < 0).any() or (np.asarray(center) - 100 * scale > extent).any():
+        raise MetroError(
+            f"the box around ({center[0]:.4g}, {center[1]:.4g}) lies outside of the picture of "
+            f"{extent[0]} × {extent[1]} pixels"
+        )
     # Coordinates of a reduced picture: pixel edges scale, centres sit half a pixel inside.
     frame_23 = compose(affine_23, enlarging(reduced))
     block = max(1, round(side / size / reduced))
@@ -158,13 +173,26 @@ def _resample(
     return out
 
 
-def decode(encoded: np.ndarray | bytes, reduce: int = 1) -> np.ndarray | None:
+def orientation(encoded: bytes) -> int:
+    """EXIF orientation of an encoded image: 1 if there is none, else how a viewer mirrors and turns it (2 to 8)."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as picture:
+            found = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # whatever damage PIL meets: `decode` tells
+        return 1
+    return found if found in range(2, 9) else 1
+
+
+def decode(encoded: np.ndarray | bytes, reduce: int = 1, *, upright: bool = False) -> np.ndarray | None:
     """Decode an image to (H, W, 3) uint8 RGB at 1 / `reduce` (1, 2, 4, 8) of its size; `None` if it is corrupt.
+
+    Its EXIF orientation counts only with `upright`; without it pixels are as the file stores them.
 
     Orientation tags are ignored, because annotations refer to the stored pixels.
     """
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), _REDUCED[reduce] | cv2.IMREAD_IGNORE_ORIENTATION)
+        stored = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), _REDUCED[reduce] | stored)
     except cv2.error:
         return None
     if image is None or reduce == 1:
@@ -187,7 +215,7 @@ def enlarging(factor: np.ndarray | float) -> np.ndarray:
     return np.concatenate((factor * np.eye(2), np.broadcast_to((factor - 1) / 2, (*factor.shape[:-2], 2, 1))), -1)
 
 
-def _frame(image: np.ndarray | bytes | Path, shrink: float) -> tuple[np.ndarray, int]:
+def _frame(image: np.ndarray | bytes | Path, shrink: float, upright: bool | None) -> tuple[np.ndarray, int]:
     """The decoded frame, and by how much it was reduced while decoding."""
     if isinstance(image, np.ndarray):
         return image, 1
@@ -198,8 +226,12 @@ def _frame(image: np.ndarray | bytes | Path, shrink: float) -> tuple[np.ndarray,
             image = image.read_bytes()
         except OSError as err:
             raise MetroError(f"{where}: {err.strerror}") from None
+    if upright is None and (turned := orientation(image)) != 1:
+        raise MetroError(
+            f"{where}: has EXIF orientation {turned}; `upright` of the record must tell what its pixels are"
+        )
     reduce = max(r for r in _REDUCED if r <= max(shrink, 1)) if image.startswith(_JPEG_MAGIC) else 1
-    frame = decode(image, reduce) if image else None
+    frame = decode(image, reduce, upright=bool(upright)) if image else None
     if frame is None:
         raise MetroError(f"{where}: not a readable image")
     return frame, reduce

@@ -7,17 +7,21 @@ Conventions, for every source:
 - Body joints are in J24 order, hand joints in HAND21 order (`metro.body.joints`). A joint that is not annotated has
   confidence 0, and its coordinates are 0.
 - The box already includes the context a source's recipe asks for (1.2 × the tight box in the METRO line of work).
+- Pixels are those of the file as it is stored. A picture whose EXIF data say that viewers turn it is refused unless the
+  record's `upright` tells which of both its coordinates refer to (`metro.data.crop.decode` is what reads pictures).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from metro.body.figure import BODY, Figure
+from metro.body.figure import BODY, HAND, Figure
 from metro.errors import MetroError
 from metro.words import Gender
 
@@ -26,6 +30,16 @@ GENDERS = get_args(Gender)
 
 MESH_ORIGINS = ("none", "mocap", "fit", "synthetic")
 """Where a mesh comes from; shards store the position in this tuple."""
+
+EXTENT_M = {BODY.labels: (0.1, 1.6, 4.0), HAND.labels: (0.01, 0.17, 0.6)}
+"""Largest distance between the joints of a person, and of a hand: smallest believed, usual, largest believed."""
+UNITS = {"millimetres": 1e-3, "centimetres": 1e-2, "inches": 0.0254, "kilometres": 1e3}
+FARTHEST_M = 200.0
+"""Distance from the camera that is believed."""
+LARGEST_ANGLE = 20.0
+"""Rotation of a joint that is believed, radians: fits may turn a joint more than once."""
+LARGEST_BETA = 50.0
+FOCAL_PX = (10.0, 1e6)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,6 +82,9 @@ class Record:
     """Where pose and shape come from: `mocap`, `fit`, `synthetic` or `none`."""
     fit_error: float | None = None
     """Mean joint error of the fit, metres, where `mesh_origin` is `fit` and the source tells it."""
+    upright: bool | None = None
+    """Whether coordinates refer to the picture as its EXIF orientation turns it, or to the stored pixels; `None` where
+    no picture has one."""
 
     @property
     def has_2d(self) -> bool:
@@ -99,7 +116,7 @@ class Record:
         return np.array([x + width / 2, y + height / 2]), max(width, height) / 200
 
     def check(self, figure: Figure = BODY) -> None:
-        """Check shapes and values.
+        """Check shapes and values, and whether they can be: a person of a kilometre has been measured in millimetres.
 
         Parameters
         ----------
@@ -131,10 +148,18 @@ class Record:
             self._fail("center", "and scale go together")
         if not 0 < self.crop_square()[1] < 1e3:
             self._fail("box", f"has side {200 * self.crop_square()[1]:.4g} px")
-        for field in ("keypoints_2d", "joints_3d"):
-            value = getattr(self, field)
-            if value is not None and not (np.asarray(value)[:, -1] >= 0).all():
-                self._fail(field, "has a negative confidence")
+        if self.box is not None and not (np.asarray(self.box)[2:] > 0).all():
+            self._fail("box", f"has width {self.box[2]:.4g} and height {self.box[3]:.4g} px")
+        if self.fit_error is not None and not 0 <= self.fit_error <= 10:
+            self._fail("fit_error", f"is {self.fit_error} m")
+        for field, problem in implausible(figure, {field: getattr(self, field) for field in shapes}):
+            self._fail(field, problem)
+        if self.keypoints_2d is not None:
+            center, scale = self.crop_square()
+            known = np.asarray(self.keypoints_2d, np.float64)
+            known = known[known[:, 2] > 0, :2]
+            if len(known) and (np.abs(known - center).max(1) > 200 * scale).all():
+                self._fail("keypoints_2d", "lie outside of twice the box, all of them; are they pixels of the frame?")
         if (self.pose_aa is None) != (self.betas is None):
             self._fail("pose_aa", "and betas go together")
         if not (self.has_2d or self.has_3d or self.has_mesh):
@@ -148,6 +173,8 @@ class Record:
                 self._fail("image", f"is {self.image.dtype} {self.image.shape}, not uint8 (H, W, 3)")
         elif not isinstance(self.image, (bytes, Path)):
             self._fail("image", f"is a {type(self.image).__name__}, not an array, bytes or a path")
+        if not self.name.isprintable():
+            self._fail("frame", "holds characters that cannot be stored")
 
     def _check_array(self, field: str, value: Any, shape: tuple[int, ...]) -> None:
         array = np.asarray(value)
@@ -157,7 +184,58 @@ class Record:
             self._fail(field, "has values that are not finite numbers")
 
     def _fail(self, field: str, problem: str) -> None:
-        raise MetroError(f"{self.name}: {field} {problem}")
+        name = self.name if self.name.isprintable() else ascii(self.name)
+        raise MetroError(f"{name}: {field} {problem}")
+
+
+def implausible(figure: Figure, labels: Mapping[str, np.ndarray | None]) -> Iterator[tuple[str, str]]:
+    """What the labels of one record say that cannot be: name of the label and problem, with the likely unit.
+
+    Parameters
+    ----------
+    figure
+        What the record is of.
+    labels
+        `keypoints_2d` (J, 3), `joints_3d` (J, 4), `pose_aa` (P,), `betas` (10,), `transl` (3,) and `intrinsics` (3, 3),
+        finite, in the units of `Record`; those that are missing or `None` are not looked at.
+    """
+    given = {name: np.asarray(value, np.float64) for name, value in labels.items() if value is not None}
+    for name in given.keys() & {"keypoints_2d", "joints_3d"}:
+        confidence = given[name][:, -1]
+        if confidence.min() < 0 or confidence.max() > 1:
+            yield name, f"has confidences from {confidence.min():.4g} to {confidence.max():.4g}, not within 0 and 1"
+    if "joints_3d" in given:
+        joints = given["joints_3d"][given["joints_3d"][:, 3] > 0, :3]
+        least, usual, most = EXTENT_M[figure.labels]
+        extent = float(np.linalg.norm(joints[:, None] - joints, axis=-1).max(initial=0))
+        # A few joints, of the face say, may lie close together.
+        if extent > most or (extent < least and len(joints) > figure.num_labels / 2):
+            yield "joints_3d", f"reach over {extent:.4g} m{_likely_unit(extent, usual)}"
+        elif len(joints) and np.abs(joints).max() > FARTHEST_M:
+            yield "joints_3d", f"are {np.abs(joints).max():.4g} m from the camera"
+    if "transl" in given and np.abs(given["transl"]).max() > FARTHEST_M:
+        yield "transl", f"is {np.abs(given['transl']).max():.4g} m{_likely_unit(np.abs(given['transl']).max(), 4.0)}"
+    if "pose_aa" in given:
+        angle = np.linalg.norm(given["pose_aa"].reshape(-1, 3), axis=1).max()
+        if angle > LARGEST_ANGLE:
+            yield "pose_aa", f"turns a joint by {angle:.4g} radians; are they degrees?"
+    if "betas" in given and np.abs(given["betas"]).max() > LARGEST_BETA:
+        yield "betas", f"reach {np.abs(given['betas']).max():.4g}, which is no human shape"
+    if "intrinsics" in given:
+        camera = given["intrinsics"]
+        low, high = FOCAL_PX
+        if not (low <= camera[0, 0] <= high and low <= camera[1, 1] <= high):
+            yield "intrinsics", f"have focal lengths {camera[0, 0]:.4g} and {camera[1, 1]:.4g} px"
+        elif camera[1, 0] != 0 or (camera[2] != [0, 0, 1]).any():
+            yield "intrinsics", "are no camera matrix [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels"
+
+
+def _likely_unit(length: float, usual: float) -> str:
+    """The unit in which a length would be nearest to the usual one, if that is near."""
+    if length <= 0:
+        return ""
+    name, off = min(((n, abs(math.log(length * u / usual))) for n, u in UNITS.items()), key=lambda pair: pair[1])
+    return f"; they look like {name}" if off < math.log(3) else ""
 
 
 @dataclass(frozen=True, slots=True)

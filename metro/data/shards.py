@@ -122,7 +122,7 @@ class ShardWriter:
 
     def _cut(self, record: Record, center: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
         try:
-            return crop.cut(record.image, center, scale, self._config.box_px, self._config.margin)
+            return crop.cut(record.image, center, scale, self._config.box_px, self._config.margin, record.upright)
         except MetroError as err:
             raise MetroError(f"{record.name}: {err}") from None
 

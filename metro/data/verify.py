@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from metro.data.records import implausible
 from metro.data.shards import ShardDataset, fit_path, read_manifest
 from metro.errors import MetroError
 from metro.files import sha256_of
@@ -102,6 +104,7 @@ def _verify_shard(path: Path, count: int, keys: list[np.ndarray], samples: int) 
         elif values.dtype.kind == "f" and name not in _MAY_BE_NAN:
             bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
             problems += [f"{path}: label {name} of {names[row]} is not finite" for row in np.nonzero(bad)[0][:_SHOWN]]
+    problems += [f"{path}: {name}: {problem}" for name, problem in _doubts(dataset)][:_SHOWN]
     for index, name in enumerate(names):
         data = dataset.encoded(index)
         if bytes(data[:2]) != _JPEG_START or bytes(data[-2:]) != _JPEG_END:
@@ -111,6 +114,17 @@ def _verify_shard(path: Path, count: int, keys: list[np.ndarray], samples: int) 
         if shape != (dataset.image_size, dataset.image_size, 3):
             problems.append(f"{path}: image of {names[index]} has shape {shape}, not {dataset.image_size} px square")
     return problems
+
+
+def _doubts(dataset: ShardDataset) -> Iterator[tuple[str, str]]:
+    """Labels that cannot be, as `Record.check` refuses them: record and problem."""
+    labels = dataset.labels
+    flags = {"joints_2d": "has_2d", "joints_3d": "has_3d", "pose_aa": "has_mesh", "betas": "has_mesh"}
+    for row, key in enumerate(labels["keys"]):
+        names = [name for name, flag in flags.items() if labels[flag][row]] + ["transl", "intrinsics"]
+        finite = {name: labels[name][row] for name in names if np.isfinite(labels[name][row]).all()}
+        given = {{"joints_2d": "keypoints_2d"}.get(name, name): value for name, value in finite.items()}
+        yield from ((key.decode(), f"{name} {problem}") for name, problem in implausible(dataset.figure, given))
 
 
 def _verify_fits(path: Path, fits: Path) -> list[str]:

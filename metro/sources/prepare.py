@@ -18,9 +18,6 @@ from metro.data.verify import statistics
 from metro.errors import MetroError
 from metro.files import atomic_file, sha256_of
 
-MAX_SKIPPED = 0.01
-"""Largest share of unreadable records that `prepare` accepts."""
-
 _SHOWN = 20  # problems listed by name; the rest is counted
 
 
@@ -68,7 +65,8 @@ def prepare(
     Raises
     ------
     MetroError
-        The source is unknown or its raw data missing, the disk is full, or more than 1 % of the records is unreadable.
+        The source is unknown or its raw data missing, the disk is full, or more than `config.max_bad` of the records
+        are bad.
     """
     tasks = sources.shard_tasks(config, body)
     if not tasks:
@@ -79,8 +77,10 @@ def prepare(
         (out / "manifest.json").unlink(missing_ok=True)
     except OSError as err:
         raise MetroError(f"{out}: cannot be written: {err.strerror}") from None
-    # Paths name a place on this machine, not the data: they stay out, so that shards are equal everywhere.
-    params = config.model_dump(mode="json", exclude={"root"}) | {"body": body.model_dump(mode="json", exclude={"path"})}
+    # Paths name a place on this machine, not the data: they stay out, so that shards are equal everywhere. So does what
+    # is put up with, which changes nothing that is written.
+    params = config.model_dump(mode="json", exclude={"root", "max_bad"})
+    params["body"] = body.model_dump(mode="json", exclude={"path"})
     jobs = []
     for number, task in enumerate(tasks):
         recipe = json.dumps([SCHEMA, params, number, len(tasks)], sort_keys=True)
@@ -128,10 +128,13 @@ def _write_manifest(
 ) -> dict[str, Any]:
     skipped = [problem for entry in entries for problem in entry.pop("skipped")]
     count = sum(entry["count"] for entry in entries)
-    if len(skipped) > MAX_SKIPPED * (count + len(skipped)) or not count:
+    if not count and not skipped:
+        raise MetroError(f"{name}: the source {config.source!r} gave no records")
+    if len(skipped) > config.max_bad * (count + len(skipped)) or not count:
         raise MetroError(
-            f"{name}: {len(skipped)} of {count + len(skipped)} records are unreadable, more than {MAX_SKIPPED:.0%}; "
-            f"the first: {skipped[0] if skipped else 'the source has none'}"
+            f"{name}: {len(skipped)} of {count + len(skipped)} records {'is' if len(skipped) == 1 else 'are'} bad, the "
+            f"first: {skipped[0]}; mend {'it' if len(skipped) == 1 else 'them'}"
+            + (f" or raise datasets.{name}.max_bad, now {config.max_bad:g}" if count else "")
         )
     manifest = {
         "schema": SCHEMA,

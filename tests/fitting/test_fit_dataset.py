@@ -34,7 +34,7 @@ def dataset(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return Record(
             source="made",
             frame=str(i),
-            image=np.full((64, 64, 3), 90, np.uint8),
+            image=np.full((1000, 1000, 3), 90, np.uint8),
             center=labels["center"][i],
             scale=float(labels["scale"][i]),
             joints_3d=joints,

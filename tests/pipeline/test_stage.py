@@ -180,6 +180,18 @@ def test_a_helper_process_says_which_it_is(monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr().err.startswith("train (process 1): ")
 
 
+def test_the_item_is_that_of_dvc_or_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    items: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["fit.py", "by-hand"])
+    stage.run(lambda params, item: items.append(item))
+    monkeypatch.setattr(sys, "argv", ["fit.py"])
+    monkeypatch.setenv("DVC_STAGE", "fit@a-b")
+    stage.run(lambda params, item: items.append(item))
+    monkeypatch.setenv("DVC_STAGE", "train")
+    stage.run(lambda params: items.append("none"))
+    assert items == ["by-hand", "a-b", "none"]
+
+
 def test_a_missing_item_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["prepare.py"])
     with pytest.raises(SystemExit):
