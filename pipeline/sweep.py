@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from metro.config import Params
 from metro.errors import MetroError
 from pipeline import stage
+from pipeline.flat import flatten
 from pipeline.paths import TRAIN_SETS, sweep
 from pipeline.train import train_into
+
+SWEPT = ("train.mask.joints", "train.mask.vertices")
 
 
 def main(params: Params, ratio: str) -> None:
     """Train with the joints and vertices masked up to `ratio`."""
+    common = flatten({**stage.section(params, "sweep"), **alike(params)})
     train_into(
         sweep(ratio),
         at_ratio(params, float(ratio)),
         name=f"mask {ratio}",
         group=group(params),
+        grouped={
+            key: value for key, value in common.items() if key not in ("train.mask.joints", "train.mask.vertices")
+        },
         tags={"mask_ratio": ratio},
     )
 
@@ -41,9 +49,13 @@ def group(params: Params) -> str:
     """Name of the tracked sweep: equal for all runs that may be compared with one another."""
     if not TRAIN_SETS.is_file():
         raise MetroError(f"{TRAIN_SETS}: missing; `dvc repro catalogue` makes it")
-    alike = stage.section(at_ratio(params, 0.0), "body", "sampling", "model", "train")
-    content = json.dumps(alike, sort_keys=True).encode() + TRAIN_SETS.read_bytes()
+    content = json.dumps(alike(params), sort_keys=True).encode() + TRAIN_SETS.read_bytes()
     return f"mask-sweep:{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def alike(params: Params) -> dict[str, Any]:
+    """What the runs of a sweep have in common."""
+    return stage.section(at_ratio(params, 0.0), "body", "sampling", "model", "train")
 
 
 if __name__ == "__main__":

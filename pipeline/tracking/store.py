@@ -1,20 +1,35 @@
-"""The MLflow store: where it is, made by whoever comes first, and the runs that it knows."""
+"""The MLflow store: where it is, made by whoever comes first, and the runs that it knows.
+
+Without ``MLFLOW_TRACKING_URI`` it is a SQLite file in the project, with the runs' files in ``mlartifacts`` beside it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import sqlite3
+import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from metro.errors import MetroError
 from pipeline.environment import environment
 
 EXPERIMENT = "metro"
 WITHOUT = "METRO_TRACKING=off goes without"
+LOCK_SECONDS = 30
+"""How long a SQLite store may be locked by somebody else before a stage gives up."""
+PLACES = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
+"""Where MLflow's tables hold absolute addresses of files."""
 
 
 def setup() -> str:
@@ -25,7 +40,35 @@ def setup() -> str:
     MetroError
         The tracking server does not answer, or the store cannot be used.
     """
+    with locked(), usable():
+        import mlflow
+
+        connect(writes=True)
+        artifacts = artifacts_beside(store_uri())
+        experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            # Without an explicit location artifacts go to the working directory of the first use.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            identity = mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=kind)
+        else:
+            identity = experiment.experiment_id
+            made_in = experiment.artifact_location
+            if artifacts and made_in != artifacts and made_in.startswith("file:") and made_in.endswith("/mlartifacts"):
+                move_in(made_in, artifacts)
+        mlflow.set_experiment(experiment_id=identity)
+    return str(identity)
+
+
+def connect(writes: bool = False) -> None:
+    """Point MLflow at the store, and see that it answers, before MLflow tries for minutes.
+
+    Raises
+    ------
+    MetroError
+        The tracking server does not answer, or the SQLite file cannot be read (or written to, where that is wanted).
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     # A store that went away should cost seconds, not the minutes of the default back-off.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -33,33 +76,67 @@ def setup() -> str:
     uri = store_uri()
     if uri.startswith(("http://", "https://")):
         _ping(uri)
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    with usable():
+        if (database := database_of(uri)) and (writes or database.exists()):
+            database.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as connection:
+                connection.execute("BEGIN IMMEDIATE" if writes else "SELECT count(*) FROM sqlite_master")
+                connection.rollback()
+        import mlflow
 
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics", "mlflow.tracking.fluent"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_system_metrics_sampling_interval(5)
+        for name in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics", "mlflow.tracking.fluent"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is said by whoever asked, in one line
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_system_metrics_sampling_interval(5)
+
+
+@contextlib.contextmanager
+def usable() -> Iterator[None]:
+    """Around the first use of the store: whatever MLflow raises becomes a line that says how to go without.
+
+    On a damaged store that may be anything, from SQLAlchemy's errors to those of decoding what the tables hold.
+    """
     try:
-        with locked():
-            experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                # Without an explicit location artifacts go to the working directory of the first use.
-                location = (project_root() / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-                kind = {"mlflow.experimentKind": "custom_model_development"}
-                identity = mlflow.create_experiment(EXPERIMENT, artifact_location=location, tags=kind)
-            else:
-                identity = experiment.experiment_id
-    except (MlflowException, SQLAlchemyError) as err:
-        raise MetroError(f"tracking: cannot use the store {uri}: {first_line(err)}; {WITHOUT}") from None
-    mlflow.set_experiment(experiment_id=identity)
-    return str(identity)
+        yield
+    except MetroError:
+        raise
+    except Exception as err:
+        raise MetroError(f"tracking: cannot use the store {store_uri()}: {first_line(err)}; {WITHOUT}") from err
 
 
 def store_uri() -> str:
     """Address of the MLflow store."""
     return environment().store or f"sqlite:///{project_root() / 'mlflow.db'}"
+
+
+def database_of(uri: str) -> Path | None:
+    """File of a SQLite store."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def is_there() -> bool:
+    """Whether there is a store to ask; a SQLite file that was never written to is none."""
+    database = database_of(store_uri())
+    return database is None or (database.is_file() and database.stat().st_size > 0)
+
+
+def artifacts_beside(uri: str) -> str | None:
+    """Where the runs' files lie; a server decides for itself."""
+    database = database_of(uri)
+    return (database.resolve().parent / "mlartifacts").as_uri() if database else None
+
+
+def move_in(old: str, new: str) -> None:
+    """In a copied or moved project, lead MLflow to the files that came along instead of to those of the old place."""
+    database = database_of(store_uri())
+    assert database is not None
+    with contextlib.closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as connection, connection:
+        for table, column in PLACES.items():
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                (new, len(old) + 1, len(old), old),
+            )
+    print(f"tracking: {database} was made in another place; its runs' files are now those in {new}", file=sys.stderr)
 
 
 def project_root() -> Path:
@@ -75,12 +152,21 @@ def project_root() -> Path:
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
     """One process at a time: two first users at once would break a SQLite store, or make a group's parent twice."""
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     folder = project_root() / ".metro"
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / "tracking.lock", timeout=120):
+    lock = FileLock(folder / "tracking.lock", timeout=4 * LOCK_SECONDS)
+    try:
+        folder.mkdir(exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise MetroError(f"tracking: another process holds {lock.lock_file}; end it and run again") from None
+    except OSError as err:
+        raise MetroError(f"{folder}: cannot be written: {err.strerror}; {WITHOUT}") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def status_of(run_id: str) -> str | None:
@@ -90,9 +176,25 @@ def status_of(run_id: str) -> str | None:
 
     try:
         info = MlflowClient().get_run(run_id).info
-    except MlflowException:
-        return None
+    except MlflowException as err:
+        if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
     return str(info.status) if info.lifecycle_stage == "active" else None
+
+
+def newest(experiment: str, tags: Mapping[str, str]) -> Any:
+    """The newest run with all of these tags, or None."""
+    from mlflow import MlflowClient
+
+    wanted = query(tags)
+    found = MlflowClient().search_runs([experiment], wanted, max_results=1, order_by=["attributes.start_time DESC"])
+    return found[0] if found else None
+
+
+def query(tags: Mapping[str, str]) -> str:
+    """What finds the runs with these tags, in MLflow's search box as well."""
+    return " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
 
 
 def first_line(err: BaseException) -> str:
