@@ -9,24 +9,18 @@ from typing import Any
 from metro.config import Params
 from metro.errors import MetroError
 from pipeline import stage
-from pipeline.flat import flatten
 from pipeline.paths import TRAIN_SETS, sweep
 from pipeline.train import train_into
-
-SWEPT = ("train.mask.joints", "train.mask.vertices")
 
 
 def main(params: Params, ratio: str) -> None:
     """Train with the joints and vertices masked up to `ratio`."""
-    common = flatten({**stage.section(params, "sweep"), **alike(params)})
     train_into(
         sweep(ratio),
         at_ratio(params, float(ratio)),
         name=f"mask {ratio}",
         group=group(params),
-        grouped={
-            key: value for key, value in common.items() if key not in ("train.mask.joints", "train.mask.vertices")
-        },
+        grouped=stage.section(params, "sweep") | alike(params),
         tags={"mask_ratio": ratio},
     )
 
@@ -55,7 +49,10 @@ def group(params: Params) -> str:
 
 def alike(params: Params) -> dict[str, Any]:
     """What the runs of a sweep have in common."""
-    return stage.section(at_ratio(params, 0.0), "body", "sampling", "model", "train")
+    sections = stage.section(at_ratio(params, 0.0), "body", "sampling", "model", "train")
+    for swept in ("joints", "vertices"):
+        del sections["train"]["mask"][swept]
+    return sections
 
 
 if __name__ == "__main__":

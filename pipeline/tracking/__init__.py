@@ -204,7 +204,7 @@ def _parent(experiment: str, group: str, params: Params, grouped: Mapping[str, A
             return str(found.info.run_id)
         note = f"Runs of preset `{params.preset}` that differ in one parameter alone, compared with one another."
         tags = {"metro.group": group, "stage": kind, "preset": params.preset, NOTE: note, **git_facts(Path())}
-        return _ended_run(experiment, f"{kind} {params.preset} {digest[:7]}", tags, grouped)
+        return _ended_run(experiment, f"{kind} {params.preset} {digest[:7]}", tags, flatten(grouped))
 
 
 def _ended_run(experiment: str, title: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
