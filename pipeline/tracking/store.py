@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sqlite3
 import sys
 import urllib.error
@@ -43,20 +44,45 @@ def setup() -> str:
     with locked(), usable():
         import mlflow
 
+        database = database_of(store_uri())
+        # A server decides for itself where the runs' files lie.
+        artifacts = (database.parent / "mlartifacts").as_uri() if database else None
+        if database and not is_there():
+            _make(database, artifacts)
         connect(writes=True)
-        artifacts = artifacts_beside(store_uri())
         experiment = mlflow.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            # Without an explicit location artifacts go to the working directory of the first use.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            identity = mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=kind)
+            identity = _make_experiment(artifacts)
         else:
             identity = experiment.experiment_id
             made_in = experiment.artifact_location
-            if artifacts and made_in != artifacts and made_in.startswith("file:") and made_in.endswith("/mlartifacts"):
-                move_in(made_in, artifacts)
+            if database and artifacts and made_in != artifacts and re.fullmatch(r"file:.*/mlartifacts", made_in):
+                _move_in(database, made_in, artifacts)
         mlflow.set_experiment(experiment_id=identity)
     return str(identity)
+
+
+def _make(database: Path, artifacts: str | None) -> None:
+    """Make a SQLite store, which takes seconds, under a temporary name: MLflow cannot go on with half of one."""
+    uri, partial = store_uri(), database.with_name(f"{database.name}.partial")
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        _prepare_mlflow(f"sqlite:///{partial}")
+        _make_experiment(artifacts)
+        partial.replace(database)
+    finally:
+        _prepare_mlflow(uri)  # which keeps the address in the environment, where `store_uri` looks
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _make_experiment(artifacts: str | None) -> str:
+    import mlflow
+
+    # Without an explicit location artifacts go to the working directory of the first use.
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return str(mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=kind))
 
 
 def connect(writes: bool = False) -> None:
@@ -67,27 +93,32 @@ def connect(writes: bool = False) -> None:
     MetroError
         The tracking server does not answer, or the SQLite file cannot be read (or written to, where that is wanted).
     """
+    uri = store_uri()
+    if uri.startswith(("http://", "https://")):
+        _ping(uri)
+    with usable():
+        if database := database_of(uri):
+            # `mode=rw` makes no file, and `rw` is `r` where the file may not be written to.
+            with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", LOCK_SECONDS, uri=True)) as found:
+                found.execute("BEGIN IMMEDIATE" if writes else "SELECT count(*) FROM sqlite_master")
+                found.rollback()
+        _prepare_mlflow(uri)
+
+
+def _prepare_mlflow(uri: str) -> None:
+    """Point MLflow at a store, and make it as brief as a stage wants it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     # A store that went away should cost seconds, not the minutes of the default back-off.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-    uri = store_uri()
-    if uri.startswith(("http://", "https://")):
-        _ping(uri)
-    with usable():
-        if (database := database_of(uri)) and (writes or database.exists()):
-            database.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as connection:
-                connection.execute("BEGIN IMMEDIATE" if writes else "SELECT count(*) FROM sqlite_master")
-                connection.rollback()
-        import mlflow
+    import mlflow
 
-        for name in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics", "mlflow.tracking.fluent"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is said by whoever asked, in one line
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_system_metrics_sampling_interval(5)
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics", "mlflow.tracking.fluent"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is said by whoever asked, in one line
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_system_metrics_sampling_interval(5)
 
 
 @contextlib.contextmanager
@@ -101,7 +132,8 @@ def usable() -> Iterator[None]:
     except MetroError:
         raise
     except Exception as err:
-        raise MetroError(f"tracking: cannot use the store {store_uri()}: {first_line(err)}; {WITHOUT}") from err
+        why = first_line(err)
+        raise MetroError(f"tracking: cannot use the store {store_uri()}: {why}; mend or move it; {WITHOUT}") from err
 
 
 def store_uri() -> str:
@@ -110,26 +142,18 @@ def store_uri() -> str:
 
 
 def database_of(uri: str) -> Path | None:
-    """File of a SQLite store."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    """File of a SQLite store, links followed."""
+    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
 def is_there() -> bool:
     """Whether there is a store to ask; a SQLite file that was never written to is none."""
     database = database_of(store_uri())
-    return database is None or (database.is_file() and database.stat().st_size > 0)
+    return database is None or (database.exists() and (database.is_dir() or database.stat().st_size > 0))
 
 
-def artifacts_beside(uri: str) -> str | None:
-    """Where the runs' files lie; a server decides for itself."""
-    database = database_of(uri)
-    return (database.resolve().parent / "mlartifacts").as_uri() if database else None
-
-
-def move_in(old: str, new: str) -> None:
+def _move_in(database: Path, old: str, new: str) -> None:
     """In a copied or moved project, lead MLflow to the files that came along instead of to those of the old place."""
-    database = database_of(store_uri())
-    assert database is not None
     with contextlib.closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as connection, connection:
         for table, column in PLACES.items():
             connection.execute(
@@ -198,7 +222,8 @@ def query(tags: Mapping[str, str]) -> str:
 
 
 def first_line(err: BaseException) -> str:
-    """What an exception says, shortened to a line."""
+    """What an exception says, shortened to a line; of a database's the part that comes from the database."""
+    err = getattr(err.__cause__ or err, "orig", None) or err
     return (str(err).strip().splitlines() or [type(err).__name__])[0][:200]
 
 

@@ -381,7 +381,7 @@ def folder(database: Path) -> None:
 
 
 def nowhere(database: Path) -> None:
-    database.symlink_to(database.parent / "missing" / "mlflow.db")
+    database.symlink_to(database.parent / "good.db" / "mlflow.db")
 
 
 def malformed(database: Path) -> None:
