@@ -99,8 +99,8 @@ def run_links(root: Path, stages: Sequence[str]) -> dict[str, list[str]]:
         print(done.stderr.strip(), file=sys.stderr)
         return {}
     pages: dict[str, list[str]] = {}
-    for stage, url in json.loads(done.stdout or "{}").items():
-        if url and stage in stages:
+    for stage, url in json.loads(done.stdout).items():
+        if url.startswith("http") and stage in stages:
             pages.setdefault(url, []).append(stage)
     return pages
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def main(params: Params, name: str) -> None:
     """Measure, draw and tabulate."""
+    dataset = params.benchmarks[name].dataset
     with tracking.joined(params, "train") as run:
+        run.dataset(dataset, stage.inputs().files[str(shards(dataset))], shards(dataset), "evaluation")
         result, draw = judge(MODEL, name, params)
         numbers = result.headline()
         run.log({f"{name}/{key}": value for key, value in numbers.items()})

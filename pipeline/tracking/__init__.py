@@ -138,7 +138,7 @@ def _ended(run: MlflowRun, makes: bool) -> Iterator[None]:
         status = "KILLED"
         raise
     finally:
-        if makes:
+        if makes and not run.own:  # whose status is that of another stage
             run.tag({f"ended.{stage.name().replace('@', '/')}": status})
         run.end(status)
 

@@ -81,7 +81,7 @@ class MlflowRun(Run):
         from mlflow import MlflowClient
 
         self.run_id: str = run_id
-        self._own = own
+        self.own = own
         self._client = MlflowClient()
         self._sender = Sender(lambda batch: self.attempt(lambda: self._client.log_batch(run_id, metrics=batch)))
         self._warned = False
@@ -173,10 +173,10 @@ class MlflowRun(Run):
         if values:
             print(f"tracking: {len(values)} metric values of {stage.name()} are kept for later", file=sys.stderr)
         with quiet("mlflow"):
-            ended = not self._own or self.attempt(lambda: mlflow.end_run(status))
+            ended = not self.own or self.attempt(lambda: mlflow.end_run(status))
         if values or not ended:
             left: list[Value] = [(value.key, value.value, value.timestamp, value.step) for value in values]
-            self.attempt(lambda: self._entry.leave(status if self._own else None, left))
+            self.attempt(lambda: self._entry.leave(status if self.own else None, left))
         else:
             self._entry.settled()
         self._entry.release()
