@@ -179,7 +179,7 @@ def locked() -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = project_root() / ".metro"
-    lock = FileLock(folder / "tracking.lock", timeout=4 * LOCK_SECONDS)
+    lock = FileLock(folder / "tracking.lock", timeout=600)  # of a machine that is very busy
     try:
         folder.mkdir(exist_ok=True)
         lock.acquire()

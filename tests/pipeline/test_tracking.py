@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import platform
 import re
 import shutil
 import sqlite3
@@ -312,7 +311,6 @@ def test_a_run_tells_what_it_is_and_what_it_computed_with(
     env = load_dict(f"{definition}/environment.json")
     assert env["packages"]["numpy"] == numpy.__version__
     assert env["processor"]["torch_threads"] == torch.get_num_threads()
-    assert platform.node() not in json.dumps(env)
     assert load_text(f"{definition}/params.yaml") == "preset: open\n"
     monkeypatch.setenv("DVC_EXP_NAME", "nosy-chub")
     assert read(train("described").run_id).info.run_name == "train open nosy-chub"
@@ -428,7 +426,7 @@ def test_a_locked_store_is_waited_for(
     monkeypatch.setattr(store, "LOCK_SECONDS", 1)
     with contextlib.closing(sqlite3.connect(root / "mlflow.db", check_same_thread=False)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(MetroError, match=r"cannot use the store .*database is locked; METRO_TRACKING=off"):
+        with pytest.raises(MetroError, match=r"cannot use the store .*database is locked; .*METRO_TRACKING=off"):
             train("any")
         threading.Timer(0.3, other.rollback).start()
         train("any")
