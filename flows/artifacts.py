@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,8 +43,10 @@ def show_outcome(root: Path, outcomes: Sequence[Outcome], failed: Mapping[str, s
     pictures = picture_page(root)
     if pictures:
         create_markdown_artifact(pictures, key="pictures", description="Pictures that the stages drew")
-    for stage, url in run_links(root).items():
-        create_link_artifact(url, link_text=f"MLflow run of {stage}", key=f"mlflow-{stage}")
+    ran = [outcome.stage for outcome in outcomes if outcome.result != "unchanged"]
+    for url, stages in run_links(root, ran).items():
+        key = re.sub(r"[^a-z0-9]+", "-", f"mlflow-{stages[0]}".lower())
+        create_link_artifact(url, link_text=f"MLflow run of {', '.join(stages)}", key=key)
 
 
 def metrics_table(root: Path) -> str:
@@ -84,15 +87,22 @@ def picture_page(root: Path) -> str:
     return "\n\n".join(parts)
 
 
-def run_links(root: Path) -> dict[str, str]:
-    """Link the tracked runs with ``dvc.lock``, and give the pages of those that an MLflow UI shows (``MLFLOW_UI``)."""
+def run_links(root: Path, stages: Sequence[str]) -> dict[str, list[str]]:
+    """Pages of the tracked runs that some stages have made or joined, where an MLflow UI shows them (``MLFLOW_UI``).
+
+    Stages that look at a model join the run of its training, so a page may be that of several.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.link"], cwd=root, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         print(done.stderr.strip(), file=sys.stderr)
         return {}
-    return {stage: url for stage, url in json.loads(done.stdout or "{}").items() if url and stage == "train"}
+    pages: dict[str, list[str]] = {}
+    for stage, url in json.loads(done.stdout).items():
+        if url.startswith("http") and stage in stages:
+            pages.setdefault(url, []).append(stage)
+    return pages
 
 
 def _dvc_json(root: Path, *words: str) -> dict[str, Any]:

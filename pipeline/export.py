@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from metro.config import Params
 from pipeline import stage, tracking
 from pipeline.network import load_network
-from pipeline.paths import BODY, EXPORT, METRICS, MODEL, SAMPLING, TRAIN_RUN
+from pipeline.paths import BODY, EXPORT, METRICS, MODEL, SAMPLING, TRAIN_SETS
 
 
 class Rows(nn.Module):
@@ -37,8 +38,7 @@ def main(params: Params) -> None:
     scores = benchmark_scores(params)
     about = {"checkpoint": str(MODEL), "step": found.step, "preset": params.preset, "benchmarks": scores}
     bundle = bundle_of(load_network(MODEL), read_npz(BODY), load_sampling(SAMPLING), about)
-    reopen = stage.read_json(TRAIN_RUN, "train")["run_id"]
-    with tracking.tracked(params, reopen=reopen) as run, stage.publish(EXPORT) as folder:
+    with tracking.joined(params, "train") as run, stage.publish(EXPORT) as folder:
         write_bundle(folder / "bundle", bundle)
         difference: dict[str, float] = {}
         if params.export.onnx:
@@ -48,9 +48,8 @@ def main(params: Params) -> None:
         size = bundle.model.config.image_size
         example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).numpy()
         files = sorted((folder / "bundle").iterdir())
-        address = run.model(Rows(Deployed(bundle.model)).eval(), example, ranking(scores), files)
+        run.model(Rows(Deployed(bundle.model)).eval(), example, ranking(found.metrics), files)
         run.log({f"export/{name}_difference": value for name, value in difference.items()})
-        stage.write_json(folder / "run.json", {**run.pointer(), "model": address})
     for name, value in difference.items():
         print(f"{name}: differs from the network by {value:.2g} m at most")
 
@@ -62,13 +61,15 @@ def benchmark_scores(params: Params) -> dict[str, dict[str, Any]]:
     }
 
 
-def ranking(scores: dict[str, dict[str, Any]]) -> tuple[str, float] | None:
-    """What models are ranked by: the first error in millimetres of the first benchmark."""
-    for benchmark, numbers in scores.items():
-        for key, value in numbers.items():
-            if key.endswith("_mm"):
-                return f"{benchmark}/{key}", float(value)
-    return None
+def ranking(metrics: Mapping[str, float]) -> tuple[str, float] | None:
+    """What models are ranked by: the error on the validation set, by which training chose among its own as well.
+
+    Test sets choose nothing. The name tells the set's records, for models are comparable on the same ones alone.
+    """
+    held_out = stage.read_json(TRAIN_SETS, "catalogue")["validation"]
+    if held_out is None or "mpjpe" not in metrics:
+        return None
+    return f"validation.{held_out['name']}.{held_out['digest'][:8]}/mpjpe_mm", 1000 * metrics["mpjpe"]
 
 
 if __name__ == "__main__":

@@ -1,16 +1,12 @@
-"""Stage `report`: one HTML file with everything that the other stages found, readable without a network.
-
-It also links the tracked runs with ``dvc.lock``, which holds all of their outputs by now.
-"""
+"""Stage `report`: one HTML file with everything that the other stages found, readable without a network."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from metro.config import Params
-from pipeline import flat, stage
+from pipeline import flat, stage, tracking
 from pipeline.paths import (
     ATTENTION,
     BODY,
@@ -20,13 +16,13 @@ from pipeline.paths import (
     MODEL,
     REPORT,
     SWEEP_REPORT,
-    TRAIN_RUN,
     TRAIN_SETS,
     fits,
     shards,
     sweep,
 )
-from pipeline.tracking.lineage import link
+from pipeline.tracking.lineage import made
+from pipeline.tracking.store import query
 
 
 def main(params: Params) -> None:
@@ -41,7 +37,11 @@ def main(params: Params) -> None:
     body, catalogue = read_npz(BODY), stage.read_json(TRAIN_SETS, "catalogue")
     training = {item["name"] for item in catalogue["train"]}
     checkpoint = load_checkpoint(MODEL)
-    with tempfile.TemporaryDirectory() as sheets, stage.publish(REPORT) as folder:
+    with (
+        tracking.joined(params, "train") as run,
+        tempfile.TemporaryDirectory() as sheets,
+        stage.publish(REPORT) as folder,
+    ):
         datasets = []
         for name, config in params.datasets.items():
             fitted = fits(name) if name in params.fit.datasets else None
@@ -51,6 +51,7 @@ def main(params: Params) -> None:
             role = "training" if name in training else config.split
             numbers = flat.numbers(stage.read_json(fitted / "summary.json", f"fit@{name}")) if fitted else {}
             datasets.append(DataSet(name, shards(name) / "manifest.json", role, sheet, numbers))
+        exported = [path for path in sorted(EXPORT.rglob("*")) if path.is_file()]
         content = Content(
             title="METRO: image to joints and mesh",
             lead="What one run of the pipeline made and measured.",
@@ -74,26 +75,18 @@ def main(params: Params) -> None:
             sweep=SWEEP_REPORT / "sweep.json",
             attention=ATTENTION,
             datasets=datasets,
-            export={str(path.relative_to(EXPORT)): f"{path.stat().st_size / 1e6:.1f} MB" for path in exported()},
+            export={str(path.relative_to(EXPORT)): f"{path.stat().st_size / 1e6:.1f} MB" for path in exported},
             runs=runs(params),
         )
-        write_report(content, folder / "index.html")
-    link()
+        run.artifact(write_report(content, folder / "index.html"), "report")
     print(f"{REPORT / 'index.html'}: open it in a browser")
 
 
-def exported() -> list[Path]:
-    """Files that the export stage wrote."""
-    return [path for path in sorted(EXPORT.rglob("*")) if path.is_file() and path.name != "run.json"]
-
-
-def runs(params: Params) -> list[dict[str, Any]]:
-    """The tracked runs of the stages."""
-    pointers = {"train": TRAIN_RUN, "mask sweep": SWEEP_REPORT / "run.json"}
-    pointers |= {f"mask ratio {ratio}": sweep(ratio) / "run.json" for ratio in params.sweep.ratios}
-    pointers |= {f"fit {name}": fits(name) / "run.json" for name in params.fit.datasets}
-    known = {name: stage.read_json(path, name)["run_id"] for name, path in pointers.items()}
-    return [{"stage": name, "run_id": run_id} for name, run_id in known.items() if run_id]
+def runs(params: Params) -> dict[str, str]:
+    """What finds the runs in MLflow, by stage: they are known by what they made, so that the page names no run."""
+    stages = ["train", *(f"sweep@{sweep(ratio).name}" for ratio in params.sweep.ratios)]
+    stages += [f"fit@{name}" for name in params.fit.datasets]
+    return {name: query(made(name)) for name in stages}
 
 
 if __name__ == "__main__":

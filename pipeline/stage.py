@@ -6,6 +6,7 @@ is ``python -m pipeline.STAGE [ITEM]``. A mistake the user can mend ends it with
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -14,7 +15,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
@@ -70,26 +71,54 @@ def inputs() -> Inputs:
         There is no such stage, or an input is missing.
     """
     from dvc.dependency import ParamsDependency
+
+    files: dict[str, str] = {}
+    params: list[str] = []
+    with _declared(name()) as stage:
+        for dep in stage.deps:
+            if isinstance(dep, ParamsDependency):
+                params += dep.params
+            else:
+                files[dep.def_path] = dep.get_hash().value
+    return Inputs(files, params)
+
+
+def outputs(of: str) -> dict[str, str]:
+    """Outputs that the stage `of` has made, to the md5 of their content as ``dvc.lock`` has or will have it.
+
+    Metrics are left out: git keeps them.
+
+    Raises
+    ------
+    MetroError
+        There is no such stage, or it has not been run.
+    """
+    with _declared(of) as stage:
+        return {out.def_path: out.get_hash().value for out in stage.outs if not out.metric}
+
+
+def described() -> tuple[str, str]:
+    """What ``dvc.yaml`` says of the running stage: its description and its command."""
+    with _declared(name()) as stage:
+        return stage.desc or name(), stage.cmd
+
+
+@contextlib.contextmanager
+def _declared(stage: str) -> Iterator[Any]:
+    """A stage as DVC reads it from ``dvc.yaml``; what goes wrong inside becomes one line."""
     from dvc.dvcfile import load_file
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    files: dict[str, str] = {}
-    params: list[str] = []
     try:
         with Repo() as repo:
             file = load_file(repo, "dvc.yaml")
             # Without dvc.lock: a DVC that works on another stage may be writing it.
-            for dep in file.LOADER(file, file.contents)[name()].deps:
-                if isinstance(dep, ParamsDependency):
-                    params += dep.params
-                else:
-                    files[dep.def_path] = dep.get_hash().value
+            yield file.LOADER(file, file.contents)[stage]
     except FileNotFoundError as err:
-        raise MetroError(f"{err.filename}: missing; `dvc repro {name()}` makes what the stage needs") from None
+        raise MetroError(f"{err.filename}: missing; `dvc repro {stage}` makes what is needed") from None
     except DvcException as err:
-        raise MetroError(f"dvc.yaml: cannot tell the inputs of {name()}: {err}") from None
-    return Inputs(files, params)
+        raise MetroError(f"dvc.yaml: cannot tell what {stage} reads and writes: {err}") from None
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -126,17 +155,20 @@ def read_json(path: Path, maker: str) -> Any:
     return files.read_json(path, f"`dvc repro {maker}` makes it")
 
 
-def work_folder(params: Params) -> Path:
-    """Folder for half-done work that a killed stage goes on from.
+def conditions(params: Params) -> str:
+    """Digest of all that ``dvc.yaml`` declares as the running stage's inputs.
 
-    Its name carries a digest of all that ``dvc.yaml`` declares as the stage's inputs, so that work is never taken up
-    under other conditions. The values of parameters are the resolved ones: a default that changes counts too.
+    The values of parameters are the resolved ones: a default that changes counts too.
     """
     found, names = inputs()
     values = params.model_dump(mode="json")
     settings = {dotted: functools.reduce(lambda tree, key: tree[key], dotted.split("."), values) for dotted in names}
-    digest = hashlib.sha256(json.dumps([found, settings], sort_keys=True).encode()).hexdigest()
-    folder = WORK / f"{name().replace('@', '-')}-{digest[:12]}"
+    return hashlib.sha256(json.dumps([found, settings], sort_keys=True).encode()).hexdigest()
+
+
+def work_folder(params: Params) -> Path:
+    """Folder for half-done work that a killed stage goes on from; never taken up under other `conditions`."""
+    folder = WORK / f"{name().replace('@', '-')}-{conditions(params)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import logging
 import warnings
@@ -23,6 +24,8 @@ from metro.errors import MetroError
 from metro.export.bundle import Bundle
 from metro.model.metro import Metro
 
+STACK_TRACE = "pkg.torch.onnx.stack_trace"
+"""What the exporter notes at every node: lines of code, by their paths on this machine."""
 OUTPUTS = ("camera", "joints", "vertices")
 TOLERANCE = 1e-4
 """Largest difference (metres, or camera units) between a program and the network."""
@@ -54,8 +57,11 @@ def program_of(bundle: Bundle) -> torch.export.ExportedProgram:
     size = bundle.model.config.image_size
     batch = torch.export.Dim("batch", min=1, max=4096)
     with torch.no_grad():
-        example = torch.rand(2, 3, size, size)
-        return torch.export.export(deployed, (example,), dynamic_shapes={"image": {0: batch}})
+        # The program keeps its example.
+        program = torch.export.export(deployed, (torch.zeros(2, 3, size, size),), dynamic_shapes={"image": {0: batch}})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # holds the paths of this machine
+    return program
 
 
 def write_program(bundle: Bundle, path: Path) -> float:
@@ -98,6 +104,10 @@ def write_onnx(bundle: Bundle, path: Path) -> float:
         )
     assert program is not None
     model = program.model_proto
+    for node in itertools.chain(model.graph.node, *(function.node for function in model.functions)):
+        kept = [entry for entry in node.metadata_props if entry.key != STACK_TRACE]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
     record = {k: bundle.meta[k] for k in ("joint_names", "input", "output", "licence", "origin")}
     for key, value in record.items():
         onnx.helper.set_model_props(model, {p.key: p.value for p in model.metadata_props} | {key: json.dumps(value)})

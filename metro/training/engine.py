@@ -133,12 +133,12 @@ def train(
             run.refuse_nonfinite(done)
         if logs:
             means = run.close_window([*(f"loss/{name}" for name in terms), "grad_norm"], done)
-            record = means | {"lr": learning_rate(step, config)} | meter.read()
-            run.record(record, done)
-            console.log(record["loss/total"], record["speed/images_per_s"], done)
+            measured = meter.read()
+            run.record(means | {"lr": learning_rate(step, config)}, done, measured)
+            console.log(means["loss/total"], measured["speed/images_per_s"], done)
         if validate and validates:
             run.judge(validate, figure, done)
-            console.say("validation " + "  ".join(f"{k} {v:.4g}" for k, v in run.metrics.items()), done)
+            console.say("validation " + "  ".join(f"{k} {1000 * v:.1f} mm" for k, v in run.metrics.items()), done)
             meter.restart()
         if saves:
             run.save(done)

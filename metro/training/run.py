@@ -140,12 +140,12 @@ class Run:
         self.lowest = min(self.lowest, loss)
         return means
 
-    def record(self, scalars: Mapping[str, float], done: int) -> None:
-        """Add to the curves and tell the caller."""
+    def record(self, scalars: Mapping[str, float], done: int, measured: Mapping[str, float] | None = None) -> None:
+        """Add to the curves, and tell the caller, who also hears what was `measured` of the machine, never the same."""
         if self.fabric.is_global_zero:
             self.curves.append({"step": done, **scalars})
             if self._log:
-                self._log(scalars, done)
+                self._log({**scalars, **(measured or {})}, done)
 
     def judge(self, validate: Validate, figure: Figure | None, done: int) -> None:
         """Validate, and keep the weights if they are the best so far; the other processes wait."""

@@ -59,6 +59,8 @@ stages:
     cmd: python -m pipeline.train
     params: [train.lr, sampling]
     deps: [code, data/shards]
+    outs: [models/best]
+    metrics: [{reports/train.json: {cache: false}}]
   fit:
     foreach: [a, a-b]
     do:
@@ -93,6 +95,15 @@ def test_inputs_are_those_that_dvc_resolves(dvc_project: Path, monkeypatch: pyte
     assert set(found.files) == {"code", "data/shards"}
     monkeypatch.setattr(sys, "argv", ["/x/pipeline/fit.py", "a-b"])
     assert stage.inputs() == ({"code": found.files["code"]}, ["fit.robust"])
+
+
+def test_outputs_are_known_by_the_md5_that_dvc_gives_them(dvc_project: Path) -> None:
+    with pytest.raises(MetroError, match=r"models/best: missing; `dvc repro train` makes"):
+        stage.outputs("train")
+    (dvc_project / "models/best").mkdir(parents=True)
+    (dvc_project / "models/best/weights").write_text("1")
+    listed = json.dumps([{"md5": md5("1"), "relpath": "weights"}])
+    assert stage.outputs("train") == {"models/best": f"{md5(listed)}.dir"}
 
 
 @pytest.mark.parametrize(("running", "missing"), [("nosuch", "nosuch"), ("train", "data/shards")])

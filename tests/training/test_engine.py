@@ -120,13 +120,19 @@ def test_a_leaping_loss_stops_the_run_with_a_message(setting: Setting, tmp_path:
     assert len(losses(train(calm, setting.datasets, setting.body, setting.levels, tmp_path / "calm"))) == 30
 
 
-def test_the_log_tells_speed_utilisation_and_memory(setting: Setting, tmp_path: Path):
-    result = train(small_params(steps=4, log_every=2), setting.datasets, setting.body, setting.levels, tmp_path)
-    for record in result.curves:
+def test_the_log_tells_speed_utilisation_and_memory_and_the_curves_do_not(setting: Setting, tmp_path: Path):
+    told: list[dict[str, float]] = []
+    params, log = small_params(steps=4, log_every=2), lambda record, step: told.append({"step": step, **record})
+    result = train(params, setting.datasets, setting.body, setting.levels, tmp_path, log=log)
+    assert [record["step"] for record in told] == [2, 4]
+    for record in told:
         assert record["speed/images_per_s"] > 0
         assert 0 < record["speed/mfu"] < 1
         assert 0 <= record["speed/data_wait"] < 1
         assert 0.05 < record["memory/process_gib"] < 20
+    measured = ("speed/", "memory/")
+    lasting = [{key: value for key, value in record.items() if not key.startswith(measured)} for record in told]
+    assert result.curves == lasting
 
 
 def test_the_mixture_reaches_the_loader(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
