@@ -48,14 +48,14 @@ def test_cost_and_gradient_are_those_of_the_written_out_cost(body, people, state
     precision = torch.from_numpy(np.linalg.inv(covariance))
 
     def cost(turn, whitened, betas, transl):
-        joints = task.prior.mean_D + whitened @ task.prior.spread_DD.T
+        joints = task.prior.mean_BD + whitened @ task.prior.spread_DD.T
         rot = torch.cat(((state.root_rot @ rot_from_aa(turn))[:, None], rot_from_aa(joints.unflatten(1, (23, 3)))), 1)
         points = model.regress("j24", model(pose_rot=rot, betas=betas, transl=transl).vertices)
         if task.focal_B2 is not None:
             points = task.focal_B2[:, None] * points[..., :2] / points[..., 2:]
         square = ((points - task.target_BKR) / 0.02).square().sum(-1)
         data = (task.conf_BK * ROBUST**2 * square / (ROBUST**2 + square)).sum(1)
-        from_mean = joints - task.prior.mean_D
+        from_mean = joints - task.prior.mean_BD
         prior = torch.einsum("bi,ij,bj->b", from_mean, precision, from_mean)
         bent = (-joints[:, 9], -joints[:, 12], joints[:, 52], -joints[:, 55])  # knees about x, elbows about y
         hinge = sum((b / 0.1).clamp_min(0).square() for b in bent)
