@@ -120,8 +120,8 @@ def fit(
     arrays = _label_arrays(labels)
     prior = (prior or load_prior()).to(device)
     count = len(arrays["joints_2d"])
-    start = np.full((count, 3 * (JOINTS + 1)), np.nan) if start is None else _checked_start(start, count)
-    started = np.isfinite(start).all(1)
+    starts = _start_poses(start, count)
+    started = np.all(np.isfinite(starts), axis=1)
     fits = _empty(count, body.num_betas)
     in_space = _Task.in_space(arrays, config)
     in_image = _Task.in_image(arrays, config)
@@ -136,7 +136,7 @@ def fit(
         for alike in (rows[~started[rows]], rows[started[rows]]):
             for first in range(0, len(alike), config.batch_size):
                 batch = alike[first : first + config.batch_size]
-                _fit_batch(task, batch, used, points, prior, start[batch], config, fits)
+                _fit_batch(task, batch, used, points, prior, starts[batch], config, fits)
     return fits
 
 
@@ -309,7 +309,10 @@ def _with_sound_shapes(objective: Objective, solution: Solution, config: FitConf
     return solution.replaced(extreme, again)
 
 
-def _checked_start(start: NDArray[np.floating], count: int) -> NDArray[np.float64]:
+def _start_poses(start: NDArray[np.floating] | None, count: int) -> NDArray[np.float64]:
+    """Poses (N, 72) to start from, nan where there is none."""
+    if start is None:
+        return np.full((count, 3 * (JOINTS + 1)), np.nan)
     poses = np.asarray(start, np.float64)
     if poses.shape != (count, 3 * (JOINTS + 1)):
         raise MetroError(f"start has shape {poses.shape}; {count} people need ({count}, {3 * (JOINTS + 1)})")
