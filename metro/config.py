@@ -185,6 +185,8 @@ class FitConfig(Section):
     """Standard deviation of a 2D joint, as a share of the box side."""
     sigma_3d: float = Field(0.02, ge=1e-5, le=1)
     """Standard deviation of a 3D joint, metres."""
+    sigma_start: float = Field(0.4, ge=0.01, le=10)
+    """Standard deviation of each joint's rotation in a pose that a fit starts from, radians along each axis."""
     focal: float = Field(5000.0, ge=10, le=1e6)
     """Focal length in pixels of a 224 px crop when a record has no intrinsics."""
     max_error_3d: float = Field(0.05, ge=0, le=10)
