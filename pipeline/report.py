@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from metro.config import Params
-from pipeline import flat, stage
+from metro.files import sha256_of
+from pipeline import stage
 from pipeline.paths import (
     ATTENTION,
     BODY,
@@ -34,7 +35,7 @@ def main(params: Params) -> None:
     from metro.body.arrays import read_npz
     from metro.data.shards import ShardDataset
     from metro.data.show import stored_sheet
-    from metro.training.checkpoint import load_checkpoint
+    from metro.training.checkpoint import WEIGHTS, load_checkpoint
     from metro.viz.overlay import save_image
     from metro.viz.report import Content, DataSet, write_report
 
@@ -49,8 +50,8 @@ def main(params: Params) -> None:
                 stored_sheet(ShardDataset(shards(name), fitted), body, count=6), Path(sheets) / f"{name}.png"
             )
             role = "training" if name in training else config.split
-            numbers = flat.numbers(stage.read_json(fitted / "summary.json", f"fit@{name}")) if fitted else {}
-            datasets.append(DataSet(name, shards(name) / "manifest.json", role, sheet, numbers))
+            fit = stage.read_json(fitted / "summary.json", f"fit@{name}") if fitted else {}
+            datasets.append(DataSet(name, shards(name) / "manifest.json", role, sheet, fit))
         content = Content(
             title="METRO: image to joints and mesh",
             lead="What one run of the pipeline made and measured.",
@@ -60,6 +61,10 @@ def main(params: Params) -> None:
                 "backbone": params.model.backbone,
                 "image": f"{params.model.image_size} px",
                 "parameters": f"{sum(w.numel() for w in checkpoint.weights().values()) / 1e6:.1f} M",
+                str(MODEL / WEIGHTS): f"sha256 {sha256_of(MODEL / WEIGHTS)[:12]}",
+                str(TRAIN_SETS): f"sha256 {sha256_of(TRAIN_SETS)[:12]}",
+                "made by": "dvc repro",
+                "commit and date": "git log -1 dvc.lock",
             },
             benchmarks={name: EVALUATE / name for name in params.benchmarks},
             curves=CURVES,
@@ -74,7 +79,7 @@ def main(params: Params) -> None:
             sweep=SWEEP_REPORT / "sweep.json",
             attention=ATTENTION,
             datasets=datasets,
-            export={str(path.relative_to(EXPORT)): f"{path.stat().st_size / 1e6:.1f} MB" for path in exported()},
+            export={str(path.relative_to(EXPORT)): path.stat().st_size for path in exported()},
             runs=runs(params),
         )
         write_report(content, folder / "index.html")
