@@ -99,6 +99,8 @@ def learning_curves(curves: Sequence[Mapping[str, float]], path: Path) -> Path:
         norm.plot(x, y, color=GREY, lw=0.9, alpha=0.7)
         norm.plot(x, _smooth(y), color=VIOLET)
         norm.set(title="Gradient norm", xlabel="step", yscale="log")
+        for ax in axes.flat:
+            ax.xaxis.get_major_locator().set_params(integer=True)
     return path
 
 

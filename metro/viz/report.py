@@ -230,7 +230,7 @@ def _training(content: Content, charts: Path) -> dict[str, Any] | None:
 
     if content.curves is None:
         return {"picture": "", "errors": []} if content.train else None
-    curves = _json(content.curves)
+    curves = read_json(content.curves, REMEDY, shape=list[dict[str, float]])
     with readable(content.curves, REMEDY):
         picture = plots.learning_curves(curves, charts / "learning_curves.png")
         errors = [
@@ -305,15 +305,17 @@ def _dataset(data: DataSet) -> dict[str, Any]:
 
 
 def _fit(summary: Mapping[str, Any]) -> dict[str, str]:
-    """What became of the fits of a dataset, as cells of a table; what is not known is a dash."""
+    """What became of the fits of a dataset, in words."""
     told = {"people": _number(summary.get("count")), "accepted": _number(summary.get("accepted"))}
     told["rejected"] = ", ".join(f"{n} {reason}" for reason, n in summary.get("rejected", {}).items()) or "none"
     told["had a mesh"] = _number(summary.get("kept_meshes"))
     told["converged"] = _share(summary.get("converged"))
-    for key, name in (("error_3d_mm", "3D joint error, mm"), ("error_2d_percent", "2D joint error, % of the box")):
-        spread = summary.get(key) or {}
-        for column, part in (("mean", "mean"), ("p95", "95th percentile")):
-            told[f"{name}: {part}"] = _fixed(spread.get(column), 2)
+    for key, name, unit in (
+        ("error_3d_mm", "3D joint error", "mm"),
+        ("error_2d_percent", "2D joint error", "% of the box"),
+    ):
+        if spread := summary.get(key):
+            told[name] = f"{_fixed(spread.get('mean'), 2)} {unit} (95th percentile {_fixed(spread.get('p95'), 2)})"
     return told
 
 
