@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from metro.config import Params
 from metro.files import sha256_of
@@ -92,13 +91,13 @@ def exported() -> list[Path]:
     return [path for path in sorted(EXPORT.rglob("*")) if path.is_file() and path.name != "run.json"]
 
 
-def runs(params: Params) -> list[dict[str, Any]]:
-    """The tracked runs of the stages."""
+def runs(params: Params) -> dict[str, str]:
+    """What finds the tracked runs of the stages in MLflow."""
     pointers = {"train": TRAIN_RUN, "mask sweep": SWEEP_REPORT / "run.json"}
     pointers |= {f"mask ratio {ratio}": sweep(ratio) / "run.json" for ratio in params.sweep.ratios}
     pointers |= {f"fit {name}": fits(name) / "run.json" for name in params.fit.datasets}
     known = {name: stage.read_json(path, name)["run_id"] for name, path in pointers.items()}
-    return [{"stage": name, "run_id": run_id} for name, run_id in known.items() if run_id]
+    return {name: f"attributes.run_id = '{run_id}'" for name, run_id in known.items() if run_id}
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ class Samples:
     joint_errors: dict[str, np.ndarray]
     """`mpjpe`, `pa_mpjpe` and each baseline → (N, J)."""
     attributes: dict[str, np.ndarray]
-    """`heading` (degrees), `inside` (share of the joints that are labelled and in the crop; what stands before them does
-    not count), `distance` (metres) → (N,)."""
+    """`heading` (degrees), `inside` (share of the joints that are labelled and in the crop, hidden ones included),
+    `distance` (metres) → (N,)."""
     baselines: dict[str, dict[str, np.ndarray]]
     """Baseline → headline metric → (N,)."""
     camera: np.ndarray

@@ -92,8 +92,8 @@ class Content:
     datasets: Sequence[DataSet] = ()
     export: Mapping[str, int] = field(default_factory=dict)
     """Exported file → bytes."""
-    runs: Sequence[Mapping[str, Any]] = ()
-    """Tracked runs: `stage`, `run_id` and, where known, `url`."""
+    runs: Mapping[str, str] = field(default_factory=dict)
+    """Stage → what finds its run in MLflow's search box."""
 
 
 def write_report(content: Content, path: Path, work: Path | None = None) -> Path:
