@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from metro.errors import MetroError
-from metro.files import read_json, readable
+from metro.files import atomic_file, read_json, readable
 
 BASELINES = {
     "camera_mean": "camera-frame mean",
@@ -96,7 +96,7 @@ class Content:
     """Stage → what finds its run in MLflow's search box."""
 
 
-def write_report(content: Content, path: Path, work: Path | None = None) -> Path:
+def write_report(content: Content, path: Path) -> Path:
     """Write the report.
 
     Parameters
@@ -105,8 +105,6 @@ def write_report(content: Content, path: Path, work: Path | None = None) -> Path
         What to show.
     path
         The HTML file.
-    work
-        Folder for the charts drawn on the way; none: a temporary one.
 
     Raises
     ------
@@ -117,8 +115,7 @@ def write_report(content: Content, path: Path, work: Path | None = None) -> Path
 
     from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
-    with tempfile.TemporaryDirectory() as temporary:
-        charts = work or Path(temporary)
+    with tempfile.TemporaryDirectory() as charts:
         environment = Environment(
             loader=PackageLoader("metro.viz"),
             autoescape=True,
@@ -131,8 +128,8 @@ def write_report(content: Content, path: Path, work: Path | None = None) -> Path
         parts = {
             "benchmarks": benchmarks,
             "terms": _terms(benchmarks),
-            "training": _training(content, charts),
-            "sweep": _sweep(content.sweep, charts),
+            "training": _training(content, Path(charts)),
+            "sweep": _sweep(content.sweep, Path(charts)),
             "attention": _attention(content.attention),
             "datasets": [_dataset(d) for d in content.datasets],
         }
@@ -146,8 +143,8 @@ def write_report(content: Content, path: Path, work: Path | None = None) -> Path
             )
         except UndefinedError as err:
             raise MetroError(f"{content.title}: a file of the results is damaged: {err.message}; {REMEDY}") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return path
 
 
@@ -206,7 +203,7 @@ def _meshes(path: Path, result: Mapping[str, Any]) -> dict[str, Any]:
             cases.append(
                 {
                     "label": f"{CASES[kind].capitalize()} case, {_fixed(value, 0)} mm",
-                    "image": _encode(arrays["image"][k], ".jpg"),
+                    "image": _encode(arrays["image"][k]),
                     "predicted": _quantised(arrays["predicted"][k]),
                     "true": _quantised(arrays["true"][k]),
                 }
@@ -327,14 +324,17 @@ def _picture(path: Path) -> str:
     """A picture as a data URI; large ones as JPEG."""
     with readable(path, REMEDY):
         content = path.read_bytes()
-        if len(content) <= JPEG_FROM:
-            kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
-            return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-        return _encode(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB), ".jpg")
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise ValueError("no picture")
+        if len(content) > JPEG_FROM:
+            return _encode(image)
+        kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
+        return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _encode(image: np.ndarray, ending: str) -> str:
-    _, content = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+def _encode(image: np.ndarray) -> str:
+    _, content = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
     return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
 
 

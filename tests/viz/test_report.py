@@ -296,6 +296,7 @@ def test_verdict_without_baseline() -> None:
         ("bench/result.json", "[]"),
         ("bench/result.json", json.dumps(result() | {"metrics": {"mpjpe": 3}})),
         ("bench/cases.npz", "no archive"),
+        ("bench/best.png", "x"),
         ("bench/best.png", "x" * 300_000),
         ("attention/attention.json", "{}"),
         ("curves.json", '["step"]'),
