@@ -1,8 +1,9 @@
 """Training samples per second and core, against a twin of the official loader, in the same run.
 
 The twin reads what the official code reads, base64 frames and JSON labels in TSV files, and does its work sample by
-sample. ``python benchmarks/loader.py`` takes about a minute and writes ``benchmarks/loader.md``. Times are processor
-time of one thread, because other jobs may share the machine.
+sample. A second twin reads the crops that the shards hold, from a TSV file too: what storage gives, and what code.
+``python benchmarks/loader.py`` takes about three minutes and writes ``benchmarks/loader.md``. Times are processor time
+of one thread, because other jobs may share the machine; all loaders of one frame size take turns.
 """
 
 from __future__ import annotations
@@ -34,24 +35,27 @@ from metro.data.records import Record
 from metro.model.masking import query_mask
 from metro.sources.prepare import prepare
 
-PEOPLE, BATCH, ROUNDS = 256, 32, 12
-FRAME = (1080, 1920)
+PEOPLE, BATCH, ROUNDS, TWIN = 256, 32, 12, 8
+"""People, and samples that ours and a twin make in each of the rounds."""
+FRAMES = {"1080p": (1080, 1920), "640 × 480 (as COCO)": (480, 640)}
+SAME = (224, 1.77, 224)
+"""The case whose stored crops the second twin reads: that of the preset `paper-body`."""
 FLIP_JOINTS, FLIP_POSE = flip_permutation("J24"), flip_permutation("SMPL24")
 CASES = (  # stored box and margin, network input
-    (128, 1.5, 224),
-    (224, 1.5, 224),
     (224, 1.77, 224),
+    (224, 1.5, 224),
+    (128, 1.5, 224),
     (128, 1.5, 128),
 )
 
 
-def frame(number: int) -> np.ndarray:
+def frame(number: int, shape: tuple[int, int]) -> np.ndarray:
     """A frame as hard to compress as a photograph: structure at all sizes (1/f) and some noise."""
     rng = np.random.default_rng(number)
-    picture = np.zeros((*FRAME, 3), np.float32)
+    picture = np.zeros((*shape, 3), np.float32)
     for step in (4, 8, 16, 32, 64, 128, 256):
-        coarse = rng.normal(0, step**0.5, (FRAME[0] // step + 2, FRAME[1] // step + 2, 3)).astype(np.float32)
-        picture += cv2.resize(coarse, FRAME[::-1], interpolation=cv2.INTER_CUBIC)
+        coarse = rng.normal(0, step**0.5, (shape[0] // step + 2, shape[1] // step + 2, 3)).astype(np.float32)
+        picture += cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
     return np.clip(128 + 2.2 * picture + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8)
 
 
@@ -66,13 +70,13 @@ def given(task: sources.ShardTask, *_: object) -> list[sources.ShardTask]:
     return [task]
 
 
-def people(count: int) -> list[dict[str, np.ndarray]]:
-    """Labels of made-up people with boxes of 300 to 600 px."""
+def people(count: int, shape: tuple[int, int]) -> list[dict[str, np.ndarray]]:
+    """Labels of made-up people with boxes of 0.28 to 0.56 of the frame's height: 300 to 600 px in 1080p."""
     rng = np.random.default_rng(0)
     made = []
     for _ in range(count):
-        side = rng.uniform(300, 600)
-        corner = rng.uniform([100, 50], [1200, 400])
+        side = rng.uniform(0.28, 0.56) * shape[0]
+        corner = rng.uniform(0, [shape[1] - side, shape[0] - side])
         joints = np.column_stack([corner + rng.uniform(0, side, (24, 2)), np.ones(24)])
         made.append(
             {
@@ -193,68 +197,128 @@ def whole_crop(image: np.ndarray, center: list[float], scale: float, degrees: fl
 def cost(call: Callable[[int], object], rounds: int, samples: int) -> float:
     """Median processor time of a sample, microseconds."""
     call(0)
-    spent = []
-    for k in range(rounds):
-        start = time.thread_time()
-        call(k)
-        spent.append((time.thread_time() - start) / samples * 1e6)
-    return float(np.median(spent))
+    return float(np.median([once(call, k, samples) for k in range(rounds)]))
+
+
+def once(call: Callable[[int], object], number: int, samples: int) -> float:
+    """Processor time of a sample, microseconds."""
+    start = time.thread_time()
+    call(number)
+    return (time.thread_time() - start) / samples * 1e6
 
 
 def main() -> None:
     """Run everything and write the table."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    folder = Path(tempfile.mkdtemp(prefix="metro-loader-"))
-    try:
-        rows = measure(folder)
-    finally:
-        shutil.rmtree(folder)
+    rows: list[str] = []
+    parts: list[str] = []
+    for name, shape in FRAMES.items():
+        folder = Path(tempfile.mkdtemp(prefix="metro-loader-"))
+        try:
+            raced, split = measure(folder, name, shape)
+        finally:
+            shutil.rmtree(folder)
+        rows += raced
+        parts = split
     command = "`python benchmarks/loader.py`"
     versions = f"Python {platform.python_version()}, OpenCV {cv2.__version__}"
-    text = "\n".join(
-        [f"{machine()}; {versions}; {command}; medians of one core's processor time", "", *rows, "", NOTES]
-    )
+    head = f"{machine()}; {versions}; {command}; medians of one core's processor time"
+    text = "\n".join([head, "", *RACED, *rows, "", SPLIT[0], "", *SPLIT[1:], *parts, "", NOTES])
     (Path(__file__).with_suffix(".md")).write_text(text)
     sys.stdout.write(text)
 
 
-def measure(folder: Path) -> list[str]:
-    """Rows of the table."""
-    fields = people(PEOPLE)
+RACED = [
+    "| frames | input | loader, what is stored | bytes | samples/s | × twin [least, most] |",
+    "|---|---|---|---|---|---|",
+]
+SPLIT = [
+    "Where the time of ours goes, whatever the frames were; before normalisation, which runs on the device:",
+    "| input | stored | decode µs | warp µs | rest µs | samples/s |",
+    "|---|---|---|---|---|---|",
+]
+
+
+def measure(folder: Path, name: str, shape: tuple[int, int]) -> tuple[list[str], list[str]]:
+    """Rows of the two tables for frames of one size."""
+    fields = people(PEOPLE, shape)
     paths = [folder / f"{k:03d}.jpg" for k in range(PEOPLE)]
     for k, path in enumerate(paths):
         if k < 32:  # 32 different frames are enough to keep caches honest
-            cv2.imwrite(str(path), frame(k), [cv2.IMWRITE_JPEG_QUALITY, 92])
+            cv2.imwrite(str(path), frame(k, shape), [cv2.IMWRITE_JPEG_QUALITY, 92])
         else:
             path.hardlink_to(paths[k % 32])
-    official = TsvLoader(folder, paths, fields)
-    twin = cost(lambda k: [official.sample(i) for i in range(8 * k, 8 * k + 8)], 4, 8)
-    rows = [
-        "| input | stored | bytes | decode µs | warp µs | rest µs | samples/s | and normalised /s | × twin |",
-        "|---|---|---|---|---|---|---|---|---|",
-        f"| 224 | TSV of whole 1080p frames, the twin | {paths[0].stat().st_size:,} | | | | | {1e6 / twin:.0f} | 1 |",
-    ]
+    sources.shard_tasks = partial(given, partial(records, paths, fields))  # type: ignore[assignment]
+    labels: list[tuple[str, str, int]] = [("224", "twin, TSV of whole frames", paths[0].stat().st_size)]
+    calls = [(twin(TsvLoader(folder, paths, fields)), TWIN)]
+    parts = []
     for box, margin, size in CASES:
-        out = folder / f"{box}-{margin}"
-        task = partial(records, paths, fields)
-        sources.shard_tasks = partial(given, task)  # type: ignore[assignment]
+        out = folder / f"{box}-{margin}-{size}"
         config = DatasetConfig(crop=CropConfig(box_px=box, margin=margin))
         manifest = prepare("benchmark", config, BodyConfig(), out, workers=1, progress=False)
         dataset = shards.ShardDataset(out)
+        stored = f"{dataset.image_size} px ({box} × {margin})"
+        if (box, margin, size) == SAME:
+            cut = folder / "crops"
+            cut.mkdir()
+            labels.append(("224", f"twin, TSV of the same {dataset.image_size} px crops", crops(cut, dataset, fields)))
+            calls.append((twin(TsvLoader(cut, sorted(cut.glob("*.jpg")), cropped(dataset, fields))), TWIN))
         train = TrainConfig(batch_size=BATCH, workers=0)
-        loader = TrainStream([dataset], ModelConfig(image_size=size), train, partial(query_mask, train.mask, 14, 431))
-        whole, decode, warp, colour = costs(loader, dataset, box, size)
-        rows.append(
-            f"| {size} | {dataset.image_size} px ({box} × {margin}) | {manifest['shards'][0]['bytes'] // PEOPLE:,} "
-            f"| {decode:.0f} | {warp:.0f} | {whole - decode - warp:.0f} | **{1e6 / whole:,.0f}** "
-            f"| {1e6 / (whole + colour):,.0f} | {twin / (whole + colour):.0f} |"
-        )
-    return rows
+        mask = partial(query_mask, train.mask, 14, 431)
+        stream = iter(TrainStream([dataset], ModelConfig(image_size=size), train, mask))
+        labels.append((str(size), f"ours, {stored}", manifest["shards"][0]["bytes"] // PEOPLE))
+        calls.append((partial(normalised, stream), BATCH))
+        whole, decode, warp = costs(stream, dataset, box, size)
+        rest = whole - decode - warp
+        parts.append(f"| {size} | {stored} | {decode:.0f} | {warp:.0f} | {rest:.0f} | **{1e6 / whole:,.0f}** |")
+    for call, _ in calls:
+        call(0)
+    spent = np.array([[once(call, k, samples) for call, samples in calls] for k in range(ROUNDS)])  # (rounds, loaders)
+    ratios = spent[:, :1] / spent
+    rows = []
+    for (size, what, count), own, ratio in zip(labels, spent.T, ratios.T, strict=True):
+        times = f"**{np.median(ratio):.1f}** [{ratio.min():.1f}, {ratio.max():.1f}]" if what != labels[0][1] else "1"
+        rows.append(f"| {name} | {size} | {what} | {count:,} | {1e6 / np.median(own):,.0f} | {times} |")
+        print(rows[-1], flush=True)
+    return rows, parts
 
 
-def costs(loader: TrainStream, dataset: shards.ShardDataset, box: int, size: int) -> tuple[float, float, float, float]:
-    """Microseconds of a sample: all of it up to the batch, of which decoding and warping, and normalisation."""
+def twin(official: TsvLoader) -> Callable[[int], object]:
+    """Makes the samples of one round."""
+    return lambda k: [official.sample(i) for i in range(TWIN * k % PEOPLE, TWIN * k % PEOPLE + TWIN)]
+
+
+def normalised(stream: Iterator[dict[str, Any]], _: int) -> None:
+    """The next batch, normalised, as a sample of the twin is."""
+    batch = next(stream)
+    normalise(batch["image"], batch["colour"])
+
+
+def crops(folder: Path, dataset: shards.ShardDataset, fields: list[dict[str, np.ndarray]]) -> int:
+    """Write the stored images one by one; mean bytes."""
+    for k in range(len(fields)):
+        bgr = cv2.cvtColor(dataset.image(k), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / f"{k:03d}.jpg"), bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return sum(path.stat().st_size for path in folder.iterdir()) // len(fields)
+
+
+def cropped(dataset: shards.ShardDataset, fields: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """The labels in pixels of the stored images."""
+    moved = []
+    for affine, field in zip(dataset.labels["affine"].astype(np.float64), fields, strict=True):
+        joints = field["keypoints_2d"].copy()
+        joints[:, :2] = crop.apply(affine, joints[:, :2])
+        corner, side = field["box"][:2], field["box"][2]
+        low, high = crop.apply(affine, np.array([corner, corner + side]))
+        moved.append({**field, "keypoints_2d": joints, "box": np.array([*low, *(high - low)])})
+    return moved
+
+
+def costs(
+    stream: Iterator[dict[str, Any]], dataset: shards.ShardDataset, box: int, size: int
+) -> tuple[float, float, float]:
+    """Microseconds of a sample: all of it up to the batch, of which decoding and warping."""
     images = [dataset.image(i) for i in range(BATCH)]
     target = np.empty((size, size, 3), np.uint8)
     affine = crop.crop_affine(np.full((1, 2), len(images[0]) / 2), np.array([box]), size, 10.0)[0]
@@ -263,25 +327,22 @@ def costs(loader: TrainStream, dataset: shards.ShardDataset, box: int, size: int
         for image in images:
             crop.warp(image, affine, target)
 
-    stream = iter(loader)
-    batch = next(stream)
     return (
         cost(lambda _: next(stream), ROUNDS, BATCH),
         cost(lambda _: [dataset.image(i) for i in range(BATCH)], ROUNDS, BATCH),
         cost(warp, ROUNDS, BATCH),
-        cost(lambda _: normalise(batch["image"], batch["colour"]), ROUNDS, BATCH),
     )
 
 
 NOTES = """\
-`samples/s` is the whole batch as the training process gets it: decoded; turned, scaled and mirrored in one warp; joints
-and poses augmented; masks drawn. Normalisation runs on the device; the next column adds its cost on one core, and the
-last one compares that with the twin, whose samples are normalised. The twin reads base64 JPEGs of whole 1080p frames
-and JSON labels from TSV files and does per sample what the official code does.
+A sample of ours is its share of a batch as the training process gets it (decoded; turned, scaled and mirrored in one
+warp; joints and poses augmented; masks drawn) and normalised, as the twin's is. The twin reads base64 JPEGs and JSON
+labels from TSV files and does per sample what the official code does. Ratios are medians over rounds in which all
+loaders took their turn. The second twin reads the crops that one row of ours reads: what it gains is the gain of
+storing crops, the rest is code. On small frames little is left to gain by storing.
 
-Decoding is most of the cost and grows with the stored area, so `crop.box_px` and `crop.margin` decide: boxes stored at
-224 px stay below 1,500 samples/s because decoding alone takes two thirds of the time. Warping goes through
-four channels, which OpenCV does in half the time that three take.
+Decoding is most of the cost and grows with the stored area, so `crop.box_px` and `crop.margin` decide. Warping goes
+through four channels, which OpenCV does in half the time that three take.
 """
 
 if __name__ == "__main__":

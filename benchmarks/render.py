@@ -7,7 +7,6 @@ baseline that needs no code of ours.
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 import cv2
 import numba
 import numpy as np
+from machine import machine
 
 from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
 from metro.sources.synthetic import read_shard
@@ -98,14 +98,10 @@ def measure() -> list[tuple[str, float]]:
 def main() -> None:
     """Measure and write the table."""
     cv2.setNumThreads(1)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     rows = measure()
     versions = f"Python {platform.python_version()}, numba {numba.__version__}, OpenCV {cv2.__version__}"
     lines = [
-        "# Rendering speed",
-        "",
-        "Written by `python benchmarks/render.py`: one process, one thread, CPU time, best of 3 to 5.",
-        f"{os.cpu_count()} cores ({platform.machine()}), load {load:.1f} from other work while it ran. {versions}.",
+        f"Made by `python benchmarks/render.py` on one thread of {machine()}; {versions}. CPU time, best of 3 to 5.",
         "",
         "| work | ms | per second |",
         "| --- | ---: | ---: |",

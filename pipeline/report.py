@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 
 from metro.config import Params
-from pipeline import flat, stage, tracking
+from metro.files import sha256_of
+from pipeline import stage, tracking
 from pipeline.paths import (
     ATTENTION,
     BODY,
@@ -30,7 +31,7 @@ def main(params: Params) -> None:
     from metro.body.arrays import read_npz
     from metro.data.shards import ShardDataset
     from metro.data.show import stored_sheet
-    from metro.training.checkpoint import load_checkpoint
+    from metro.training.checkpoint import WEIGHTS, load_checkpoint
     from metro.viz.overlay import save_image
     from metro.viz.report import Content, DataSet, write_report
 
@@ -49,9 +50,8 @@ def main(params: Params) -> None:
                 stored_sheet(ShardDataset(shards(name), fitted), body, count=6), Path(sheets) / f"{name}.png"
             )
             role = "training" if name in training else config.split
-            numbers = flat.numbers(stage.read_json(fitted / "summary.json", f"fit@{name}")) if fitted else {}
-            datasets.append(DataSet(name, shards(name) / "manifest.json", role, sheet, numbers))
-        exported = [path for path in sorted(EXPORT.rglob("*")) if path.is_file()]
+            fit = stage.read_json(fitted / "summary.json", f"fit@{name}") if fitted else {}
+            datasets.append(DataSet(name, shards(name) / "manifest.json", role, sheet, fit))
         content = Content(
             title="METRO: image to joints and mesh",
             lead="What one run of the pipeline made and measured.",
@@ -61,6 +61,10 @@ def main(params: Params) -> None:
                 "backbone": params.model.backbone,
                 "image": f"{params.model.image_size} px",
                 "parameters": f"{sum(w.numel() for w in checkpoint.weights().values()) / 1e6:.1f} M",
+                str(MODEL / WEIGHTS): f"sha256 {sha256_of(MODEL / WEIGHTS)[:12]}",
+                str(TRAIN_SETS): f"sha256 {sha256_of(TRAIN_SETS)[:12]}",
+                "made by": "dvc repro",
+                "commit and date": "git log -1 dvc.lock",
             },
             benchmarks={name: EVALUATE / name for name in params.benchmarks},
             curves=CURVES,
@@ -75,11 +79,16 @@ def main(params: Params) -> None:
             sweep=SWEEP_REPORT / "sweep.json",
             attention=ATTENTION,
             datasets=datasets,
-            export={str(path.relative_to(EXPORT)): f"{path.stat().st_size / 1e6:.1f} MB" for path in exported},
+            export={str(path.relative_to(EXPORT)): path.stat().st_size for path in exported()},
             runs=runs(params),
         )
         run.artifact(write_report(content, folder / "index.html"), "report")
     print(f"{REPORT / 'index.html'}: open it in a browser")
+
+
+def exported() -> list[Path]:
+    """Files that the export stage wrote."""
+    return [path for path in sorted(EXPORT.rglob("*")) if path.is_file()]
 
 
 def runs(params: Params) -> dict[str, str]:

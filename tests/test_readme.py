@@ -22,6 +22,7 @@ import pytest
 from cyclopts import MissingArgumentError
 
 from metro.cli.app import app, main
+from pipeline.compare import committed
 from tests.data.conftest import made
 
 __all__ = ["made"]
@@ -127,6 +128,40 @@ def test_other_tools_know_the_command_and_its_options(line: str) -> None:
     shown = help_of(*words)
     for option in (word.split("=")[0] for word in words if word.startswith("-")):
         assert option in shown or option in help_of(words[0])
+
+
+def rows(section: str) -> list[list[str]]:
+    """Cells of the tables in a section, without heads."""
+    text = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    assert text
+    cells = [[cell.strip() for cell in line.strip("| \n").split("|")] for line in text[1].splitlines() if "|" in line]
+    return [row for row in cells if not set("".join(row)) <= set("- :")][1:]
+
+
+def test_results_are_those_of_the_committed_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    metrics = committed(Path("reports/metrics/evaluate/synth-test.json"))
+    if not metrics:
+        pytest.skip("no git history here")
+    keys = ("mpjpe", "pa_mpjpe", "mpve")
+    errors = [f"{metrics[f'{key}_mm']:.0f}" for key in keys]
+    camera, canonical = (
+        [f"{metrics[f'{key}_vs_{name}']:.2f}" for key in keys] for name in ("camera_mean", "canonical_mean")
+    )
+    assert [row[1:] for row in rows("How good it is")] == [errors, camera, canonical]
+    assert f"On {metrics['samples']} synthetic people" in TEXT
+
+
+def test_measured_ratios_stand_in_the_tables_that_they_link_to() -> None:
+    recorded = [(row, re.search(r"\((benchmarks/\S+\.md)\)", row[-1])) for row in rows("Measured")]
+    assert sum(link is not None for _, link in recorded) >= 6
+    for row, link in recorded:
+        if link:
+            figures = re.findall(r"\d+\.\d+", row[2])
+            assert figures, row
+            assert set(figures) <= set(re.findall(r"\d+\.\d+", (ROOT / link[1]).read_text())), row
+        else:
+            assert row[-1] == "once"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

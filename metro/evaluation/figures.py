@@ -18,6 +18,7 @@ from metro.evaluation.measure import ground_truth
 from metro.evaluation.protocols import METRICS, SCALE
 from metro.model.metro import Metro
 from metro.viz import camera, overlay, plots
+from metro.viz.report import GROUPS
 
 TILE = 208
 """Side of a tile of the case sheets, pixels."""
@@ -83,7 +84,7 @@ def write_charts(result: Result, folder: Path) -> None:
             folder / f"groups_{name}.png",
             intervals=[e[main]["ci95"] for e in entries],
             baseline=[e[main]["camera_mean"] for e in entries] if "camera_mean" in entries[0][main] else None,
-            title=f"{METRICS[main].label} by {name}",
+            title=f"{METRICS[main].label} by {GROUPS[name]}",
         )
     plots.pck_curves(summary["curve"], folder / "pck.png")
     values = SCALE[METRICS[main].unit] * result.samples.values[main]

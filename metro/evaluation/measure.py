@@ -55,7 +55,8 @@ class Samples:
     joint_errors: dict[str, np.ndarray]
     """`mpjpe`, `pa_mpjpe` and each baseline → (N, J)."""
     attributes: dict[str, np.ndarray]
-    """`heading` (degrees), `visible` (share of joints), `distance` (metres) → (N,)."""
+    """`heading` (degrees), `inside` (share of the joints that are labelled and in the crop, hidden ones included),
+    `distance` (metres) → (N,)."""
     baselines: dict[str, dict[str, np.ndarray]]
     """Baseline → headline metric → (N,)."""
     camera: np.ndarray
@@ -239,7 +240,7 @@ def _attributes(batch: Mapping[str, Tensor], truth: Truth, protocol: Protocol) -
     depth = truth.joints_BJ3[:, protocol.figure.root_rows, 2].mean(1).double()
     return {
         "heading": torch.where(counted, heading_degrees(truth.joints_BJ3, protocol.joint_set).double(), nan),
-        "visible": torch.where(batch["has_2d"].bool(), inside.double().mean(1), nan),
+        "inside": torch.where(batch["has_2d"].bool(), inside.double().mean(1), nan),
         "distance": torch.where(counted & (depth > 0.3), depth, nan),  # root-relative labels have no distance
     }
 

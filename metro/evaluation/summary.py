@@ -6,7 +6,7 @@
 - ``metrics``: key → label, unit, meaning, lower_is_better, value, ci95 [low, high], n
 - ``baselines``: origin, count and, per baseline, key → value, ratio (model over baseline), ratio_ci95
 - ``per_joint``: joint, mpjpe, pa_mpjpe, camera_mean; ``joint_groups``: the same by body part
-- ``groups``: heading, visibility, distance → list of group, n and, per headline metric, value, ci95, camera_mean
+- ``groups``: heading, crop, distance → list of group, n and, per headline metric, value, ci95, camera_mean
 - ``curve``: thresholds (mm), model and baselines: share of joints within each threshold
 - ``cases``: best, median, worst → list of index, key and the ranking metric
 """
@@ -172,17 +172,17 @@ def bootstrap(
 
 def _groups(samples: Samples, protocol: Protocol, resamples: int) -> dict[str, list[dict[str, Any]]]:
     turn = np.abs(samples.attributes["heading"])
-    visible, distance = samples.attributes["visible"], samples.attributes["distance"]
+    inside, distance = samples.attributes["inside"], samples.attributes["distance"]
     bins: dict[str, list[tuple[str, np.ndarray]]] = {
         "heading": [
             ("front (within 45°)", turn <= 45),
             ("side (45–135°)", (turn > 45) & (turn <= 135)),
             ("back (beyond 135°)", turn > 135),
         ],
-        "visibility": [
-            ("all joints visible", visible >= 1),
-            ("75–99 % visible", (visible >= 0.75) & (visible < 1)),
-            ("less than 75 %", visible < 0.75),
+        "crop": [
+            ("all joints in the crop", inside >= 1),
+            ("75–99 % in the crop", (inside >= 0.75) & (inside < 1)),
+            ("less than 75 %", inside < 0.75),
         ],
     }
     if np.isfinite(distance).sum() >= 3:

@@ -75,21 +75,21 @@ def learning_curves(curves: Sequence[Mapping[str, float]], path: Path) -> Path:
     `curves` are the log records of training: `step` and scalars named `loss/…`, `validation/…` (metres), `lr`,
     `grad_norm`; a record need not have all.
     """
-    with figure(path, (9.2, 5.4), 2, 2) as (_, axes):
+    with figure(path, (10.4, 5.4), 2, 2) as (_, axes):
         (losses, errors), (rate, norm) = axes
         terms = [k for k in _names(curves, "loss/") if k != "loss/total"]
         for name, colour in zip(["loss/total", *terms], (INK, *SERIES, *SERIES), strict=False):
             x, y = _series(curves, name)
-            losses.plot(x, _smooth(y), color=colour, label=name[5:], lw=2.0 if name == "loss/total" else 1.2)
+            label = name[5:].replace("_", " ").replace("2d", "2D").replace("3d", "3D")
+            losses.plot(x, _smooth(y), color=colour, label=label, lw=2.0 if name == "loss/total" else 1.2)
         losses.set(title="Loss (the total is weighted, its terms are not)", yscale="log", xlabel="step")
-        losses.legend(ncols=2)
-        measured = [k for k in _names(curves, "validation/") if "mpjpe" in k or "mpve" in k]
-        for name, colour in zip(measured, SERIES, strict=False):
+        _legend(losses)
+        for name, colour in zip(measured(curves), SERIES, strict=False):
             x, y = _series(curves, name)
-            errors.plot(x, 1000 * np.asarray(y), "o-", ms=3.5, color=colour, label=_metric_label(name))
+            errors.plot(x, 1000 * np.asarray(y), "o-", ms=3.5, color=colour, label=metric_label(name))
         errors.set(title="Validation", ylabel="mm", xlabel="step")
-        if measured:
-            errors.legend()
+        if measured(curves):
+            _legend(errors)
         else:
             errors.text(0.5, 0.5, "no validation in this run", ha="center", color=MUTED, transform=errors.transAxes)
         rate.plot(*_series(curves, "lr"), color=GREEN)
@@ -99,7 +99,19 @@ def learning_curves(curves: Sequence[Mapping[str, float]], path: Path) -> Path:
         norm.plot(x, y, color=GREY, lw=0.9, alpha=0.7)
         norm.plot(x, _smooth(y), color=VIOLET)
         norm.set(title="Gradient norm", xlabel="step", yscale="log")
+        for ax in axes.flat:
+            ax.xaxis.get_major_locator().set_params(integer=True)
     return path
+
+
+def measured(curves: Sequence[Mapping[str, float]]) -> list[str]:
+    """Names of the validation errors (metres) in log records of training."""
+    return [name for name in _names(curves, "validation/") if "mpjpe" in name or "mpve" in name]
+
+
+def metric_label(name: str) -> str:
+    """How a validation error is printed."""
+    return name.removeprefix("validation/").replace("_", "-").upper()
 
 
 def ratio_curve(
@@ -111,19 +123,21 @@ def ratio_curve(
     label: str = "MPJPE",
     unit: str = "mm",
 ) -> Path:
-    """A metric over the masking ratio, with 95 % intervals."""
+    """A metric over the masking ratio, with 95 % intervals. Where a value is not finite there is no point."""
     order = np.argsort(ratios)
     x, y = 100 * np.asarray(ratios, float)[order], np.asarray(values, float)[order]
-    with figure(path, (5.4, 3.3)) as (_, axes):
+    with figure(path, (5.4, 3.5)) as (drawn, axes):
         ax = axes[0, 0]
         bars = np.array([intervals[k] or (values[k], values[k]) for k in order], float)
         ax.fill_between(x, bars[:, 0], bars[:, 1], color=BLUE, alpha=0.12, lw=0)
         ax.errorbar(x, y, np.abs(bars.T - y), fmt="o-", color=BLUE, ecolor=BLUE, capsize=3, ms=5, elinewidth=1)
-        best = int(np.argmin(y))
-        ax.plot(x[best], y[best], "o", ms=10, mfc="none", mec=ORANGE, mew=1.8, label=f"lowest: {x[best]:.0f} %")
+        if np.isfinite(y).any():
+            best = int(np.nanargmin(y))
+            name = f"lowest, at {x[best]:.0f} %"
+            ax.plot(x[best], y[best], "o", ms=10, mfc="none", mec=ORANGE, mew=1.8, ls="none", label=name)
+            _legend_below(drawn)
         ax.set(title=f"{label} over the largest masked share", xlabel="masking ratio, %", ylabel=unit)
         ax.set_xticks(x)
-        ax.legend()
     return path
 
 
@@ -149,7 +163,7 @@ def bars(
             )
         if baseline is not None:
             ax.plot(baseline, y, "|", color=ORANGE, ms=13, mew=2.2, label="camera-frame mean pose")
-            drawn.legend(loc="outside lower right", ncols=2)
+            _legend_below(drawn)
         ax.set_yticks(y, names)
         ax.set(title=title, xlabel=unit)
         ax.grid(axis="y", visible=False)
@@ -165,7 +179,7 @@ def pck_curves(curve: Mapping[str, Sequence[float]], path: Path) -> Path:
         "canonical_mean": "canonical mean",
         "canonical_true_heading": "canonical mean, true heading",
     }
-    with figure(path, (5.4, 3.3)) as (_, axes):
+    with figure(path, (5.4, 3.7)) as (drawn, axes):
         ax = axes[0, 0]
         for (name, label), colour in zip(labels.items(), (BLUE, GREY, ORANGE, GREEN), strict=True):
             if name in curve:
@@ -176,7 +190,7 @@ def pck_curves(curve: Mapping[str, Sequence[float]], path: Path) -> Path:
                 )  # fmt: skip
         ax.set(title="Joints within a distance (root-centred)", xlabel="distance, mm", ylabel="%", ylim=(0, 101))
         ax.set_xlim(0, curve["thresholds"][-1])
-        ax.legend(loc="best")
+        _legend_below(drawn)
     return path
 
 
@@ -186,13 +200,14 @@ def histogram(
     """Distribution of a value per sample, with named marks."""
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
-    with figure(path, (5.4, 2.9)) as (_, axes):
+    with figure(path, (5.4, 3.1)) as (drawn, axes):
         ax = axes[0, 0]
         ax.hist(known, bins=min(40, max(5, len(known) // 4)), color=BLUE, alpha=0.85, edgecolor="white", lw=0.6)
-        for (name, value), colour in zip((marks or {}).items(), (ORANGE, GREEN, VIOLET), strict=False):
-            ax.axvline(value, color=colour, lw=1.8, label=f"{name} {value:.0f}")
+        marks = {name: value for name, value in (marks or {}).items() if np.isfinite(value)}
+        for (name, value), colour in zip(marks.items(), (ORANGE, GREEN, VIOLET), strict=False):
+            ax.axvline(value, color=colour, lw=1.8, label=f"{name} {value:.0f} {unit}")
         if marks:
-            ax.legend()
+            _legend_below(drawn)
         ax.set(title=title, xlabel=unit, ylabel="samples")
         ax.grid(axis="x", visible=False)
     return path
@@ -227,6 +242,16 @@ def heatmap(
     return path
 
 
+def _legend(ax: Any) -> None:
+    """A legend beside the axes, where it covers nothing."""
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)
+
+
+def _legend_below(drawn: Any) -> None:
+    """A legend under the axes, where it covers nothing and no marker of it can pass for data."""
+    drawn.legend(loc="outside lower right", ncols=2)
+
+
 def _names(curves: Sequence[Mapping[str, float]], prefix: str) -> list[str]:
     return list(dict.fromkeys(k for record in curves for k in record if k.startswith(prefix)))
 
@@ -237,15 +262,10 @@ def _series(curves: Sequence[Mapping[str, float]], name: str) -> tuple[list[floa
 
 
 def _smooth(values: Sequence[float]) -> np.ndarray:
-    """Running median and mean over a fiftieth of the series: what the eye would follow."""
+    """Running mean over a fiftieth of the series: what the eye would follow."""
     y = np.asarray(values, float)
     width = max(1, len(y) // 50) | 1
     if width == 1:
         return y
     padded = np.pad(y, width // 2, mode="edge")
     return np.lib.stride_tricks.sliding_window_view(padded, width).mean(1)
-
-
-def _metric_label(name: str) -> str:
-    key = name.removeprefix("validation/")
-    return key.replace("_", "-").upper()

@@ -7,7 +7,9 @@ are left out. The text states what the numbers can and cannot tell.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -18,7 +20,7 @@ import cv2
 import numpy as np
 
 from metro.errors import MetroError
-from metro.files import read_json
+from metro.files import atomic_file, read_json, readable
 
 BASELINES = {
     "camera_mean": "camera-frame mean",
@@ -27,8 +29,27 @@ BASELINES = {
 }
 FAIR = {"pa_mpjpe": "canonical_mean", "joints_aligned": "canonical_mean", "vertices_aligned": "canonical_mean"}
 """Baseline a metric is judged by; the camera-frame mean where none is named."""
-GROUPS = {"heading": "By heading", "visibility": "By visible joints", "distance": "By distance from the camera"}
-CASES = {"best": "Best cases", "median": "Median cases", "worst": "Worst cases"}
+TERMS = {
+    "MPJPE": "mean per-joint position error, both sides centred at the root joint",
+    "PA-MPJPE": "the same after Procrustes alignment: the best rotation, scale and translation per person",
+    "MPVE": "mean per-vertex error, each mesh minus its own root",
+    "PA-MPVE": "the same after Procrustes alignment",
+    "PCK": "percentage of correct keypoints: joints within the distance that follows the @",
+    "AUC": "area under the PCK curve, over the distances named",
+    "F@": "F-score: how much of either surface lies within so many millimetres of the other",
+}
+"""What the abbreviations in the metrics' labels stand for; of those that a label holds the longest one counts."""
+GROUPS = {"heading": "heading", "crop": "joints in the crop", "distance": "distance from the camera"}
+"""What the groups of a result are made by."""
+CASES = {"best": "best", "median": "median", "worst": "worst"}
+CHARTS = {
+    "pck": "Share of joints within each distance, for the model and the mean poses",
+    "distribution": "Histogram of the error per sample, with its mean and median",
+    "joints": "Error by body part, with 95 % intervals",
+    **{f"groups_{key}": f"Error by {name}, with 95 % intervals" for key, name in GROUPS.items()},
+}
+"""Charts of a benchmark, and what they show to those who cannot see them."""
+REMEDY = "run the stage that makes it"
 JPEG_FROM = 200_000
 """Pictures larger than this (bytes) are embedded as JPEG."""
 
@@ -45,7 +66,7 @@ class DataSet:
     sheet: Path | None = None
     """Contact sheet."""
     fit: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers of its fit stage, if it has one."""
+    """``summary.json`` of its fit stage, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +77,8 @@ class Content:
     lead: str = ""
     """A sentence or two under the title."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Shown under the lead: preset, commit, model size, …"""
+    """Shown under the lead: preset, model size, digests, … What names the run and not its inputs (the time, a commit)
+    would give every page other bytes."""
     benchmarks: Mapping[str, Path] = field(default_factory=dict)
     """Benchmark → folder with ``result.json`` and the figures of the evaluation."""
     curves: Path | None = None
@@ -68,13 +90,13 @@ class Content:
     attention: Path | None = None
     """Folder with ``attention.json`` and its figures."""
     datasets: Sequence[DataSet] = ()
-    export: Mapping[str, Any] = field(default_factory=dict)
-    """Facts about the exported files."""
+    export: Mapping[str, int] = field(default_factory=dict)
+    """Exported file → bytes."""
     runs: Mapping[str, str] = field(default_factory=dict)
     """Stage → what finds its run in MLflow's search box."""
 
 
-def write_report(content: Content, path: Path, work: Path | None = None) -> Path:
+def write_report(content: Content, path: Path) -> Path:
     """Write the report.
 
     Parameters
@@ -83,8 +105,6 @@ def write_report(content: Content, path: Path, work: Path | None = None) -> Path
         What to show.
     path
         The HTML file.
-    work
-        Folder for the charts drawn on the way; none: a temporary one.
 
     Raises
     ------
@@ -93,10 +113,9 @@ def write_report(content: Content, path: Path, work: Path | None = None) -> Path
     """
     import tempfile
 
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
-    with tempfile.TemporaryDirectory() as temporary:
-        charts = work or Path(temporary)
+    with tempfile.TemporaryDirectory() as charts:
         environment = Environment(
             loader=PackageLoader("metro.viz"),
             autoescape=True,
@@ -104,30 +123,39 @@ def write_report(content: Content, path: Path, work: Path | None = None) -> Path
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters |= {"number": _number, "share": lambda x: f"{100 * x:.1f} %", "bytes": _bytes}
-        page = environment.get_template("report.html.j2").render(
-            content=content,
-            style=_template("report.css"),
-            script=_template("viewer.js"),
-            benchmarks=[_benchmark(name, folder) for name, folder in content.benchmarks.items()],
-            training=_training(content, charts),
-            sweep=_sweep(content.sweep, charts),
-            attention=_attention(content.attention),
-            datasets=[_dataset(d) for d in content.datasets],
-            baselines=BASELINES,
-            groups=GROUPS,
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+        environment.filters |= {"number": _number, "fixed": _fixed, "share": _share, "bytes": _bytes}
+        benchmarks = [_benchmark(name, folder) for name, folder in content.benchmarks.items()]
+        parts = {
+            "benchmarks": benchmarks,
+            "terms": _terms(benchmarks),
+            "training": _training(content, Path(charts)),
+            "sweep": _sweep(content.sweep, Path(charts)),
+            "attention": _attention(content.attention),
+            "datasets": [_dataset(d) for d in content.datasets],
+        }
+        try:
+            page = environment.get_template("report.html.j2").render(
+                content=content,
+                style=_template("report.css"),
+                script=_template("viewer.js"),
+                known=dict(baselines=BASELINES, fair=FAIR, groups=GROUPS, cases=CASES, charts=CHARTS),
+                **parts,
+            )
+        except UndefinedError as err:
+            raise MetroError(f"{content.title}: a file of the results is damaged: {err.message}; {REMEDY}") from None
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return path
 
 
 def verdict(result: Mapping[str, Any], key: str) -> str:
     """One honest sentence: the metric against the baseline it should be judged by."""
     entry, name = result["metrics"][key], FAIR.get(key, "camera_mean")
+    if not _finite(entry["value"]):
+        return f"{entry['label']} is not known: no sample has the ground truth that it needs."
     scores = result["baselines"].get(name, {})
     text = f"{entry['label']} is {_number(entry['value'])} {_unit(entry['unit'])}"
-    if key not in scores or scores[key]["ratio_ci95"] is None:
+    if not _finite(scores.get(key, {}).get("ratio")) or scores[key]["ratio_ci95"] is None:
         return f"{text}; there is no baseline to compare it with."
     ratio, (low, high) = scores[key]["ratio"], scores[key]["ratio_ci95"]
     versus = f"the {BASELINES[name]} pose ({_number(scores[key]['value'])} {_unit(entry['unit'])})"
@@ -140,46 +168,57 @@ def verdict(result: Mapping[str, Any], key: str) -> str:
 
 
 def _benchmark(name: str, folder: Path) -> dict[str, Any]:
-    result = _json(folder / "result.json")
-    headline = [k for k in result["metrics"] if k in result["baselines"].get("camera_mean", result["metrics"])]
+    result = _json(folder / "result.json", "metrics", "baselines", "groups", "cases", "per_joint", "protocol")
+    with readable(folder / "result.json", REMEDY):
+        headline = [k for k in result["metrics"] if k in result["baselines"].get("camera_mean", result["metrics"])]
+        told = {
+            "name": name,
+            "result": {**result, "metrics": {k: {**m, "unit": _unit(m["unit"])} for k, m in result["metrics"].items()}},
+            "headline": headline,
+            "verdicts": [verdict(result, k) for k in headline],
+        }
+    meshes = folder / "cases.npz"
     return {
-        "name": name,
-        "result": result,
-        "headline": headline,
-        "verdicts": [verdict(result, k) for k in headline],
-        "main": headline[0],
-        "pictures": {
-            key: _picture(folder / f"{key}.png")
-            for key in (*CASES, "joints", "pck", "distribution", *(f"groups_{g}" for g in result["groups"]))
-            if (folder / f"{key}.png").is_file()
-        },
-        "cases": {key: title for key, title in CASES.items() if (folder / f"{key}.png").is_file()},
-        "meshes": _meshes(folder / "cases.npz", result) if (folder / "cases.npz").is_file() else "",
+        **told,
+        "pictures": {key: _picture(path) for key in (*CASES, *CHARTS) if (path := folder / f"{key}.png").is_file()},
+        "meshes": _meshes(meshes, result) if meshes.is_file() else None,
     }
 
 
-def _meshes(path: Path, result: Mapping[str, Any]) -> str:
-    """Meshes of the cases for the viewer, as JSON with base64 arrays (int16 positions with a scale, uint32 faces)."""
-    with np.load(path, allow_pickle=False) as arrays:
+def _terms(benchmarks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The abbreviations that the page uses, spelled out."""
+    labels = [m["label"] for b in benchmarks for m in b["result"]["metrics"].values()]
+    used = {max((term for term in TERMS if term in label), key=len, default=None) for label in labels}
+    return {term.rstrip("@"): TERMS[term] for term in TERMS if term in used}
+
+
+def _meshes(path: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Meshes of the cases for the viewer: labels, and JSON with base64 arrays (int16 positions with a scale, uint32
+    faces)."""
+    with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
         cases = []
-        for k, kind in enumerate(arrays["kind"]):
-            entry = next(c for c in result["cases"][str(kind)] if c["index"] == arrays["index"][k])
+        for k, kind in enumerate(arrays["kind"].tolist()):
+            entry = next(c for c in result["cases"][kind] if c["index"] == arrays["index"][k])
             value = next(v for key, v in entry.items() if key not in ("index", "key"))
-            predicted, true = arrays["predicted"][k], arrays["true"][k]
             cases.append(
                 {
-                    "label": f"{kind} case, {value:.0f} mm",
-                    "image": _encode(arrays["image"][k], ".jpg"),
-                    "predicted": _quantised(predicted),
-                    "true": _quantised(true) if np.isfinite(true).all() else None,
+                    "label": f"{CASES[kind].capitalize()} case, {_fixed(value, 0)} mm",
+                    "image": _encode(arrays["image"][k]),
+                    "predicted": _quantised(arrays["predicted"][k]),
+                    "true": _quantised(arrays["true"][k]),
                 }
             )
         faces = base64.b64encode(arrays["faces"].astype("<u4").tobytes()).decode()
-    return json.dumps({"faces": faces, "cases": cases})
+    # Inside of a script element nothing may look like a tag.
+    packed = json.dumps({"faces": faces, "cases": cases}).replace("<", "\\u003c")
+    return {"labels": [case["label"] for case in cases], "json": packed}
 
 
-def _quantised(vertices_V3: np.ndarray) -> dict[str, Any]:
-    scale = float(np.abs(vertices_V3).max()) / 32767
+def _quantised(vertices_V3: np.ndarray) -> dict[str, Any] | None:
+    """Positions as integers with their scale; none where a number is not finite."""
+    if not np.isfinite(vertices_V3).all():
+        return None
+    scale = float(np.abs(vertices_V3).max()) / 32767 or 1.0
     return {"scale": scale, "data": base64.b64encode(np.rint(vertices_V3 / scale).astype("<i2").tobytes()).decode()}
 
 
@@ -187,13 +226,17 @@ def _training(content: Content, charts: Path) -> dict[str, Any] | None:
     from metro.viz import plots
 
     if content.curves is None:
-        return {"picture": "", "last": {}} if content.train else None
-    curves = _json(content.curves)
-    picture = plots.learning_curves(curves, charts / "learning_curves.png")
-    last: dict[str, float] = {}
-    for record in curves:
-        last |= record
-    return {"picture": _picture(picture), "last": last}
+        return {"picture": "", "errors": []} if content.train else None
+    curves = read_json(content.curves, REMEDY, shape=list[dict[str, float]])
+    with readable(content.curves, REMEDY):
+        picture = plots.learning_curves(curves, charts / "learning_curves.png")
+        errors = [
+            {"step": record["step"], **{k: 1000 * record[k] for k in plots.measured(curves) if k in record}}
+            for record in curves
+            if any(key in record for key in plots.measured(curves))
+        ]
+    labels = {key: plots.metric_label(key) for key in plots.measured(curves)}
+    return {"picture": _picture(picture), "errors": errors, "labels": labels}
 
 
 def _sweep(path: Path | None, charts: Path) -> dict[str, Any] | None:
@@ -201,35 +244,29 @@ def _sweep(path: Path | None, charts: Path) -> dict[str, Any] | None:
 
     if path is None:
         return None
-    sweep = _json(path)
-    points = sorted(sweep["points"], key=lambda p: p["ratio"])
-    label, unit = sweep.get("label", "MPJPE"), sweep.get("unit", "mm")
-    picture = plots.ratio_curve(
-        [p["ratio"] for p in points],
-        [p["value"] for p in points],
-        [p.get("ci95") for p in points],
-        charts / "mask_ratio.png",
-        label=label,
-        unit=unit,
-    )
-    best = min(points, key=lambda p: p["value"])
-    others = [p for p in points if p is not best and p.get("ci95") and best.get("ci95")]
-    apart = [p for p in others if p["ci95"][0] > best["ci95"][1]]
-    return {
-        **sweep,
-        "points": points,
-        "best": best,
-        "apart": apart,
-        "picture": _picture(picture),
-        "label": label,
-        "unit": unit,
-    }
+    sweep = _json(path, "points")
+    with readable(path, REMEDY):
+        points = sorted(sweep["points"], key=lambda p: p["ratio"])
+        label, unit = sweep.get("label", "MPJPE"), _unit(sweep.get("unit", "mm"))
+        picture = plots.ratio_curve(
+            [p["ratio"] for p in points],
+            [p["value"] for p in points],
+            [p.get("ci95") for p in points],
+            charts / "mask_ratio.png",
+            label=label,
+            unit=unit,
+        )
+        best = min((p for p in points if _finite(p["value"])), key=lambda p: p["value"], default=None)
+        others = [p for p in points if p is not best and p.get("ci95")] if best and best.get("ci95") else []
+        apart = [p for p in others if p["ci95"][0] > best["ci95"][1]]  # type: ignore[index]
+    told = {"points": points, "best": best, "others": others, "apart": apart, "picture": _picture(picture)}
+    return {**sweep, **told, "label": label, "unit": unit}
 
 
 def _attention(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
-    summary = _json(folder / "attention.json")
+    summary = _json(folder / "attention.json", "images", "tokens", "layers")
     shown = []
     for key, prefix in (("last", ""), ("sharpest", "sharpest_")):
         if key in summary:
@@ -241,53 +278,63 @@ def _attention(folder: Path | None) -> dict[str, Any] | None:
 
 def _dataset(data: DataSet) -> dict[str, Any]:
     manifest = _json(data.manifest)
-    facts = {**manifest, **manifest.get("statistics", {})}
+    with readable(data.manifest, REMEDY):
+        facts = {**manifest, **manifest.get("statistics", {})}
+        shards = facts.get("shards", [])
+        contents = json.dumps([shard.get("sha256", "") for shard in shards])
+        told = {
+            "records": facts.get("count", 0),
+            "joints_2d": facts.get("has_2d", 0),
+            "joints_3d": facts.get("has_3d", 0),
+            "meshes": facts.get("has_mesh", 0),
+            "skipped": facts.get("skipped", 0),
+            "bytes": sum(shard.get("bytes", 0) for shard in shards),
+            "digest": hashlib.sha256(contents.encode()).hexdigest()[:12],
+            "licence": facts.get("licence", ""),
+        }
     return {
         "name": data.name,
         "role": data.role,
-        "records": facts.get("count", 0),
-        "joints_2d": facts.get("has_2d", 0),
-        "joints_3d": facts.get("has_3d", 0),
-        "meshes": facts.get("has_mesh", 0),
-        "skipped": _count(facts.get("skipped", 0)),
-        "bytes": sum(shard.get("bytes", 0) for shard in facts.get("shards", [])),
-        "licence": facts.get("licence", ""),
-        "fit": dict(data.fit),
+        **told,
+        "fit": _fit(data.fit) if data.fit else None,
         "sheet": _picture(data.sheet) if data.sheet else "",
     }
 
 
-def _count(skipped: Any) -> int:
-    return (
-        int(skipped["count"])
-        if isinstance(skipped, Mapping)
-        else len(skipped)
-        if isinstance(skipped, list)
-        else int(skipped)
-    )
+def _fit(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What became of the fits of a dataset, in words."""
+    told = {"people": _number(summary.get("count")), "accepted": _number(summary.get("accepted"))}
+    told["rejected"] = ", ".join(f"{n} {reason}" for reason, n in summary.get("rejected", {}).items()) or "none"
+    told["had a mesh"] = _number(summary.get("kept_meshes"))
+    told["converged"] = _share(summary.get("converged"))
+    for key, name, unit in (
+        ("error_3d_mm", "3D joint error", "mm"),
+        ("error_2d_percent", "2D joint error", "% of the box"),
+    ):
+        if spread := summary.get(key):
+            told[name] = f"{_fixed(spread.get('mean'), 2)} {unit} (95th percentile {_fixed(spread.get('p95'), 2)})"
+    return told
 
 
-def _json(path: Path) -> Any:
-    return read_json(path, "run the stage that makes it")
+def _json(path: Path, *keys: str) -> Any:
+    return read_json(path, REMEDY, keys)
 
 
 def _picture(path: Path) -> str:
     """A picture as a data URI; large ones as JPEG."""
-    try:
+    with readable(path, REMEDY):
         content = path.read_bytes()
-    except OSError as err:
-        raise MetroError(f"{path}: {err.strerror}; run the stage that makes it") from None
-    if len(content) <= JPEG_FROM:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise ValueError("no picture")
+        if len(content) > JPEG_FROM:
+            return _encode(image)
         kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
         return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise MetroError(f"{path}: damaged picture; run the stage that makes it again")
-    return _encode(image, ".jpg")
 
 
-def _encode(image: np.ndarray, ending: str) -> str:
-    _, content = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+def _encode(image: np.ndarray) -> str:
+    _, content = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
     return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
 
 
@@ -299,7 +346,14 @@ def _unit(unit: str) -> str:
     return {"px224": "px"}.get(unit, unit)
 
 
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _number(value: Any) -> str:
+    """A number with the digits that it deserves, in groups of three; words as they are, what is not known as a dash."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
     if isinstance(value, int) or float(value).is_integer():
@@ -308,9 +362,18 @@ def _number(value: Any) -> str:
     return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3g}"
 
 
+def _fixed(value: Any, digits: int = 1) -> str:
+    """A number with so many decimals; a dash where it is not known."""
+    return f"{value:.{digits}f}" if _finite(value) else "–"
+
+
+def _share(value: Any) -> str:
+    return f"{_fixed(100 * value)} %" if _finite(value) else "–"
+
+
 def _bytes(count: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
-    raise AssertionError
+    return f"{count:.1f} GB"

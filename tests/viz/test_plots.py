@@ -9,6 +9,7 @@ import cv2
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from metro.viz import plots
 
@@ -40,6 +41,40 @@ def test_charts(name: str, tmp_path: Path) -> None:
     assert image.std() > 5
     assert first.read_bytes() == second.read_bytes()
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that a test draws."""
+    kept: list[Figure] = []
+    savefig = Figure.savefig
+
+    def keep(self: Figure, *args: object, **options: object) -> None:
+        kept.append(self)
+        savefig(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return kept
+
+
+@pytest.mark.parametrize("name", ["curves", "ratio", "bars", "pck", "histogram"])
+def test_no_legend_covers_what_is_drawn(name: str, tmp_path: Path, drawn: list[Figure]) -> None:
+    CHARTS[name](tmp_path / "1.png")
+    figure = drawn[0]
+    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
+    assert legends
+    for legend in legends:
+        box = legend.get_window_extent()
+        assert not any(box.overlaps(ax.get_window_extent().shrunk(0.99, 0.99)) for ax in figure.axes)
+        assert figure.bbox.x1 >= box.x1
+
+
+def test_values_that_are_not_finite_leave_a_gap(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.ratio_curve([0.0, 0.3, 0.5], [np.nan, 90, 95], [None, (88, 92), None], tmp_path / "1.png")
+    plots.ratio_curve([0.0, 0.3], [np.nan, np.nan], [None, None], tmp_path / "2.png")
+    plots.histogram([np.nan, np.nan], tmp_path / "3.png", title="t", unit="mm", marks={"mean": np.nan})
+    assert [text.get_text() for legend in drawn[0].legends for text in legend.get_texts()] == ["lowest, at 30 %"]
+    assert [figure.legends for figure in drawn[1:]] == [[], []]
 
 
 def test_smoothing_keeps_constants_and_length() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from metro.errors import MetroError
 from metro.viz.report import Content, DataSet, _quantised, verdict, write_report
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+FIT = {
+    "count": 7, "accepted": 5, "rejected": {"no joints": 2}, "kept_meshes": 0, "converged": 1.0,
+    "error_3d_mm": {"mean": 1.334, "p50": 1.2, "p95": 2.5, "max": 3.0}, "error_2d_percent": None,
+}  # fmt: skip
 
 
 def entry(value: float, unit: str = "mm", label: str = "MPJPE") -> dict:
@@ -84,14 +91,14 @@ def content(tmp_path: Path) -> Content:
         train={"steps": 1200},
         sweep=tmp_path / "sweep.json",
         attention=attention,
-        datasets=[DataSet("people", tmp_path / "manifest.json", "training", None, {"accepted": 5})],
-        export={"bundle": "3 MB"},
-        runs={"train": "tags.`dvc.out.models/train/best` = 'abc.dir'"},
+        datasets=[DataSet("people", tmp_path / "manifest.json", "training", None, FIT)],
+        export={"bundle/bundle.json": 2345},
+        runs={"train": "tags.`dvc.out` = 'abc.dir'"},
     )
 
 
 class Page(HTMLParser):
-    """Collects sources, links and ids, and checks that tags close."""
+    """Collects sources, links, ids, text and what concerns readers without eyes or mouse; checks that tags close."""
 
     VOID = frozenset({"meta", "img", "input", "br", "link"})
 
@@ -101,24 +108,50 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.ids: set[str] = set()
         self.open: list[str] = []
+        self.text = ""
+        self.pictures: list[str | None] = []
+        self.levels: list[int] = []
+        self.focusable: set[str] = set()
+        self.tables_in_scroll: list[bool] = []
+        self.scrolls: list[bool] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = dict(attrs)
         self.sources += [v for k, v in attrs if k == "src" and v]
         self.links += [v for k, v in attrs if k == "href" and v]
         self.ids |= {named["id"]} if named.get("id") else set()
+        self.focusable |= {tag} if named.get("tabindex") == "0" else set()
+        if tag == "img" and "src" in named:
+            self.pictures.append(named.get("alt"))
+        if re.fullmatch("h[1-6]", tag):
+            self.levels.append(int(tag[1]))
+        if tag == "table":
+            self.tables_in_scroll.append(any(self.scrolls))
         if tag not in self.VOID:
             self.open.append(tag)
+            self.scrolls.append(named.get("class") == "scroll" and named.get("tabindex") == "0")
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self.scrolls.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text += f"{data} " if not {"script", "style"} & set(self.open) else ""
+
+
+def read(content: Content, path: Path) -> Page:
+    """The page of the content, taken apart."""
+    page = Page()
+    page.feed(write_report(content, path).read_text())
+    assert page.open == []
+    page.text = " ".join(page.text.split())
+    return page
 
 
 def test_everything_is_in_one_file(content: Content, tmp_path: Path) -> None:
-    text = write_report(content, tmp_path / "out" / "report.html").read_text()
-    page = Page()
-    page.feed(text)
-    assert page.open == []
+    path = tmp_path / "out" / "report.html"
+    page = read(content, path)
+    text = path.read_text()
     assert all(source.startswith("data:image/") for source in page.sources)
     assert [link for link in page.links if not link.startswith("#")] == []
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
@@ -126,7 +159,7 @@ def test_everything_is_in_one_file(content: Content, tmp_path: Path) -> None:
     assert "A title &amp; more" in text
     assert "Open &lt;benchmark&gt;" in text
     assert not re.search(r"url\(|@import|<link", text)
-    assert "<code>tags.`dvc.out.models/train/best` = &#39;abc.dir&#39;</code>" in text
+    assert "<code>tags.`dvc.out` = &#39;abc.dir&#39;</code>" in text
     assert "Its interval lies below those of 0 %" in text
     assert "spreads its attention almost evenly" in text
 
@@ -134,6 +167,85 @@ def test_everything_is_in_one_file(content: Content, tmp_path: Path) -> None:
 def test_the_same_content_gives_the_same_bytes(content: Content, tmp_path: Path) -> None:
     first, second = (write_report(content, tmp_path / f"{k}.html").read_bytes() for k in range(2))
     assert first == second
+
+
+def test_it_can_be_read_without_eyes_or_mouse(content: Content, tmp_path: Path) -> None:
+    page = read(content, tmp_path / "r.html")
+    assert page.pictures
+    assert all(page.pictures)  # alternative texts
+    assert page.levels[0] == 1
+    assert all(after <= before + 1 for before, after in zip(page.levels, page.levels[1:], strict=False))
+    assert "canvas" in page.focusable
+    assert page.tables_in_scroll
+    assert all(page.tables_in_scroll)  # on a narrow screen the table scrolls, not the page
+
+
+def test_terms_are_spelled_out_before_the_first_number(content: Content, tmp_path: Path) -> None:
+    text = read(content, tmp_path / "r.html").text
+    assert text.index("mean per-joint position error") < text.index("100.0 mm")
+    assert "percentage of correct keypoints" in text
+    assert "mean per-vertex error" not in text  # the page has no MPVE
+
+
+def test_no_raw_keys_and_sizes_that_say_something(content: Content, tmp_path: Path) -> None:
+    text = read(content, tmp_path / "r.html").text
+    assert "people 7 accepted 5 rejected 2 no joints had a mesh 0 converged 100.0 %" in text
+    assert "3D joint error 1.33 mm (95th percentile 2.50)" in text
+    assert "2D joint error" not in text
+    assert "bundle/bundle.json 2.3 kB" in text
+    assert "_" not in text
+
+
+HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>" + "x" * 200
+
+
+def test_names_are_text_whatever_they_hold(content: Content, tmp_path: Path) -> None:
+    hostile = replace(
+        content,
+        title=HOSTILE,
+        lead=HOSTILE,
+        facts={HOSTILE: HOSTILE},
+        train={HOSTILE: HOSTILE},
+        benchmarks={HOSTILE: content.benchmarks["b"]},
+        datasets=[replace(content.datasets[0], name=HOSTILE, role=HOSTILE)],
+        export={HOSTILE: 3},
+        runs={HOSTILE: HOSTILE},
+    )
+    plain, page = (read(c, tmp_path / f"{k}.html") for k, c in enumerate((content, hostile)))
+    assert page.sources == plain.sources
+    assert page.text.count(HOSTILE) >= 10
+    scripts = [(tmp_path / f"{k}.html").read_text().count("<script") for k in range(2)]
+    assert scripts[0] == scripts[1]
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_any_number_of_benchmarks(content: Content, tmp_path: Path, count: int) -> None:
+    many = {f"benchmark-{k}": content.benchmarks["b"] for k in range(count)}
+    page = read(replace(content, benchmarks=many), tmp_path / "r.html")
+    assert {f"meshes-{k + 1}" for k in range(count)} == {name for name in page.ids if name.startswith("meshes-")}
+    assert page.text.count("95 % interval 98.0 – 102.0") == count
+
+
+def test_what_is_not_a_number_is_a_dash(content: Content, tmp_path: Path) -> None:
+    unknown = result()
+    nan = float("nan")
+    unknown["metrics"]["mpjpe"] |= {"value": nan, "ci95": None, "n": 0}
+    unknown["groups"]["heading"][0]["mpjpe"]["value"] = nan
+    unknown["per_joint"][0]["mpjpe"] = nan
+    for name in ("camera_mean", "canonical_mean", "canonical_true_heading"):
+        unknown["baselines"][name] = {"mpjpe": {"value": nan, "ratio": nan, "ratio_ci95": None}}
+    (content.benchmarks["b"] / "result.json").write_text(json.dumps(unknown))
+    with np.load(content.benchmarks["b"] / "cases.npz") as arrays:
+        np.savez(content.benchmarks["b"] / "cases.npz", **{**arrays, "predicted": np.full((3, 4, 3), np.nan)})
+    points = [{"ratio": 0.0, "value": nan, "ci95": None}, {"ratio": 0.3, "value": nan, "ci95": None}]
+    content.sweep.write_text(json.dumps({"points": points}))  # type: ignore[union-attr]
+    path = tmp_path / "r.html"
+    page = read(content, path)
+    assert not re.search(r"\bnan\b|\bNone\b|\binf\b", page.text, re.IGNORECASE)
+    assert "MPJPE is not known" in page.text
+    assert "The lowest error" not in page.text
+    packed = re.search(r'id="meshes-1">(.*?)</script>', path.read_text(), re.S)[1]  # type: ignore[index]
+    assert [case["predicted"] for case in json.loads(packed, parse_constant=pytest.fail)["cases"]] == [None] * 3
 
 
 def test_meshes_survive_the_packing(content: Content, tmp_path: Path) -> None:
@@ -176,6 +288,33 @@ def test_verdicts(ratio: float, low: float, high: float, words: str) -> None:
 
 def test_verdict_without_baseline() -> None:
     assert "no baseline to compare it with" in verdict(result() | {"baselines": {}}, "mpjpe")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("bench/result.json", "[]"),
+        ("bench/result.json", json.dumps(result() | {"metrics": {"mpjpe": 3}})),
+        ("bench/cases.npz", "no archive"),
+        ("bench/best.png", "x"),
+        ("bench/best.png", "x" * 300_000),
+        ("attention/attention.json", "{}"),
+        ("curves.json", '["step"]'),
+        ("curves.json", '[{"loss/total": 1.0}]'),
+        ("sweep.json", '{"points": [{"value": 1}]}'),
+        ("manifest.json", '{"shards": 3}'),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(content: Content, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(MetroError, match=rf"{re.escape(name)}: damaged.*run the stage that makes it$"):
+        write_report(content, tmp_path / "r.html")
+
+
+def test_a_lack_that_only_the_page_notices_is_one_line(content: Content, tmp_path: Path) -> None:
+    (content.benchmarks["b"] / "result.json").write_text(json.dumps(result() | {"protocol": {}}))
+    with pytest.raises(MetroError, match=r"damaged: .*title"):
+        write_report(content, tmp_path / "r.html")
 
 
 def test_missing_and_damaged_files(content: Content, tmp_path: Path) -> None:

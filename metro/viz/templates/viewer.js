@@ -1,5 +1,5 @@
 "use strict";
-// A mesh viewer in plain WebGL: drag turns, the wheel zooms, a double click resets.
+// A mesh viewer in plain WebGL: dragging and arrow keys turn, + and - zoom, Home and a double click reset.
 const VERTEX = `attribute vec3 position, normal; uniform mat4 view; uniform mat3 turn; uniform vec3 centre; varying vec3 n;
 void main() { n = turn * normal; gl_Position = view * vec4(turn * (position - centre), 1.0); }`;
 const FRAGMENT = `precision mediump float; varying vec3 n; uniform vec4 colour;
@@ -43,7 +43,7 @@ function viewer(root, data) {
   gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, faces, gl.STATIC_DRAW);
   const buffers = { predicted: [gl.createBuffer(), gl.createBuffer()], true: [gl.createBuffer(), gl.createBuffer()] };
   const colours = { predicted: [0.36, 0.58, 0.88, 1], true: [0.95, 0.70, 0.40, 1] };
-  const shown = { predicted: true, true: true };
+  const boxes = [...root.querySelectorAll("input")], picture = root.querySelector("img");
   let yaw = 0.4, pitch = 0.1, zoom = 1, centre = [0, 0, 0], radius = 1, chosen = null;
 
   function choose(index) {
@@ -59,10 +59,10 @@ function viewer(root, data) {
     }
     centre = low.map((x, k) => (x + high[k]) / 2);
     radius = 0.54 * Math.hypot(...low.map((x, k) => high[k] - x));
-    root.querySelector("img").src = chosen.image;
+    picture.src = chosen.image;
+    picture.alt = `The network's input: ${chosen.label}`;
     root.querySelectorAll("button").forEach((b, i) => b.setAttribute("aria-pressed", i === index));
-    const box = root.querySelector("input[value=true]");
-    box.disabled = !chosen.true;
+    boxes.forEach(box => { box.disabled = !chosen[box.value]; });
     draw();
   }
 
@@ -77,8 +77,7 @@ function viewer(root, data) {
     const s = zoom / radius, side = Math.min(w, h);
     gl.uniformMatrix4fv(at("view"), false, [s * side / w, 0, 0, 0, 0, s * side / h, 0, 0, 0, 0, -0.4 / radius, 0, 0, 0, 0, 1]);
     gl.uniform3fv(at("centre"), centre);
-    for (const kind of ["true", "predicted"]) {
-      if (!shown[kind] || !chosen[kind]) continue;
+    for (const { value: kind } of boxes.filter(box => box.checked && !box.disabled)) {
       ["position", "normal"].forEach((name, k) => {
         const place = gl.getAttribLocation(program, name);
         gl.bindBuffer(gl.ARRAY_BUFFER, buffers[kind][k]);
@@ -89,20 +88,33 @@ function viewer(root, data) {
     }
   }
 
+  function turn(right, down) { yaw += right; pitch = Math.max(-1.5, Math.min(1.5, pitch + down)); draw(); }
+  function enlarge(factor) { zoom = Math.max(0.4, Math.min(8, zoom * factor)); draw(); }
+  function reset() { [yaw, pitch, zoom] = [0.4, 0.1, 1]; draw(); }
+
   let held = null;
   canvas.addEventListener("pointerdown", e => { held = [e.clientX, e.clientY]; canvas.setPointerCapture(e.pointerId); });
-  canvas.addEventListener("pointerup", () => { held = null; });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { held = null; });
   canvas.addEventListener("pointermove", e => {
     if (!held) return;
-    yaw += (e.clientX - held[0]) / 120; pitch = Math.max(-1.5, Math.min(1.5, pitch + (e.clientY - held[1]) / 120));
-    held = [e.clientX, e.clientY]; draw();
+    turn((e.clientX - held[0]) / 120, (e.clientY - held[1]) / 120);
+    held = [e.clientX, e.clientY];
   });
   canvas.addEventListener("wheel", e => {
-    e.preventDefault(); zoom = Math.max(0.4, Math.min(8, zoom * Math.exp(-e.deltaY / 600))); draw();
+    if (document.activeElement !== canvas) return;  // whoever only scrolls past must not get stuck here
+    e.preventDefault(); enlarge(Math.exp(-e.deltaY / 600));
   }, { passive: false });
-  canvas.addEventListener("dblclick", () => { [yaw, pitch, zoom] = [0.4, 0.1, 1]; draw(); });
+  canvas.addEventListener("dblclick", reset);
+  const keys = {
+    ArrowLeft: () => turn(-0.15, 0), ArrowRight: () => turn(0.15, 0), ArrowUp: () => turn(0, -0.15), ArrowDown: () => turn(0, 0.15),
+    "+": () => enlarge(1.15), "=": () => enlarge(1.15), "-": () => enlarge(1 / 1.15), Home: reset,
+  };
+  canvas.addEventListener("keydown", e => {
+    if (e.ctrlKey || e.metaKey || e.altKey || !(e.key in keys)) return;
+    e.preventDefault(); keys[e.key]();
+  });
   root.querySelectorAll("button").forEach((b, i) => b.addEventListener("click", () => choose(i)));
-  root.querySelectorAll("input").forEach(box => box.addEventListener("change", () => { shown[box.value] = box.checked; draw(); }));
+  boxes.forEach(box => box.addEventListener("change", draw));
   window.addEventListener("resize", draw);
   choose(0);
 }
