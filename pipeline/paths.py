@@ -23,8 +23,6 @@ SWEEP_REPORT = Path("reports/sweep")
 REPORT = Path("reports/report")
 WORK = Path(".metro/work")
 """Half-done work, kept outside of all outputs: DVC removes a stage's outputs before it runs."""
-LABELS = Path(".metro/labels")
-"""Labels of the sets in the catalogue in the form that all processes map, see `metro.data.table`; may be removed at any time."""
 
 
 def shards(name: str) -> Path:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.paths import LABELS
-
 if TYPE_CHECKING:
     from metro.data.shards import ShardDataset
+
+_LABELS = Path(".metro/labels")  # may be removed at any time
 
 
 def open_sets(entries: Sequence[dict[str, Any]]) -> list[ShardDataset]:
@@ -21,4 +21,4 @@ def open_set(shards: Path, fits: Path | str | None) -> ShardDataset:
     """A dataset whose labels all processes of this machine share."""
     from metro.data.shards import ShardDataset
 
-    return ShardDataset(shards, fits, cache=LABELS)
+    return ShardDataset(shards, fits, cache=_LABELS)

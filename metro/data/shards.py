@@ -98,8 +98,9 @@ class ShardWriter:
             return
         options = [cv2.IMWRITE_JPEG_QUALITY, self._config.quality]
         _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-        self._blob += encoded.tobytes()
-        self._crc32.append(zlib.crc32(encoded))
+        data = encoded.tobytes()
+        self._blob += data
+        self._crc32.append(zlib.crc32(data))
         if len(self._blob) > MAX_BYTES:
             raise MetroError(f"{self.path}: more than 1 GiB; lower the dataset's shard_size")
         self._offsets.append(len(self._blob))

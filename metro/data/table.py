@@ -62,7 +62,7 @@ def label_type(name: str, figure: Figure) -> np.dtype:
 class _Head(NamedTuple):
     """What the rows of a shard look like."""
 
-    count: int
+    records: int
     key_size: int
     figure: Figure
     image_size: int
@@ -99,11 +99,11 @@ def load_table(shards: Sequence[Path], sidecars: Sequence[Path] = (), cache: Pat
     """
     if cache is None:
         heads = [_head(path) for path in shards]
-        rows = np.empty(sum(head.count for head in heads), _row_type(heads, shards))
+        rows = np.empty(sum(head.records for head in heads), _row_type(heads, shards))
         first = 0
         for number, head in enumerate(heads):
-            rows[first : first + head.count] = _rows(number, shards, sidecars, rows.dtype, head.figure)
-            first += head.count
+            rows[first : first + head.records] = _rows(number, shards, sidecars, rows.dtype, head.figure)
+            first += head.records
         return Table(rows, heads[0].figure, heads[0].image_size)
     head = _head(shards[0])
     return Table(np.load(_cached(shards, sidecars, cache), mmap_mode="r"), head.figure, head.image_size)
@@ -136,7 +136,7 @@ def _write(path: Path, shards: Sequence[Path], sidecars: Sequence[Path]) -> None
     header = {
         "descr": np.lib.format.dtype_to_descr(row_type),
         "fortran_order": False,
-        "shape": (sum(head.count for head in heads),),
+        "shape": (sum(head.records for head in heads),),
     }
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_2_0(file, header)
