@@ -104,9 +104,10 @@ def piece(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _own(parent: h5py.Group, name: str, kind: type) -> Any:
-    if not isinstance(parent.get(name, getlink=True), h5py.HardLink) or parent.get(name, getclass=True) is not kind:
+    found = parent[name] if isinstance(parent.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(found, kind):
         raise ValueError(f"no {kind.__name__.lower()} {name}")
-    return parent[name]
+    return found
 
 
 def read_arrays(file: h5py.File) -> dict[str, np.ndarray]:

@@ -99,10 +99,10 @@ def load_table(shards: Sequence[Path], sidecars: Sequence[Path] = (), cache: Pat
     """
     if cache is None:
         heads = [_head(path) for path in shards]
-        rows = np.empty(sum(head.records for head in heads), _row_type(heads, shards))
+        rows = np.zeros(sum(head.records for head in heads), _row_type(heads, shards))
         first = 0
         for number, head in enumerate(heads):
-            rows[first : first + head.records] = _rows(number, shards, sidecars, rows.dtype, head.figure)
+            _fill(rows[first : first + head.records], number, shards, sidecars, head.figure)
             first += head.records
         return Table(rows, heads[0].figure, heads[0].image_size)
     head = _head(shards[0])
@@ -141,7 +141,9 @@ def _write(path: Path, shards: Sequence[Path], sidecars: Sequence[Path]) -> None
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_2_0(file, header)
         for number, head in enumerate(heads):
-            file.write(_rows(number, shards, sidecars, row_type, head.figure).tobytes())
+            rows = np.zeros(head.records, row_type)
+            _fill(rows, number, shards, sidecars, head.figure)
+            file.write(rows.tobytes())
     with atomic_file(_digest_of(path)) as temporary:
         temporary.write_text(sha256_of(path))
 
@@ -180,16 +182,14 @@ def _row_type(heads: Sequence[_Head], shards: Sequence[Path]) -> np.dtype:
     return np.dtype([*_PLACE, *fields, keys], align=True)
 
 
-def _rows(
-    number: int, shards: Sequence[Path], sidecars: Sequence[Path], row_type: np.dtype, figure: Figure
-) -> np.ndarray:
-    """The rows of one shard."""
+def _fill(rows: np.ndarray, number: int, shards: Sequence[Path], sidecars: Sequence[Path], figure: Figure) -> None:
+    """Fill in the rows of one shard."""
     with open_h5(shards[number]) as file:
         arrays = read_arrays(file)
         blob = piece(file, BLOB)
         labels = {name: arrays[f"labels/{name}"] for name in LABELS}
         offsets, crc32 = arrays["images/offsets"], arrays["images/crc32"]
-        count = len(labels["keys"])
+        count = len(rows)
         _check_labels(labels, count, figure)
         if blob.dtype != np.uint8 or blob.ndim != 1:
             raise ValueError("images are not bytes")
@@ -198,14 +198,12 @@ def _rows(
         sizes = np.diff(offsets)
         if offsets[0] != 0 or ((sizes <= 0) | (sizes > len(blob))).any() or offsets[-1] != len(blob):
             raise ValueError("image offsets are out of order")
-        rows = np.zeros(count, row_type)
         rows["shard"], rows["size"], rows["crc32"] = number, sizes, crc32
         rows["start"] = (blob.id.get_offset() or 0) + offsets[:-1]
     for name in LABELS:
         rows[name] = labels[name]
     if sidecars:
         _lay_over(rows, sidecars[number], figure)
-    return rows
 
 
 def _check_labels(labels: dict[str, np.ndarray], count: int, figure: Figure) -> None:
