@@ -152,7 +152,9 @@ class Record:
             self._fail("box", f"has width {self.box[2]:.4g} and height {self.box[3]:.4g} px")
         if self.fit_error is not None and not 0 <= self.fit_error <= 10:
             self._fail("fit_error", f"is {self.fit_error} m")
-        for field, problem in implausible(figure, {field: getattr(self, field) for field in shapes}):
+        given = {field: getattr(self, field) for field in shapes}
+        alone = {field: np.asarray(value)[None] for field, value in given.items() if value is not None}
+        for _, field, problem in implausible(figure, alone):
             self._fail(field, problem)
         if self.keypoints_2d is not None:
             center, scale = self.crop_square()
@@ -188,46 +190,72 @@ class Record:
         raise MetroError(f"{name}: {field} {problem}")
 
 
-def implausible(figure: Figure, labels: Mapping[str, np.ndarray | None]) -> Iterator[tuple[str, str]]:
-    """What the labels of one record say that cannot be: name of the label and problem, with the likely unit.
+def implausible(figure: Figure, labels: Mapping[str, np.ndarray | None]) -> Iterator[tuple[int, str, str]]:
+    """What labels say that cannot be: row, name of the label and problem, with the likely unit.
 
     Parameters
     ----------
     figure
-        What the record is of.
+        What the records are of.
     labels
-        `keypoints_2d` (J, 3), `joints_3d` (J, 4), `pose_aa` (P,), `betas` (10,), `transl` (3,) and `intrinsics` (3, 3),
-        finite, in the units of `Record`; those that are missing or `None` are not looked at.
+        Of N records, in the units of `Record`: `keypoints_2d` (N, J, 3), `joints_3d` (N, J, 4), `pose_aa` (N, P),
+        `betas` (N, 10), `transl` (N, 3) and `intrinsics` (N, 3, 3). Those that are missing or `None`, and rows that are
+        not finite, are not looked at.
     """
-    given = {name: np.asarray(value, np.float64) for name, value in labels.items() if value is not None}
-    for name in given.keys() & {"keypoints_2d", "joints_3d"}:
-        confidence = given[name][:, -1]
-        if confidence.min() < 0 or confidence.max() > 1:
-            yield name, f"has confidences from {confidence.min():.4g} to {confidence.max():.4g}, not within 0 and 1"
+    wanted = ("keypoints_2d", "joints_3d", "pose_aa", "betas", "transl", "intrinsics")
+    given = {name: np.asarray(labels[name], np.float64) for name in wanted if labels.get(name) is not None}
+    for name in ("keypoints_2d", "joints_3d"):
+        if name in given:
+            least_N, most_N = given[name][..., -1].min(1), given[name][..., -1].max(1)
+            for row in _where((least_N < 0) | (most_N > 1)):
+                yield row, name, f"has confidences from {least_N[row]:.4g} to {most_N[row]:.4g}, not within 0 and 1"
     if "joints_3d" in given:
-        joints = given["joints_3d"][given["joints_3d"][:, 3] > 0, :3]
         least, usual, most = EXTENT_M[figure.labels]
-        extent = float(np.linalg.norm(joints[:, None] - joints, axis=-1).max(initial=0))
+        seen_NJ = given["joints_3d"][..., 3] > 0
+        extent_N = _extents(given["joints_3d"][..., :3], seen_NJ)
+        far_N = (np.abs(given["joints_3d"][..., :3]).max(2) * seen_NJ).max(1)
         # A few joints, of the face say, may lie close together.
-        if extent > most or (extent < least and len(joints) > figure.num_labels / 2):
-            yield "joints_3d", f"reach over {extent:.4g} m{_likely_unit(extent, usual)}"
-        elif len(joints) and np.abs(joints).max() > FARTHEST_M:
-            yield "joints_3d", f"are {np.abs(joints).max():.4g} m from the camera"
-    if "transl" in given and np.abs(given["transl"]).max() > FARTHEST_M:
-        yield "transl", f"is {np.abs(given['transl']).max():.4g} m{_likely_unit(np.abs(given['transl']).max(), 4.0)}"
+        wrong_N = (extent_N > most) | (extent_N < least) & (seen_NJ.sum(1) > figure.num_labels / 2)
+        for row in _where(wrong_N):
+            yield row, "joints_3d", f"reach over {extent_N[row]:.4g} m{_likely_unit(extent_N[row], usual)}"
+        for row in _where(~wrong_N & (far_N > FARTHEST_M)):
+            yield row, "joints_3d", f"are {far_N[row]:.4g} m from the camera"
+    if "transl" in given:
+        far_N = np.abs(given["transl"]).max(1)
+        for row in _where(far_N > FARTHEST_M):
+            yield row, "transl", f"is {far_N[row]:.4g} m{_likely_unit(far_N[row], 4.0)}"
     if "pose_aa" in given:
-        angle = np.linalg.norm(given["pose_aa"].reshape(-1, 3), axis=1).max()
-        if angle > LARGEST_ANGLE:
-            yield "pose_aa", f"turns a joint by {angle:.4g} radians; are they degrees?"
-    if "betas" in given and np.abs(given["betas"]).max() > LARGEST_BETA:
-        yield "betas", f"reach {np.abs(given['betas']).max():.4g}, which is no human shape"
+        angle_N = np.linalg.norm(given["pose_aa"].reshape(len(given["pose_aa"]), -1, 3), axis=2).max(1)
+        for row in _where(angle_N > LARGEST_ANGLE):
+            yield row, "pose_aa", f"turns a joint by {angle_N[row]:.4g} radians; are they degrees?"
+    if "betas" in given:
+        size_N = np.abs(given["betas"]).max(1)
+        for row in _where(size_N > LARGEST_BETA):
+            yield row, "betas", f"reach {size_N[row]:.4g}, which is no human shape"
     if "intrinsics" in given:
-        camera = given["intrinsics"]
+        camera_N33 = given["intrinsics"]
+        known_N = np.isfinite(camera_N33).all((1, 2))
+        focal_N2 = camera_N33[:, [0, 1], [0, 1]]
         low, high = FOCAL_PX
-        if not (low <= camera[0, 0] <= high and low <= camera[1, 1] <= high):
-            yield "intrinsics", f"have focal lengths {camera[0, 0]:.4g} and {camera[1, 1]:.4g} px"
-        elif camera[1, 0] != 0 or (camera[2] != [0, 0, 1]).any():
-            yield "intrinsics", "are no camera matrix [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels"
+        wrong_N = ~((low <= focal_N2) & (focal_N2 <= high)).all(1)
+        for row in _where(known_N & wrong_N):
+            yield row, "intrinsics", f"have focal lengths {focal_N2[row, 0]:.4g} and {focal_N2[row, 1]:.4g} px"
+        for row in _where(known_N & ~wrong_N & ((camera_N33[:, 1, 0] != 0) | (camera_N33[:, 2] != [0, 0, 1]).any(1))):
+            yield row, "intrinsics", "are no camera matrix [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels"
+
+
+def _where(flag_N: np.ndarray) -> list[int]:
+    rows: list[int] = np.flatnonzero(flag_N).tolist()
+    return rows
+
+
+def _extents(joints_NJ3: np.ndarray, seen_NJ: np.ndarray) -> np.ndarray:
+    """(N,) largest distance between two joints that are seen."""
+    extent_N = np.zeros(len(joints_NJ3))
+    for j in range(joints_NJ3.shape[1]):
+        distance_NJ = np.linalg.norm(joints_NJ3 - joints_NJ3[:, j : j + 1], axis=2)
+        np.maximum(extent_N, (distance_NJ * (seen_NJ & seen_NJ[:, j : j + 1])).max(1), out=extent_N)
+    return extent_N
 
 
 def _likely_unit(length: float, usual: float) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from metro.body.arrays import digest
 from metro.body.load import load_body
 from metro.config import BodyConfig, FitConfig
-from metro.data.hdf5 import open_h5
+from metro.data.hdf5 import open_h5, read_arrays
 from metro.data.parallel import map_shards
 from metro.data.shards import ShardDataset, read_manifest, write_fits
 from metro.errors import MetroError
@@ -109,7 +109,7 @@ def _fit_shard(job: _Job) -> dict[str, np.ndarray]:
     """Write the sidecar of one shard, unless it is there; what the summary needs of it."""
     kept = ("accepted", "reason", "converged", "error_3d", "error_2d")
     if _is_finished(job):
-        with open_h5(_sidecar(job)) as file:
+        with open_h5(_sidecar(job), "fit") as file:
             return {name: file["labels"][name][...] for name in kept}
     labels = ShardDataset([job.shard]).labels
     rows = np.flatnonzero(~labels["has_mesh"])
@@ -145,8 +145,8 @@ def _sidecar(job: _Job) -> Path:
 
 def _is_finished(job: _Job) -> bool:
     try:
-        with open_h5(_sidecar(job)) as file:
-            return file.attrs.get("recipe") == job.recipe
+        with open_h5(_sidecar(job), "fit") as file:
+            return file.attrs.get("recipe") == job.recipe and bool(read_arrays(file))
     except (MetroError, OSError):
         return False  # missing or damaged: made again
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -85,11 +86,13 @@ def test_finished_shards_are_kept_and_others_made_again(dataset: Path, tmp_path:
     made = bytes_of(out)
     times = {p.name: p.stat().st_mtime_ns for p in out.glob("*.h5")}
     (out / "fit-00001.h5").write_bytes(b"interrupted")
+    with h5py.File(out / "fit-00002.h5", "r+") as file:
+        file["labels/betas"][0, 0] += 1
     (out / "fit-00009.h5").write_bytes(b"of an older dataset")
     again = run(dataset, out)
     assert bytes_of(out) == made
     changed = {p.name for p in out.glob("*.h5") if p.stat().st_mtime_ns != times[p.name]}
-    assert changed == {"fit-00001.h5"}
+    assert changed == {"fit-00001.h5", "fit-00002.h5"}
     assert {**again, "seconds": 0} == {**first, "seconds": 0}
     run(dataset, out, CONFIG.model_copy(update={"sigma_3d": 0.03}))
     assert all(bytes_of(out)[name] != digest for name, digest in made.items())
