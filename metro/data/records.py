@@ -234,13 +234,14 @@ def implausible(figure: Figure, labels: Mapping[str, np.ndarray | None]) -> Iter
             yield row, "betas", f"reach {size_N[row]:.4g}, which is no human shape"
     if "intrinsics" in given:
         camera_N33 = given["intrinsics"]
-        known_N = np.isfinite(camera_N33).all((1, 2))
+        known_N: np.ndarray = np.isfinite(camera_N33).all((1, 2))
         focal_N2 = camera_N33[:, [0, 1], [0, 1]]
         low, high = FOCAL_PX
-        wrong_N = ~((low <= focal_N2) & (focal_N2 <= high)).all(1)
-        for row in _where(known_N & wrong_N):
+        blurred_N = ((focal_N2 < low) | (focal_N2 > high)).any(1)
+        for row in _where(known_N & blurred_N):
             yield row, "intrinsics", f"have focal lengths {focal_N2[row, 0]:.4g} and {focal_N2[row, 1]:.4g} px"
-        for row in _where(known_N & ~wrong_N & ((camera_N33[:, 1, 0] != 0) | (camera_N33[:, 2] != [0, 0, 1]).any(1))):
+        odd_N = (camera_N33[:, [1, 2, 2, 2], [0, 0, 1, 2]] != [0, 0, 0, 1]).any(1)
+        for row in _where(known_N & ~blurred_N & odd_N):
             yield row, "intrinsics", "are no camera matrix [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels"
 
 

@@ -350,7 +350,9 @@ def test_too_little_shared_memory_is_told_beforehand(made, monkeypatch):
 
 def test_hands_are_not_mirrored(tmp_path, monkeypatch):
     def hand(number: int):
-        changes = {"keypoints_2d": np.ones((21, 3)), "joints_3d": np.ones((21, 4)), "pose_aa": np.ones(48)}
+        points = np.column_stack([np.linspace(80, 120, 21), np.full(21, 80.0), np.ones(21)])
+        joints = np.column_stack([np.linspace(0, 0.15, 21), np.zeros(21), np.ones((21, 2))])
+        changes = {"keypoints_2d": points, "joints_3d": joints, "pose_aa": np.ones(48)}
         return people.person(number, **changes)
 
     monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(hand, range(3))])

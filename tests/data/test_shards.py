@@ -434,13 +434,15 @@ def test_verify_finds_changed_short_missing_and_stray_shards(made, tmp_path):
 
 def test_verify_names_labels_that_cannot_be_and_their_likely_unit(made, tmp_path):
     folder = copy_of(made, tmp_path)
-    with h5py.File(folder / "shard-00000.h5", "r+") as file:
-        file["labels/joints_3d"][2, :, :3] *= 1000
-        file["labels/pose_aa"][3, 5] = 170
+    labels = shards.ShardDataset([folder / "shard-00000.h5"]).labels
+    joints, pose = labels["joints_3d"].copy(), labels["pose_aa"].copy()
+    joints[1, :, :3] *= 1000
+    pose[2, 5] = 170
+    rewritten(folder / "shard-00000.h5", labels__joints_3d=joints, labels__pose_aa=pose)
     renew_manifest(folder)
-    joints, pose = verify(folder)
-    assert re.search(r"shard-00000\.h5: made:000002\.png#0: joints_3d reach over .* they look like millimetres", joints)
-    assert "made:000003.png#0: pose_aa turns a joint by 170 radians; are they degrees?" in pose
+    reach, turn = verify(folder)
+    assert re.search(r"shard-00000\.h5: made:000001\.png#0: joints_3d reach over .* they look like millimetres", reach)
+    assert "made:000002.png#0: pose_aa turns a joint by 170 radians; are they degrees?" in turn
 
 
 def test_verify_looks_inside(made, tmp_path):
