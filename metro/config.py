@@ -16,20 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from metro.errors import MetroError
 from metro.files import nearest
-from metro.words import BodyKind, Gender, ProtocolName, Source, Supervision
-
-CROP_PX = 224
-"""Side of METRO's crop in pixels, in which focal lengths and 2D errors are stated whatever a network's own crop is."""
+from metro.words import CROP_PX, HAND_KINDS, BodyKind, Gender, ProtocolName, Source, Supervision
 
 
 class Section(BaseModel):
     """Common rules of all sections: immutable, no unknown keys, attribute docstrings become descriptions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-HAND_KINDS = ("mano", "open_hand")
-"""Body kinds that are hands."""
 
 
 class BodyConfig(Section):
