@@ -49,9 +49,11 @@ def read_boxes(file: Path, images: Sequence[Path]) -> list[Any]:
     if lacking and (complete or len(lacking) == len(fitting)):
         raise MetroError(f"{file}: has no boxes for {', '.join(lacking[:3])}; its keys are file names or paths")
     chosen = {image: max(keys, key=_parts) if keys else None for image, keys in fitting.items()}
-    for image, key in chosen.items():
-        if len(fits[key]) > 1:
-            raise MetroError(f"{file}: {key!r} fits {len(fits[key])} images, {image} is one; give its path as the key")
+    if shared := [image for image, key in chosen.items() if len(fits[key]) > 1]:
+        raise MetroError(
+            f"{file}: has no boxes for {', '.join(map(str, shared[:3]))}; its keys are file names or paths, and "
+            f"{chosen[shared[0]]!r} fits {len(fits[chosen[shared[0]]])} images"
+        )
     return [table[chosen[image]] if fitting[image] else [] for image in images]
 
 

@@ -154,7 +154,7 @@ def _compare(bundle: Bundle, path: Path, run: Callable[[Tensor], Iterable[Tensor
         image = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(count))
         with torch.inference_mode():
             for ours, theirs in zip(deployed(image), run(image.clone()), strict=True):
-                worst = float(np.maximum(worst, (ours - theirs).abs().max()))  # unlike max(), hands NaN on
+                worst = float(np.maximum(worst, float((ours - theirs).abs().max())))  # unlike max(), hands NaN on
     if not worst <= TOLERANCE:
         raise MetroError(f"{path}: differs from the network by {worst:.2g} (allowed: {TOLERANCE:g}); do not use it")
     return worst

@@ -353,23 +353,23 @@ def read_image(picture: Path | str | np.ndarray) -> Image:
         with Pil.open(path) as file:
             image = ImageOps.exif_transpose(file)
             image.load()
+        if image.mode.startswith("I") or image.mode == "F":
+            grey = np.nan_to_num(np.asarray(image, np.float64))
+            top = 65535 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else 255
+            return _from_array(np.clip(grey * 255 / top, 0, 255).astype(np.uint8))
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            return _from_array(np.asarray(image.convert("RGBA")))
+        return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise MetroError(f"{path}: no such image") from None
     except IsADirectoryError:
         raise MetroError(f"{path}: is a folder; give image files") from None
     except UnidentifiedImageError:
         raise MetroError(f"{path}: not an image in a known format") from None
-    except (OSError, SyntaxError, ValueError, Pil.DecompressionBombError) as err:
+    except Exception as err:  # decoders raise whatever they meet in damaged bytes
         raise MetroError(
             f"{path}: unreadable image ({' '.join(str(err).split())[:120]}); is the file complete?"
         ) from None
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, np.float64)
-        top = 65535 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else 255
-        return _from_array(np.clip(grey * 255 / top, 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        return _from_array(np.asarray(image.convert("RGBA")))
-    return np.asarray(image.convert("RGB"))
 
 
 def _from_array(array: np.ndarray) -> Image:

@@ -163,18 +163,6 @@ def test_arguments_are_given_as_people_type_them(
     assert json.loads(capsys.readouterr().out) == {"images": ["a"], "two_words": 1, "loud": False, "sets": None} | given
 
 
-def test_a_box_may_begin_left_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def load(model: str, device: str | None) -> object:
-        return lambda images, boxes, **rest: asked.append((images, boxes)) or []
-
-    monkeypatch.setattr("metro.load", load)
-    for words in (["--box", "-10,39,123,142", "p.jpg"], ["p.jpg", "--box=-10,39,123,142"]):
-        assert main(["predict", *words, "--out", str(tmp_path)]) == 0
-    assert asked == [([Path("p.jpg")], [[[-10, 39, 123, 142]]])] * 2
-
-
 def test_an_error_of_a_command_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise MetroError("here is what,\n where and how")
