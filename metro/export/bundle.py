@@ -25,6 +25,7 @@ from metro.body.load import load_body
 from metro.config import ModelConfig
 from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD
 from metro.export.folder import (
+    CONTEXT,
     FORMAT,
     GEOMETRY,
     META,
@@ -36,7 +37,6 @@ from metro.export.folder import (
     read_folder,
 )
 from metro.export.onnx import write_onnx, write_program
-from metro.export.predictor import CONTEXT
 from metro.files import atomic_folder, readable, sha256_of
 from metro.mesh.sampling import Level
 from metro.mesh.sparse import checked_csr

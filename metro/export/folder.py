@@ -28,6 +28,8 @@ from metro.files import read_json, readable, sha256_of
 FORMAT = 1
 META, WEIGHTS, GEOMETRY = "bundle.json", "model.safetensors", "geometry.safetensors"
 ONNX, PROGRAM = "model.onnx", "model.pt2"
+CONTEXT = 1.2
+"""Side of the network's crop over the side of a tight box, as in training."""
 REMEDY = "make a bundle with `metro export`"
 
 

@@ -20,14 +20,13 @@ from numpy.typing import ArrayLike
 from metro.body.figure import FIGURES
 from metro.data.crop import cut
 from metro.errors import MetroError
+from metro.export.folder import CONTEXT
 from metro.export.gltf import glb
 from metro.export.networks import Network
 from metro.files import atomic_file
 from metro.viz.camera import pinhole, project
 from metro.viz.overlay import Image, mesh_overlay, skeleton
 
-CONTEXT = 1.2
-"""Side of the network's crop over the side of a tight box, as in training."""
 LARGEST = 10
 """Longest side of a box over that of its image, from which on it is taken for a mistake."""
 ASSUMED = "none given: the middle square was taken; a tight box around the person gives better results"

@@ -10,10 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+import metro
 from metro.cli.app import main
 from metro.export import predictor
 from metro.export.bundle import bundle_of, write_bundle
 from metro.export.folder import ONNX
+from metro.export.predictor import read_image
 from metro.viz.overlay import save_image
 from tests.conftest import World
 
@@ -63,20 +65,14 @@ def test_results_of_one_image(here: Path, model: str, capsys: pytest.CaptureFixt
 
 def test_an_image_is_read_once(here: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    monkeypatch.setattr(predictor, "read_image", lambda path: read.append(path) or np.full((90, 140, 3), 7, np.uint8))
-    assert main(["predict", "p.png", "--model", model, "--box", "0,0,50,50;60,0,40,40"]) == 0
-    assert read == [Path("p.png")]
+    monkeypatch.setattr(predictor, "read_image", lambda image: read.append(image) or read_image(image))
+    assert main(["predict", picture("p.png"), "--model", model, "--box", "0,0,50,50;60,0,40,40"]) == 0
+    assert [image for image in read if isinstance(image, Path)] == [Path("p.png")]
 
 
 def test_people_are_drawn_on_one_picture_far_ones_first(here: Path, model: str) -> None:
-    import metro
-    from metro.export.predictor import read_image
-
     boxes = [[0, 0, 60, 80], [30, 10, 30, 40]]  # the small one stands further away
-    assert (
-        main(["predict", picture("p.png"), "--model", model, "--box", ";".join(",".join(map(str, b)) for b in boxes)])
-        == 0
-    )
+    assert main(["predict", picture("p.png"), "--model", model, "--box", "0,0,60,80;30,10,30,40"]) == 0
     large, small = metro.load(model)("p.png", boxes)
     assert small.translation()[2] > large.translation()[2]
     expected = large.overlay(small.overlay("p.png"))
@@ -108,12 +104,11 @@ def test_an_image_that_fails_does_not_take_others_with_it(
         "b.jpg": [[0, 0, 9, 9]],
         "c.png": [[200, 0, 9, 9]],
         "d.png": [[1, 2, 3]],
+        "nowhere.png": [[0, 0, 9, 9]],
         "e.png": [[0, 0, 9, 9]],
     }
     Path("boxes.json").write_text(json.dumps(table))
-    words = ["predict", *table, "nowhere.png", "--model", model, "--out", "out"]
-    Path("boxes.json").write_text(json.dumps({**table, "nowhere.png": [[0, 0, 9, 9]]}))
-    assert main([*words, "--boxes", "boxes.json"]) == 2
+    assert main(["predict", *table, "--boxes", "boxes.json", "--model", model, "--out", "out"]) == 2
     told = capsys.readouterr()
     assert told.out.splitlines() == ["a.png: 0 predicted → out/a*", "e.png: 1 predicted → out/e*"]
     assert told.err.startswith("metro: 4 of 6 images failed: b.jpg: unreadable image")
@@ -156,9 +151,7 @@ def test_a_disk_that_fills_up_leaves_whole_files(
     ],
 )
 def test_results_never_meet(here: Path, model: str, people: dict[str, int], names: set[str]) -> None:
-    table = {
-        picture(path): [[7 * n, k, 50, 50] for k in range(count)] for n, (path, count) in enumerate(people.items())
-    }
+    table = {picture(path): [[len(path), k, 50, 50] for k in range(count)] for path, count in people.items()}
     Path("boxes.json").write_text(json.dumps(table))
     assert main(["predict", *table, "--boxes", "boxes.json", "--model", model, "--out", "out"]) == 0
     found = boxes_in("out")
