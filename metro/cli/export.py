@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.types import Directory, PositiveInt
 
+from metro.cli.options import Batch, Place, ToFolder, Word
 from metro.errors import MetroError
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -21,16 +20,16 @@ def predict(
     images: list[Path],
     /,
     *,
-    model: str = "open",
-    box: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    boxes: Path | None = None,
-    out: Directory = Path("predictions"),
+    model: Word = "open",
+    box: Word | None = None,
+    boxes: Place | None = None,
+    out: ToFolder = Path("predictions"),
     vertices: bool = False,
     scene: bool = False,
-    focal: float | None = None,
+    focal: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
     left_hand: bool = False,
-    batch_size: PositiveInt = 16,
-    device: str | None = None,
+    batch_size: Batch = 16,
+    device: Word | None = None,
 ) -> None:
     """Predict meshes and joints; writes an overlay per image and OBJ, GLB and JSON per person.
 
@@ -73,7 +72,7 @@ def predict(
     places = {(out / file).resolve() for _, *files in results for file in files}
     if lost := [path for path in paths if path.resolve() in places]:
         raise MetroError(f"{lost[0]}: a result would be written over it; choose another --out")
-    _try(out)
+    out.mkdir(parents=True, exist_ok=True)
     predictor = metro.load(model, device)
     predictor.check_hand(left_hand)
     failed = []
@@ -92,8 +91,8 @@ def predict(
 
 def export(
     *,
-    model: str = "open",
-    out: Directory = Path("bundle"),
+    model: Word = "open",
+    out: ToFolder = Path("bundle"),
     onnx: bool = True,
     torch_export: bool = True,
     weights: bool = True,
@@ -115,7 +114,6 @@ def export(
     """
     if not weights and not onnx:
         raise MetroError("a bundle without weights predicts by its ONNX file: leave --no-onnx out")
-    _try(out)
     from metro.export.bundle import ONNX, PROGRAM, write_bundle
     from metro.export.folder import read_folder
     from metro.export.load import open_bundle
@@ -204,16 +202,6 @@ def _count(rows: Any) -> int:
         return 1 if rows is None else len(box_table(rows, ""))
     except MetroError:
         return 1
-
-
-def _try(folder: Path) -> None:
-    """Make a folder for results and see that it can be written to, before anything is computed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as err:
-        raise MetroError(f"--out {folder}: cannot be written: {err.strerror}") from None
 
 
 def _boxes(paths: Sequence[Path], box: str | None, boxes: Path | None) -> list[Any]:

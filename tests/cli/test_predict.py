@@ -177,9 +177,12 @@ def test_results_never_meet(here: Path, model: str, people: dict[str, int], name
         (["empty"], "empty: holds no images"),
         (["clip.MP4"], "clip.MP4: is a video; write its frames to a folder"),
         (["one.png", "one_overlay.png", "--out", "."], "one_overlay.png: a result would be written over it"),
-        (["one.png", "--out", "/proc/x"], "--out /proc/x: cannot be written"),
-        (["one.png", "--out", "/proc"], "--out /proc: cannot be written"),
-        (["one.png", "--out", "one.png/x"], "--out one.png/x: cannot be written"),
+        (["one.png", "--out", "/proc/x"], "--out. Cannot be written"),
+        (["one.png", "--out", "/proc"], "--out. Cannot be written"),
+        (["one.png", "--out", "one.png/x"], "--out. Cannot be written"),
+        (["one.png", "--out", "one.png"], "--out. Is a file"),
+        (["one.png", "--out", "--scene"], "--out. Requires an argument"),
+        (["one.png", "--batch-size", "0"], "--batch-size. Must be from 1"),
     ],
 )
 def test_refused_before_anything_is_predicted(
@@ -206,6 +209,18 @@ def test_asking_for_a_model_of_mlflow_makes_no_store(
     assert main(["predict", picture("p.png"), "--model", "models:/x/1", "--out", "out"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert {path.name for path in here.iterdir()} == {"p.png", "out"}
+
+
+def test_values_may_begin_with_a_hyphen(here: Path, model: str) -> None:
+    Path(model).rename("-model")
+    try:
+        Path("-b.json").write_text(json.dumps({"p.png": [[-10, 0, 50, 50]]}))
+        words = ["--boxes", "-b.json", "--model", "-model", "--out", "-out"]
+        assert main(["predict", picture("p.png"), *words]) == 0
+        assert main(["predict", "p.png", *(f"{a}={b}" for a, b in zip(words[::2], words[1::2], strict=True))]) == 0
+        assert boxes_in("-out") == {"p": [-10, 0, 50, 50]}
+    finally:
+        Path("-model").rename(model)
 
 
 def test_export(here: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
