@@ -27,11 +27,7 @@ from pydantic import (
 
 from metro.errors import MetroError
 from metro.files import nearest
-from metro.words import BodyKind, Gender, ProtocolName, Source, Supervision
-
-CROP_PX = 224
-"""Side of METRO's crop in pixels, in which focal lengths and 2D errors are stated whatever a network's own crop is."""
-
+from metro.words import CROP_PX, HAND_KINDS, BodyKind, Gender, ProtocolName, Source, Supervision
 
 # Kinds of numbers. Every number has bounds: beyond them lies a slip of the hand or what no machine could do.
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -72,10 +68,6 @@ def _parts(value: Any, kind: Any) -> Iterable[Any]:
     if isinstance(value, list | tuple):
         return value
     return value.values() if isinstance(value, dict) and kind is dict else [value]
-
-
-HAND_KINDS = ("mano", "open_hand")
-"""Body kinds that are hands."""
 
 
 class BodyConfig(Section):

@@ -1,4 +1,4 @@
-"""Stage `export`: the bundle that applications use, an ONNX file, a torch.export program, and the model in MLflow."""
+"""Stage `export`: the bundle that applications use, with its ONNX file and torch.export program, and MLflow's model."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ class Rows(nn.Module):
 def main(params: Params) -> None:
     """Write the bundle and what `params.export` asks for, each compared with the network."""
     from metro.body.arrays import read_npz
-    from metro.export.bundle import bundle_of, write_bundle
-    from metro.export.onnx import Deployed, write_onnx, write_program
+    from metro.export.bundle import ONNX, PROGRAM, bundle_of, write_bundle
+    from metro.export.folder import read_folder
+    from metro.export.onnx import Deployed
     from metro.mesh.sampling import load_sampling
     from metro.training.checkpoint import load_checkpoint
 
-    found = load_checkpoint(MODEL)
+    checkpoint = load_checkpoint(MODEL)
     scores = benchmark_scores(params)
-    about = {"checkpoint": str(MODEL), "step": found.step, "preset": params.preset, "benchmarks": scores}
+    about = {"checkpoint": str(MODEL), "step": checkpoint.step, "preset": params.preset, "benchmarks": scores}
     bundle = bundle_of(load_network(MODEL), read_npz(BODY), load_sampling(SAMPLING), about)
     with tracking.joined(params, "train") as run, stage.publish(EXPORT) as folder:
-        write_bundle(folder / "bundle", bundle)
-        difference: dict[str, float] = {}
-        if params.export.onnx:
-            difference["onnx"] = write_onnx(bundle, folder / "metro.onnx")
-        if params.export.torch_export:
-            difference["torch_export"] = write_program(bundle, folder / "metro.pt2")
+        asked = {"onnx": ONNX, "torch_export": PROGRAM}
+        programs = {name: file for name, file in asked.items() if getattr(params.export, name)}
+        write_bundle(folder / "bundle", bundle, list(programs.values()))
+        measured = read_folder(folder / "bundle").meta["largest_difference_m"]
+        difference = {name: measured[file] for name, file in programs.items()}
         size = bundle.model.config.image_size
         example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).numpy()
         files = sorted((folder / "bundle").iterdir())
-        run.model(Rows(Deployed(bundle.model)).eval(), example, ranking(found.metrics), files)
+        run.model(Rows(Deployed(bundle.model)).eval(), example, ranking(checkpoint.metrics), files)
         run.log({f"export/{name}_difference": value for name, value in difference.items()})
     for name, value in difference.items():
         print(f"{name}: differs from the network by {value:.2g} m at most")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from metro.body.figure import BODY, HAND, Figure
 from metro.errors import MetroError
@@ -234,7 +235,7 @@ def implausible(figure: Figure, labels: Mapping[str, np.ndarray | None]) -> Iter
             yield row, "betas", f"reach {size_N[row]:.4g}, which is no human shape"
     if "intrinsics" in given:
         camera_N33 = given["intrinsics"]
-        known_N: np.ndarray = np.isfinite(camera_N33).all((1, 2))
+        known_N = np.isfinite(camera_N33).all((1, 2))
         focal_N2 = camera_N33[:, [0, 1], [0, 1]]
         low, high = FOCAL_PX
         blurred_N = ((focal_N2 < low) | (focal_N2 > high)).any(1)
@@ -245,7 +246,7 @@ def implausible(figure: Figure, labels: Mapping[str, np.ndarray | None]) -> Iter
             yield row, "intrinsics", "are no camera matrix [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels"
 
 
-def _where(flag_N: np.ndarray) -> list[int]:
+def _where(flag_N: ArrayLike) -> list[int]:
     rows: list[int] = np.flatnonzero(flag_N).tolist()
     return rows
 
