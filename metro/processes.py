@@ -28,11 +28,13 @@ def end_with_parent(by: signal.Signals = signal.SIGKILL, parent: int | None = No
 
 
 def serve_parent() -> None:
-    """For a `multiprocessing` worker that holds nothing of worth: its parent alone ends it, and takes it along.
+    """For a `multiprocessing` worker that holds nothing of worth: its parent alone ends it, speaks, and takes it along.
 
-    A terminal sends Ctrl-C to all processes, each of which would have something to say about it.
+    A terminal sends Ctrl-C to all processes, each of which would have something to say about it; and threads that hand
+    tensors over would tell that the other side is gone. What a job raises goes to the parent as a value.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = lambda *_: None
     parent = multiprocessing.parent_process()
     end_with_parent(parent=parent.pid if parent else None)
 

@@ -62,7 +62,10 @@ def run(main: Callable[..., None]) -> None:
             raise
         _fail(f"{err.filename}: {err.strerror}")
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        print(f"{name()}: interrupted", file=sys.stderr)
+        _leave(130)
+    except SystemExit as told:  # by `_stop`
+        _leave(int(str(told.code)))
 
 
 def name() -> str:
@@ -118,6 +121,13 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise for each worker that ends now
     signal.alarm(ENDING_SECONDS)
     raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
+
+
+def _leave(status: int) -> None:
+    """End without the interpreter's own tidying up, which takes seconds after torch, and leaves nothing tidier."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _hold(stage: str) -> None:
