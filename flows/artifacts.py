@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,15 +36,31 @@ def show_outcome(root: Path, outcomes: Sequence[Outcome], failed: Mapping[str, s
     rows = [{"stage": o.stage, "result": o.result, "seconds": o.seconds} for o in outcomes]
     rows += [{"stage": stage, "result": "failed", "seconds": None} for stage in failed]
     create_table_artifact(rows, key="stages", description="What ran, what was up to date, what failed")
+    note = ""
     if failed:
-        text = "\n\n".join(f"### {stage}\n\n```text\n{message}\n```" for stage, message in failed.items())
-        create_markdown_artifact(text, key="failures", description="Last lines of the stages that failed")
-    create_markdown_artifact(metrics_table(root), key="metrics", description="Metrics of the workspace")
+        text = "\n\n".join(f"### `{stage}`\n\n{failure_page(message)}" for stage, message in failed.items())
+        create_markdown_artifact(text, key="failures", description="What the stages that failed said last")
+        names = ", ".join(f"`{stage}`" for stage in failed)
+        note = f"**{names} failed: what hangs on it is from an earlier run.**\n\n"
+    create_markdown_artifact(note + metrics_table(root), key="metrics", description="Metrics of the workspace")
     pictures = picture_page(root)
     if pictures:
-        create_markdown_artifact(pictures, key="pictures", description="Pictures that the stages drew")
-    for stage, url in run_links(root).items():
-        create_link_artifact(url, link_text=f"MLflow run of {stage}", key=f"mlflow-{stage}")
+        create_markdown_artifact(note + pictures, key="pictures", description="Pictures that the stages drew")
+    urls = run_links(root)
+    for stage in (outcome.stage for outcome in outcomes if outcome.result != "unchanged"):
+        if stage in urls:
+            create_link_artifact(urls[stage], link_text=f"MLflow run of {stage}", key=artifact_key("mlflow", stage))
+
+
+def artifact_key(kind: str, stage: str) -> str:
+    """A key as Prefect wants it: small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{stage}".lower())
+
+
+def failure_page(message: str) -> str:
+    """The first line of a message, which may be long and is to be wrapped, and the others as they are."""
+    first, _, others = message.partition("\n")
+    return f"`` {first} ``\n\n```text\n{others.strip()}\n```"
 
 
 def metrics_table(root: Path) -> str:
@@ -92,7 +109,7 @@ def run_links(root: Path) -> dict[str, str]:
     if done.returncode != 0:
         print(done.stderr.strip(), file=sys.stderr)
         return {}
-    return {stage: url for stage, url in json.loads(done.stdout or "{}").items() if url and stage == "train"}
+    return {stage: url for stage, url in json.loads(done.stdout or "{}").items() if url}
 
 
 def _dvc_json(root: Path, *words: str) -> dict[str, Any]:

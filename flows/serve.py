@@ -100,6 +100,7 @@ def _start(group: Group, asked: threading.Event, prefect_port: int, mlflow_port:
         "PREFECT_SERVER_API_PORT": str(prefect_port),
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes for what nobody asks of it here
         "MLFLOW_UI": mlflow_url,
     }
     os.environ.update(env)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from metro.errors import MetroError
+from metro.kernels import cache_folder
 from metro.processes import serve_parent
 
 Job = TypeVar("Job")
@@ -56,15 +57,22 @@ def map_shards(
     calls: list[Callable[[], Any]] = [functools.partial(_attempt, function, job) for job in jobs]
     workers = min(workers or len(os.sched_getaffinity(0)), len(calls))
     with tqdm(total=len(calls), desc=label, unit="shard", disable=not progress) as bar:
+        if not any(cache_folder().rglob("*.nbi")):
+            bar.set_postfix_str("compiling kernels, once")
+
+        def advance() -> None:
+            bar.set_postfix_str("", refresh=False)
+            bar.update()
+
         if scheduler is not None:
-            results = _on_cluster(calls, scheduler, label, bar)
+            results = _on_cluster(calls, scheduler, label, advance)
         elif workers > 1:
-            results = _on_processes(calls, workers, label, bar)
+            results = _on_processes(calls, workers, label, advance)
         else:
             results = []
             for call in calls:
                 results.append(call())
-                bar.update()
+                advance()
     for result in results:
         if isinstance(result, MetroError):
             raise result
@@ -79,13 +87,13 @@ def _attempt(function: Callable[[Job], Result], job: Job) -> Result | MetroError
         return err
 
 
-def _on_processes(calls: list[Callable[[], Any]], workers: int, label: str, bar: tqdm) -> list[Any]:
+def _on_processes(calls: list[Callable[[], Any]], workers: int, label: str, advance: Callable[[], None]) -> list[Any]:
     import dask
     from dask.callbacks import Callback
 
     tasks = [dask.delayed(call, pure=False)() for call in calls]
     names = {task.key for task in tasks}
-    on_done = Callback(posttask=lambda key, *_: bar.update(key in names))
+    on_done = Callback(posttask=lambda key, *_: advance() if key in names else None)
     with _pool(workers, label) as pool, on_done:
         return list(dask.compute(*tasks, scheduler="processes", pool=pool, chunksize=1))
 
@@ -118,7 +126,7 @@ def _pool(workers: int, label: str) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown()
 
 
-def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, label: str, bar: tqdm) -> list[Any]:
+def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, label: str, advance: Callable[[], None]) -> list[Any]:
     from distributed import Client, KilledWorker, as_completed
 
     try:
@@ -129,7 +137,7 @@ def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, label: str, bar:
         futures = [client.submit(call, pure=False) for call in calls]
         try:
             for _ in as_completed(futures):
-                bar.update()
+                advance()
             return list(client.gather(futures))
         except KilledWorker as err:
             raise MetroError(f"{label}: workers of the cluster keep dying: {' '.join(str(err).split())}") from None
