@@ -36,17 +36,30 @@ def show_outcome(root: Path, outcomes: Sequence[Outcome], failed: Mapping[str, s
     rows = [{"stage": o.stage, "result": o.result, "seconds": o.seconds} for o in outcomes]
     rows += [{"stage": stage, "result": "failed", "seconds": None} for stage in failed]
     create_table_artifact(rows, key="stages", description="What ran, what was up to date, what failed")
+    note = ""
     if failed:
-        text = "\n\n".join(f"### {stage}\n\n```text\n{message}\n```" for stage, message in failed.items())
-        create_markdown_artifact(text, key="failures", description="Last lines of the stages that failed")
-    create_markdown_artifact(metrics_table(root), key="metrics", description="Metrics of the workspace")
+        text = "\n\n".join(f"### `{stage}`\n\n{failure_page(message)}" for stage, message in failed.items())
+        create_markdown_artifact(text, key="failures", description="What the stages that failed said last")
+        names = ", ".join(f"`{stage}`" for stage in failed)
+        note = f"**{names} failed: what hangs on it is from an earlier run.**\n\n"
+    create_markdown_artifact(note + metrics_table(root), key="metrics", description="Metrics of the workspace")
     pictures = picture_page(root)
     if pictures:
-        create_markdown_artifact(pictures, key="pictures", description="Pictures that the stages drew")
+        create_markdown_artifact(note + pictures, key="pictures", description="Pictures that the stages drew")
     ran = [outcome.stage for outcome in outcomes if outcome.result != "unchanged"]
     for url, stages in run_links(root, ran).items():
-        key = re.sub(r"[^a-z0-9]+", "-", f"mlflow-{stages[0]}".lower())
-        create_link_artifact(url, link_text=f"MLflow run of {', '.join(stages)}", key=key)
+        create_link_artifact(url, link_text=f"MLflow run of {', '.join(stages)}", key=artifact_key("mlflow", stages[0]))
+
+
+def artifact_key(kind: str, stage: str) -> str:
+    """A key as Prefect wants it: small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{stage}".lower())
+
+
+def failure_page(message: str) -> str:
+    """The first line of a message, which may be long and is to be wrapped, and the others as they are."""
+    first, _, others = message.partition("\n")
+    return f"`` {first} ``\n\n```text\n{others.strip()}\n```"
 
 
 def metrics_table(root: Path) -> str:

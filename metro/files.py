@@ -63,24 +63,33 @@ def atomic_folder(folder: Path, marker: str | None, added: Iterable[str] = ()) -
         lost = [] if marker is None else sorted(_names(place) - _names(partial) - {*added})
         if lost:
             raise MetroError(f"{folder}: {lost[0]} would be lost; move it away or choose another folder")
-        with _one_line(folder):
-            for path in [*partial.rglob("*"), partial]:
-                _sync(path)
-            replace_folder(partial, place)
+        replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Rename the folder `new` to `folder`; an old one is deleted once it has given way."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    _sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    """Give the folder `new` the place of `folder`, be it on another disk; an old one is deleted when it has given way.
+
+    Raises
+    ------
+    MetroError
+        The disk is full, or the place cannot be written to.
+    """
+    place = folder.resolve()
+    partial, old = (place.with_name(f".{place.name}.{word}") for word in ("partial", "old"))
+    with _one_line(folder):
+        if new.absolute() != partial:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _move(new, partial)
+        for path in [*partial.rglob("*"), partial]:
+            _sync(path)
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
+        partial.rename(place)
+        _sync(place.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -174,6 +183,26 @@ def _damage(err: Exception, remedy: str) -> str:
 
 def _names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Rename a folder; where a rename does not reach, copy it, as a whole or not at all."""
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        folder.rename(target)
+        return
+    except OSError as err:
+        if err.errno != errno.EXDEV:
+            raise
+    try:
+        target.mkdir()
+        for path in sorted(folder.rglob("*")):
+            copy = target / path.relative_to(folder)
+            copy.mkdir() if path.is_dir() else shutil.copy2(path, copy)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    shutil.rmtree(folder)
 
 
 def _sync(path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from metro.errors import MetroError
-from metro.files import atomic_file, atomic_folder, nearest, read_json, readable, sha256_of
+from metro.files import atomic_file, atomic_folder, nearest, read_json, readable, replace_folder, sha256_of
 
 
 @pytest.fixture
@@ -201,3 +203,42 @@ def test_nearest() -> None:
     assert nearest("synthtic", ["coco", "synthetic"]) == "did you mean 'synthetic'?"
     assert nearest("zzz", ["b", "a"]) == "known: b, a"
     assert nearest("zzz", []) == "known: none"
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that no rename from `tmp_path` reaches."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs /dev/shm on a file system of its own")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+def test_a_folder_comes_from_another_disk(tmp_path: Path, other_disk: Path) -> None:
+    target = other_disk / "sets" / "out"
+    for text in ("old", "new"):
+        made = tmp_path / text
+        (made / "sub").mkdir(parents=True)
+        (made / "sub" / "table").write_text(text)
+        (made / text).touch()
+        replace_folder(made, target)
+        assert not made.exists()
+        assert content(other_disk) == ["sets", "sets/out", f"sets/out/{text}", "sets/out/sub", "sets/out/sub/table"]
+        assert (target / "sub" / "table").read_text() == text
+
+
+def test_a_disk_that_gets_full_keeps_what_it_had(tmp_path: Path, other_disk: Path) -> None:
+    (other_disk / "out").mkdir()
+    (other_disk / "out" / "old").touch()
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "new").write_text("x" * 2000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(MetroError, match=r"out: File too large; nothing was written"):
+            replace_folder(tmp_path / "made", other_disk / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert content(other_disk) == ["out", "out/old"]
+    assert content(tmp_path) == ["made", "made/new"]

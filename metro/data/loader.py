@@ -23,6 +23,7 @@ from metro.config import ModelConfig, TrainConfig
 from metro.data import augment, crop
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
+from metro.processes import serve_parent
 from metro.random import Purpose, stream
 
 Batch = dict[str, torch.Tensor]
@@ -140,7 +141,7 @@ class TrainStream:
             sampler=itertools.count(self._start_step),
             num_workers=workers,
             prefetch_factor=_PREFETCH if workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
             pin_memory=torch.cuda.is_available(),
         )
         for batch in loader:
@@ -332,7 +333,8 @@ def _tensors(arrays: dict[str, np.ndarray]) -> Batch:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    serve_parent()
     cv2.setNumThreads(0)  # workers share the cores; OpenCV's own threads would fight over them
 
 

@@ -68,8 +68,14 @@ class Run:
         self.lowest = math.inf  # mean loss of a window
 
     def begin(self) -> int:
-        """Load the newest checkpoint, or the start weights where there is none; returns the step to go on with."""
-        found = latest_checkpoint(self.work)
+        """Load the newest checkpoint, or the start weights where there is none; returns the step to go on with.
+
+        The first process looks for it: what the others would find might be another.
+        """
+        found = latest_checkpoint(self.work) if self.fabric.is_global_zero else None
+        folder = self.fabric.broadcast(found.folder if found else None)
+        if folder is not None and found is None:
+            found = load_checkpoint(folder)
         if found is None:
             load_start_weights(self.metro, self.params.train.init, self.body_digest, self.levels)
         if self.params.train.ema is not None:
@@ -119,8 +125,8 @@ class Run:
             first = finite.index(False)
             loss, norm = self.window[first][-2:].tolist()
             raise MetroError(
-                f"train: loss {loss:.4g} and gradient norm {norm:.4g} at step {done - len(finite) + first + 1} are not "
-                f"finite; the last good checkpoint is in {self.work}; lower train.lr or set train.clip"
+                f"loss {loss:.4g} and gradient norm {norm:.4g} at step {done - len(finite) + first + 1} are not "
+                f"finite; {self._kept()}; lower train.lr or set train.clip"
             )
 
     def close_window(self, names: list[str], done: int) -> dict[str, float]:
@@ -134,8 +140,8 @@ class Run:
         loss, limit = means["loss/total"], self.params.train.spike
         if limit and loss > limit * self.lowest:
             raise MetroError(
-                f"train: the loss, once {self.lowest:.4g}, leapt to {loss:.4g} in the {self.params.train.log_every} "
-                f"steps before step {done}; the last checkpoint is in {self.work}; lower train.lr, or raise train.spike"
+                f"the loss, once {self.lowest:.4g}, leapt to {loss:.4g} in the {self.params.train.log_every} "
+                f"steps before step {done}; {self._kept()}; lower train.lr, or raise train.spike"
             )
         self.lowest = min(self.lowest, loss)
         return means
@@ -182,6 +188,11 @@ class Run:
         checkpoint = load_checkpoint(self.work / ("best" if best else _step_name(self.params.train.steps)))
         self.fabric.barrier()  # the caller may move what the other processes have just read
         return checkpoint
+
+    def _kept(self) -> str:
+        """Where the run can be taken up."""
+        newest = latest_checkpoint(self.work)
+        return f"the last checkpoint is {newest.folder}" if newest else "no checkpoint had been written yet"
 
     def _write(self, name: str, done: int, state: Mapping[str, Any] | None) -> None:
         save_checkpoint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -250,6 +252,67 @@ def test_two_processes_train_as_one(setting: Setting, tmp_path: Path, launcher: 
     weights = two.weights()
     for name, value in one.checkpoint.weights().items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4)
+
+
+ENDING = """
+import os, signal, sys
+import psutil
+import metro.training.engine as engine
+from metro.errors import MetroError
+first, own = os.environ.get("LOCAL_RANK", "0") == "0", engine.metro_loss
+
+def trouble(*arguments):
+    way = os.environ["TROUBLE"]
+    if first and way == "first":
+        raise MetroError("the first has a problem")
+    if not first and way == "second":
+        raise MetroError("the second has a problem")
+    if not first and way == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if not first and way == "loader":
+        psutil.Process().children()[0].kill()
+    return own(*arguments)
+
+engine.metro_loss = trouble
+try:
+    {run}
+except MetroError as err:
+    print(err if first else f"train (process 1): {{err}}", file=sys.stderr)
+    sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("first", "the first has a problem"),
+        ("second", "process 1: the second has a problem"),
+        ("kill", "process 1 was ended by SIGKILL, usually for lack of memory; run again .*"),
+        ("loader", r"process 1: a process that loads batches was ended \(.* killed by signal: Killed\), usually .*"),
+    ],
+)
+def test_of_two_processes_one_says_why_they_ended(setting: Setting, tmp_path: Path, trouble: str, said: str):
+    params = small_params(cpu_processes=2, workers=1)
+    (tmp_path / "run.py").write_text(ENDING.format(run=RUN.replace("\n", "\n    ")))
+    command = [sys.executable, str(tmp_path / "run.py"), *run_arguments(setting, params, tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TROUBLE": trouble}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert re.fullmatch(f"{said}\\n", done.stderr)
+    assert done.returncode == 2
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_the_first_process_finds_the_checkpoint_to_go_on_with(setting: Setting, tmp_path: Path):
+    """What the second would find may have been written, or removed, in between."""
+    looking = "import os, metro.training.run as run\nif 'METRO_LEADER' in os.environ: run.latest_checkpoint = None\n"
+    (tmp_path / "run.py").write_text(looking + RUN)
+    both = small_params(steps=2, ema=None, cpu_processes=2)
+    command = [sys.executable, str(tmp_path / "run.py"), *run_arguments(setting, both, tmp_path)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    newest = tmp_path / "work" / "step-00000002" / "checkpoint.json"
+    written = newest.stat().st_mtime_ns
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert newest.stat().st_mtime_ns == written
 
 
 def test_kill_9_then_the_same_command_gives_the_same_weights(setting: Setting, tmp_path: Path):
