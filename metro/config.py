@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metro.errors import MetroError
-from metro.files import nearest
+from metro.files import nearest, read_yaml
 from metro.words import BodyKind, Gender, ProtocolName, Source, Supervision
 
 CROP_PX = 224
@@ -430,8 +429,8 @@ class Params(Section):
         return self.train.datasets or tuple(n for n, d in self.datasets.items() if d.split == "train")
 
 
-def load_params(source: Path | str | dict[str, Any] = "params.yaml") -> Params:
-    """Read and validate parameters.
+def load_params(source: Path | str | dict[str, Any] = "params.yaml", origin: str = "params") -> Params:
+    """Read and validate parameters; `origin` is what messages call them.
 
     Raises
     ------
@@ -439,18 +438,12 @@ def load_params(source: Path | str | dict[str, Any] = "params.yaml") -> Params:
         The file is missing or not YAML, or a key or value is wrong. The message names the key and what is accepted.
     """
     if not isinstance(source, dict):
-        try:
-            source = yaml.safe_load(Path(source).read_text()) or {}
-        except FileNotFoundError:
-            raise MetroError(
-                f"{source}: no such file (run from the project root, or `metro preset apply open`)"
-            ) from None
-        except yaml.YAMLError as err:
-            raise MetroError(f"{source}: not valid YAML: {' '.join(str(err).split())}") from None
+        source = read_yaml(Path(source), "run from the project root, or `metro preset apply open` makes one") or {}
     try:
         return Params.model_validate(source)
     except ValidationError as err:
-        raise MetroError("params: " + "; ".join(_explain(e) for e in err.errors())) from None
+        problems = "; ".join(_explain(e) for e in err.errors())
+        raise MetroError(f"{origin}: {' '.join(problems.split())}") from None
 
 
 def _explain(error: Any) -> str:
@@ -461,9 +454,16 @@ def _explain(error: Any) -> str:
         return f"unknown key {where!r}; {nearest(str(error['loc'][-1]), sorted(known))}"
     if error["type"] == "literal_error":
         words = re.findall("'(.*?)'", error["ctx"]["expected"])
-        return f"{where}: no {error['input']!r:.80}; {nearest(str(error['input']), words)}"
+        return f"{where}: no {_shown(error['input'])}; {nearest(_shown(error['input']), words)}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {error['input']!r:.80})" if where else message
+    return f"{where}: {message} (got {_shown(error['input'])})" if where else message
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number that is too long"
 
 
 def _section_at(loc: tuple[Any, ...]) -> type[Section] | None:

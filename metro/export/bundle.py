@@ -110,7 +110,7 @@ def from_checkpoint(checkpoint: Checkpoint | Path | str) -> Bundle:
     body = load_body(checkpoint.params.body)
     model = restore(checkpoint, body)
     about = {"checkpoint": checkpoint.folder.name, "step": checkpoint.step, "metrics": checkpoint.metrics}
-    return bundle_of(model, body, checkpoint.levels(), about)
+    return bundle_of(model, body, checkpoint.levels, about)
 
 
 def write_bundle(folder: Path | str, bundle: Bundle) -> Path:

@@ -79,7 +79,8 @@ class Run:
         same = all(getattr(found.params, name) == getattr(self.params, name) for name in RUN_SECTIONS)
         if not same:
             raise MetroError(f"{self.work}: holds a run with other parameters; remove it or train in another folder")
-        found.check(self.body_digest, self.levels)
+        found.check_body(self.body_digest)
+        found.check_levels(self.levels)
         state = found.training_state()
         load_weights(self.metro, state["weights"], found.folder)
         if self.average is not None:
@@ -212,7 +213,8 @@ def load_start_weights(metro: Metro, init: str, body_digest: str, levels: Sequen
         load_weights(metro, weights, init)
     else:
         checkpoint = load_checkpoint(init)
-        checkpoint.check(body_digest, levels)
+        checkpoint.check_body(body_digest)
+        checkpoint.check_levels(levels)
         load_weights(metro, checkpoint.weights(), checkpoint.folder)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from metro.body.arrays import digest, save_body
-from metro.body.convert import EXTRA_FILE, H36M_FILE, read_licensed
+from metro.body.arrays import EXTRA_FILE, H36M_FILE, digest, save_body
+from metro.body.convert import read_licensed
 from metro.body.joints import JOINT_SETS, index_map
 from metro.body.load import load_body
 from metro.body.model import BodyModel
@@ -305,7 +305,7 @@ def test_sparse_matrix_with_bad_indices_is_refused(tmp_path):
     matrix = sp.csc_matrix(np.eye(4))
     matrix.indices[0] = 1_000_000
     (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"m": matrix}, protocol=2))
-    with pytest.raises(MetroError, match="inconsistent sparse matrix"):
+    with pytest.raises(ValueError, match="exceeds matrix dimension 4"):
         plain(read_pickle(tmp_path / "bad.pkl")["m"])
 
 
@@ -337,7 +337,7 @@ def test_plain_data_passes(tmp_path, protocol):
 )
 def test_damaged_pickle_gives_one_line(tmp_path, raw):
     (tmp_path / "broken.pkl").write_bytes(raw)
-    with pytest.raises(MetroError, match=r"broken\.pkl: not a readable pickle") as raised:
+    with pytest.raises(MetroError, match=r"broken\.pkl: (is empty|damaged \()") as raised:
         read_pickle(tmp_path / "broken.pkl")
     assert "\n" not in str(raised.value)
 

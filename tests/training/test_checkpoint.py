@@ -39,28 +39,30 @@ def test_round_trip_keeps_weights_params_and_metrics(tmp_path):
 
 def test_a_checkpoint_carries_its_mesh_levels(tmp_path):
     found = load_checkpoint(write(tmp_path / "c"))
-    for stored, level in zip(found.levels(), LEVELS, strict=True):
+    for stored, level in zip(found.levels, LEVELS, strict=True):
         np.testing.assert_array_equal(stored.indices, level.indices)
         np.testing.assert_array_equal(stored.faces, level.faces)
         assert (stored.up != level.up).nnz == 0
-    found.check("b" * 64, LEVELS)
+    found.check_body("b" * 64)
+    found.check_levels(LEVELS)
     copied = load_checkpoint(copy_weights(tmp_path / "c", tmp_path / "copy"))
-    copied.check("b" * 64, LEVELS)
+    copied.check_body("b" * 64)
+    copied.check_levels(LEVELS)
 
 
 def test_other_levels_or_another_body_are_refused_by_name(tmp_path):
     found = load_checkpoint(write(tmp_path / "c"))
     with pytest.raises(MetroError, match=r"another body model \(bbbbbbbbbbbb, here cccccccccccc"):
-        found.check("c" * 64, LEVELS)
+        found.check_body("c" * 64)
     with pytest.raises(MetroError, match="162 → 41 → 12 vertices against 162 → 41"):
-        found.check("b" * 64, LEVELS[:1])
+        found.check_levels(LEVELS[:1])
     first, second = LEVELS
     moved = replace(second, indices=np.r_[second.indices[:-1], 40])
     with pytest.raises(MetroError, match=r"levels \(11 of 12 vertices in common, 11 of them in the same place"):
-        found.check("b" * 64, [first, moved])
+        found.check_levels([first, moved])
     heavier = replace(second, up=second.up * 1.001)
     with pytest.raises(MetroError, match=r"the same vertices, but up-sampling weights that differ by up to 0\.001"):
-        found.check("b" * 64, [first, heavier])
+        found.check_levels([first, heavier])
 
 
 def test_half_precision_storage_is_read_as_float32(tmp_path):
