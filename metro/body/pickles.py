@@ -44,7 +44,7 @@ def read_pickle(path: Path, stream: IO[bytes] | None = None) -> Any:
     MetroError
         The file is missing, is no pickle, is broken, or asks for a class that is not on the list.
     """
-    remedy = "get the file again from where it came"
+    remedy = "get it again from where it came"
     form = (PICKLE, "text") if stream is None else (ZIP,)  # the oldest protocol is text
     with readable(path, remedy, form):
         raw = path.read_bytes() if stream is None else stream.read()
@@ -116,7 +116,8 @@ class _Sparse(_Node):
             row, column = map(_numbers, coords)
             return sp.coo_matrix((data, (row, column)), shape=(rows, columns))
         # By coordinates: SciPy checks those, but believes pointers.
-        counts = np.diff(_numbers(self.state["indptr"]).astype(np.int64))
+        starts = _numbers(self.state["indptr"]).astype(np.int64)
+        counts = starts[1:] - starts[:-1]
         column = _numbers(self.state["indices"])
         if (counts < 0).any() or counts.sum() != len(column):
             raise ValueError("a sparse matrix whose rows do not follow one another")

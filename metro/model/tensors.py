@@ -63,9 +63,9 @@ def load_saved(path: Path, remedy: str) -> Any:
 
 def _unwrapped(state: Any, path: Path, remedy: str) -> dict[str, Tensor]:
     """The tensors of a state dict, by name."""
-    for key in WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
+    for _ in range(2):  # one within the other at most
+        inner = [state[key] for key in WRAPPERS if isinstance(state, Mapping) and isinstance(state.get(key), Mapping)]
+        state = inner[0] if inner else state
     if not isinstance(state, Mapping) or not state or not all(isinstance(key, str) for key in state):
         raise MetroError(f"{path}: holds no flat dict of tensors; {remedy}")
     for key, value in state.items():

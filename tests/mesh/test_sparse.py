@@ -14,6 +14,8 @@ from metro.mesh.sparse import checked_csr
 def test_what_scipy_writes_is_read(dense: np.ndarray) -> None:
     m = sp.csr_matrix(dense)
     assert (checked_csr(m.data, m.indices, m.indptr, np.array(m.shape)).toarray() == dense).all()
+    other = (m.data.astype(">f2"), m.indices.astype(">u8"), m.indptr.astype(np.int16))  # all exact
+    assert (checked_csr(*other, m.shape).toarray() == dense).all()
 
 
 @pytest.mark.parametrize(

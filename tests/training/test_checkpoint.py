@@ -131,6 +131,46 @@ def test_what_others_put_there_is_not_deleted(tmp_path):
     assert load_checkpoint(resumable).training_state() == {}
 
 
+def test_the_folder_that_one_is_in_is_not_replaced(tmp_path, monkeypatch):
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    for folder in (".", "..", tmp_path):
+        with pytest.raises(MetroError, match="the folder that you are in would be replaced"):
+            copy_weights("open", Path(folder))
+    assert Path.cwd() == inside
+    assert load_checkpoint(copy_weights("open", Path("c"))).step > 0
+
+
+def test_parameters_of_another_version_name_the_file_and_the_cure(tmp_path):
+    folder = write(tmp_path / "c")
+    meta = json.loads((folder / module.META).read_text())
+    meta["params"]["train"]["momentum"], meta["metro"] = 0.9, "9.1"
+    (folder / module.META).write_text(json.dumps(meta))
+    said = r"c/checkpoint\.json: params: unknown key 'train\.momentum'.*metro '9\.1', this is .*: use the version"
+    with pytest.raises(MetroError, match=said):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"step": "3"}, {"metrics": [1]}, {"sha256": {"x": 1}}, {"params": 0}, {"body": None}]
+)
+def test_a_record_of_another_shape_is_refused(tmp_path, change):
+    folder = write(tmp_path / "c")
+    meta = json.loads((folder / module.META).read_text())
+    (folder / module.META).write_text(json.dumps(meta | change))
+    with pytest.raises(MetroError, match=rf"checkpoint\.json: damaged \(.*{next(iter(change))}"):
+        load_checkpoint(folder)
+
+
+def test_levels_are_read_once(tmp_path, monkeypatch):
+    found, reads = load_checkpoint(write(tmp_path / "c")), []
+    monkeypatch.setattr(module, "load_sampling", lambda path: reads.append(path) or LEVELS)
+    found.check_levels(found.levels)
+    found.check_levels(LEVELS)
+    assert len(reads) == 1
+
+
 def test_a_model_card_stays(tmp_path):
     folder = write(tmp_path / "c")
     (folder / module.CARD).write_text("by hand")
