@@ -541,6 +541,7 @@ def _write_set(folder: Path) -> None:
     from metro.body.load import load_body
     from metro.body.model import BodyModel
     from metro.data.shards import SCHEMA, ShardDataset, write_fits
+    from metro.data.verify import statistics
     from metro.files import sha256_of
     from tests.conftest import write_people
 
@@ -566,6 +567,7 @@ def _write_set(folder: Path) -> None:
         "params": params,
         "shards": [entry],
     }
+    content |= {"skipped": 0, "skipped_first": [], "statistics": statistics(ShardDataset([path]))}
     (folder / "shards" / "manifest.json").write_text(json.dumps(content))
 
 
@@ -649,11 +651,11 @@ COMMANDS = (
     "data show shards --count 2 --out sheet.png",
     "data stats shards --fits fits",
     "data verify shards --fits fits",
-    "evaluate shards --model bundle --limit 2 --batch-size 2 --bootstrap 10 --cases 0 --out ev --protocol freihand",
-    "body info --kind open_hand --gender neutral --path body.npz",
+    "evaluate shards --model bundle --limit 2 --batch-size 2 --bootstrap 10 --cases 1 --out ev --protocol freihand",
+    "body info --kind open_hand --gender neutral",
     "body convert body.npz new.npz --gender neutral --overwrite",
     "body render poses.png --kind open_hand --size 40",
-    "mesh info sampling.npz --kind open",
+    "mesh info sampling.npz --kind open_hand",
     "checkpoint info c",
     "checkpoint release c released",
     "preset apply open --params p.yaml --merge",
@@ -715,17 +717,20 @@ WORDS = (
 
 
 def _commands(folder: Path) -> list[bytes]:
+    from metro.mesh.sampling import save_sampling
+
     here = folder / "deep" / "inside" / "here"  # a path that climbs stays within the folder
     (here / "empty").mkdir(parents=True)
     _write_bundle(here / "bundle")
     _write_set(here)
     _checkpoint("checkpoint.json")(here)
     _body_npz(here)
-    _sampling(here)
+    save_sampling(here / "sampling.npz", _hand()[1])
     for name, picture in zip(("a.png", "b.png"), _pictures(here), strict=False):
         (here / name).write_bytes(picture)
     (here / "boxes.json").write_text(json.dumps(BOXES[0]))
     (here / "text.txt").write_text("words")
+    (here / "p.yaml").write_text("preset: open")
     return [json.dumps(line.split()).encode() for line in COMMANDS]
 
 
