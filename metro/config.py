@@ -14,7 +14,6 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,7 +25,7 @@ from pydantic import (
 )
 
 from metro.errors import MetroError
-from metro.files import nearest
+from metro.files import nearest, read_yaml
 from metro.words import CROP_PX, HAND_KINDS, BodyKind, Gender, ProtocolName, Source, Supervision
 
 # Kinds of numbers. Every number has bounds: beyond them lies a slip of the hand or what no machine could do.
@@ -531,8 +530,8 @@ class Params(Section):
         return self.train.datasets or tuple(n for n, d in self.datasets.items() if d.split == "train")
 
 
-def load_params(source: Path | str | dict[str, Any] = "params.yaml") -> Params:
-    """Read and validate parameters.
+def load_params(source: Path | str | dict[str, Any] = "params.yaml", origin: str = "params") -> Params:
+    """Read and validate parameters; `origin` is what messages call them.
 
     Raises
     ------
@@ -540,18 +539,12 @@ def load_params(source: Path | str | dict[str, Any] = "params.yaml") -> Params:
         The file is missing or not YAML, or a key or value is wrong. The message names the key and what is accepted.
     """
     if not isinstance(source, dict):
-        try:
-            source = yaml.safe_load(Path(source).read_text()) or {}
-        except FileNotFoundError:
-            raise MetroError(
-                f"{source}: no such file (run from the project root, or `metro preset apply open`)"
-            ) from None
-        except yaml.YAMLError as err:
-            raise MetroError(f"{source}: not valid YAML: {' '.join(str(err).split())}") from None
+        source = read_yaml(Path(source), "run from the project root, or `metro preset apply open` makes one") or {}
     try:
         return Params.model_validate(source)
     except ValidationError as err:
-        raise MetroError("params: " + "; ".join(_explain(e) for e in err.errors())) from None
+        problems = "; ".join(_explain(e) for e in err.errors())
+        raise MetroError(f"{origin}: {' '.join(problems.split())}") from None
 
 
 def _explain(error: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -170,11 +171,59 @@ def test_plain_names_are_taken() -> None:
 
 
 def test_a_missing_or_broken_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(MetroError, match="no such file"):
+    with pytest.raises(MetroError, match=r"params\.yaml: missing; run from the project root, or"):
         load_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("train: [unclosed")
     with pytest.raises(MetroError, match="not valid YAML"):
         load_params(tmp_path / "params.yaml")
+
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefgh")
+)
+MERGED = "a: &a {x: 1}\n" + "".join(
+    f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 10)}]}}\n" for a, b in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("preset: öpen".encode("latin-1"), r"not UTF-8 text \(line 1\)"),
+        (b"preset: open\n# caf\xe9\n", r"not UTF-8 text \(line 2\)"),
+        (b"train: {steps: !!int x}", "not valid YAML: invalid literal"),
+        (b"train: {steps: !!timestamp x}", "not valid YAML"),
+        (b"train: !!python/object/apply:os.getcwd []", "not valid YAML: could not determine a constructor"),
+        (b"a: &a [*a]", "not valid YAML: its aliases"),
+        (BOMB.encode(), "not valid YAML: its aliases"),
+        (MERGED.encode(), "not valid YAML: its aliases"),
+        (b"[" * 5000, "not valid YAML: nested too deeply"),
+        (b"preset: 0x" + b"f" * 9000, "preset: .*got a number that is too long"),
+        (b"train: {lr: [*x]}", "not valid YAML: found undefined alias"),
+        (b"a\x00b", "not valid YAML"),
+    ],
+)
+def test_what_is_no_parameters_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(MetroError, match=said) as caught:
+        load_params(path)
+    assert len(str(caught.value).splitlines()) == 1
+    presets.apply("open", path)
+    assert load_params(path).preset == "open"
+
+
+def test_a_folder_is_no_parameters(tmp_path: Path) -> None:
+    with pytest.raises(MetroError, match="is a folder; run from the project root"):
+        load_params(tmp_path)
+
+
+def test_aliases_are_read(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(
+        "datasets: {a: &set {split: test, shard_size: 9}, b: {<<: *set, shard_size: 8}}"
+    )
+    found = load_params(tmp_path / "params.yaml").datasets
+    assert [(d.split, d.shard_size) for d in found.values()] == [("test", 9), ("test", 8)]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,14 +6,27 @@ import hashlib
 import os
 import resource
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from metro import files
 from metro.errors import MetroError
-from metro.files import atomic_file, atomic_folder, nearest, read_json, readable, replace_folder, sha256_of
+from metro.files import (
+    atomic_file,
+    atomic_folder,
+    nearest,
+    read_arrays,
+    read_json,
+    readable,
+    replace_folder,
+    sha256_of,
+    what_is,
+)
 
 
 @pytest.fixture
@@ -197,6 +210,49 @@ def test_whatever_a_decoder_raises_becomes_one_line(error: Exception, said: str)
     with pytest.raises(MetroError) as caught, readable(Path("x.npz"), "get it again"):
         raise error
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        (b"", "empty"),
+        (b"\xef\xbb\xbf\r\n <?xml version='1.0'?>", "a web page"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x80\x04\x95", "a pickle"),
+        (b"x" * 257 + b"ustar", "a tar archive"),
+        ((40).to_bytes(8, "little") + b'{"__metadata__"', "a safetensors file"),
+        (b"\x93NUMPY\x01\x00", "a single NumPy array (npy)"),
+        ("ö".encode() * 400, "text"),
+        (b"\x00\x01\x02", None),
+        (b"\xff\xfe\x00", None),
+    ],
+)
+def test_files_are_told_by_their_first_bytes(tmp_path: Path, head: bytes, named: str | None) -> None:
+    (tmp_path / "x").write_bytes(head)
+    assert what_is(tmp_path / "x") == named
+
+
+def test_an_npz_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, a=np.zeros(1000), b=np.ones(2))
+    assert read_arrays(path, "", ("b", "c")).keys() == {"b"}
+    monkeypatch.setattr(files, "MAX_UNPACKED", 1000)
+    with pytest.raises(MetroError, match="unpacks to more than"):
+        read_arrays(path, "get it again")
+
+
+def test_members_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.array([None]))
+    with pytest.raises(MetroError, match="Object arrays cannot be loaded"):
+        read_arrays(tmp_path / "x.npz", "get it again")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("b", b"bytes")
+    with pytest.raises(MetroError, match="b is no array"):
+        read_arrays(tmp_path / "x.npz", "get it again")
+
+
+def test_errors_are_one_line_that_can_be_shown() -> None:
+    assert str(MetroError("a\nb\x0cc \x00\udcff\x85d")) == "a b c \ufffd\ufffd d"
 
 
 def test_nearest() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def info(*, kind: BodyKind = "open", gender: Gender = "neutral", path: Place | N
     from metro.body.arrays import describe
     from metro.body.load import load_body
 
-    return describe(load_body(kind, gender, path))
+    return describe(load_body(kind, gender, path, partial=True))
 
 
 def convert(source: Path, out: OutFile, /, *, gender: Gender | None = None, overwrite: bool = False) -> dict[str, Any]:
@@ -54,4 +55,8 @@ def convert(source: Path, out: OutFile, /, *, gender: Gender | None = None, over
         raise MetroError(f"{out}: exists already; give --overwrite to replace it")
     data = read_licensed(source, gender)
     save_body(data, out)
+    try:
+        data.require_regressors()
+    except MetroError as err:
+        print(f"metro: {out}: {err}; training and prediction need it", file=sys.stderr)
     return {"written": str(out), **describe(data)}

@@ -42,7 +42,7 @@ def info(
     from metro.mesh.sampling import compose_indices, load_meta, load_sampling, up_sampling_errors
     from metro.mesh.topology import euler, is_manifold, is_watertight
 
-    model = load_body(kind, gender, body)
+    model = load_body(kind, gender, body, partial=True)
     legacy = _is_legacy(path)
     levels = load_legacy(path, model.faces) if legacy else load_sampling(path)
     made_for, vertices = levels[0].up.shape[0], len(model.v_template)

@@ -68,8 +68,7 @@ def import_official(path: Path, out: OutFolder, body: Path, /, *, sampling: Plac
     from metro.body.figure import FIGURES
     from metro.body.load import load_body
     from metro.config import load_params
-    from metro.mesh.legacy import load_legacy, require_published
-    from metro.mesh.sampling import build_sampling
+    from metro.mesh.legacy import levels_of, require_published
     from metro.model.official import convert, describe
     from metro.model.tensors import load_tensors
     from metro.training.checkpoint import save_checkpoint
@@ -86,11 +85,7 @@ def import_official(path: Path, out: OutFolder, body: Path, /, *, sampling: Plac
         }
     )
     data = load_body(params.body)
-    mesh = (
-        load_legacy(sampling, data.faces, params.sampling.sizes)
-        if sampling
-        else build_sampling(data.v_template, data.faces, params.sampling.sizes)
-    )
+    mesh = levels_of(params.sampling, data)
     require_published(mesh, path)
     save_checkpoint(out, weights, params=params, step=0, metrics={}, body_digest=digest(data), levels=mesh)
     return f"{out}: {model.backbone}, {model.joint_set}, mesh levels {' → '.join(map(str, levels))}"

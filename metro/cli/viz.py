@@ -75,7 +75,7 @@ def render(
         raise MetroError(f"{out}: the picture is a PNG; give it that ending")
     if out.exists() and not overwrite:
         raise MetroError(f"{out}: exists already; give --overwrite to replace it")
-    data = load_body(kind, gender, path)
+    data = load_body(kind, gender, path, partial=True)
     posed, shaped = _meshes(data)
     # One scale for all, so that sizes compare; from the model frame to camera axes: y down, z forward.
     everything = np.stack([*posed.values(), *shaped.values()])

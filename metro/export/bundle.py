@@ -116,7 +116,7 @@ def from_checkpoint(checkpoint: Checkpoint | Path | str) -> Bundle:
         "metrics": checkpoint.metrics,
         "sha256": checkpoint.sha256,
     }
-    return bundle_of(model, body, checkpoint.levels(), about)
+    return bundle_of(model, body, checkpoint.levels, about)
 
 
 def write_bundle(folder: Path | str, bundle: Bundle, programs: Sequence[str] = (), weights: bool = True) -> Path:

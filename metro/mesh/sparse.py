@@ -14,7 +14,7 @@ import scipy.sparse as sp
 def checked_csr(
     data: npt.NDArray[Any], indices: npt.NDArray[Any], indptr: npt.NDArray[Any], shape: Sequence[int]
 ) -> sp.csr_matrix:
-    """The matrix that three arrays of a file describe.
+    """The matrix that three arrays of a file describe, in double precision.
 
     SciPy's own full check passes pointers that leave their range on the way and come back at the end, and its kernels
     then read and write outside of their arrays.
@@ -46,6 +46,9 @@ def checked_csr(
         raise ValueError(f"a sparse matrix of {indptr[-1]} entries with {len(indices)} columns and {len(data)} values")
     if len(indices) and not (indices.min() >= 0 and indices.max() < columns):
         raise ValueError("a sparse matrix with entries outside of its columns")
-    if not np.isfinite(data).all():
+    with np.errstate(over="ignore"):
+        values = data.astype(np.float64, copy=False)  # SciPy knows no half precision, and no foreign byte order
+    if not np.isfinite(values).all():
         raise ValueError("a sparse matrix with values that are not finite")
-    return sp.csr_matrix((data, indices, indptr), shape=(rows, columns))
+    places = (part.astype(np.int64, copy=False) for part in (indices, indptr))
+    return sp.csr_matrix((values, *places), shape=(rows, columns))

@@ -350,5 +350,5 @@ def build_model(config: ModelConfig, body: BodyData, levels: Sequence[Level]) ->
         The sizes disagree or backbone weights cannot be had.
     """
     figure = FIGURES[config.joint_set]
-    regressor = body.regressors[figure.regressor][figure.token_rows]
+    regressor = body.regressor(figure.regressor)[figure.token_rows]
     return Metro(config, template_tokens(config, body, levels), levels, regressor)

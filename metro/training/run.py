@@ -19,6 +19,7 @@ from torch import Tensor
 
 from metro.config import Params
 from metro.errors import MetroError
+from metro.files import readable
 from metro.mesh.legacy import require_published
 from metro.mesh.sampling import Level
 from metro.model.metro import Metro
@@ -85,15 +86,17 @@ class Run:
         same = all(getattr(found.params, name) == getattr(self.params, name) for name in RUN_SECTIONS)
         if not same:
             raise MetroError(f"{self.work}: holds a run with other parameters; remove it or train in another folder")
-        found.check(self.body_digest, self.levels)
+        found.check_body(self.body_digest)
+        found.check_levels(self.levels)
         state = found.training_state()
-        load_weights(self.metro, state["weights"], found.folder)
-        if self.average is not None:
-            load_weights(self.average, state["average"], found.folder)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.best, self.metrics, self.curves = state["best"], state["metrics"], json.loads(state["curves"])
-        self.window = [row.to(self.fabric.device) for row in state["window"]]
-        self.lowest = min((r["loss/total"] for r in self.curves if "loss/total" in r), default=math.inf)
+        with readable(found.folder, f"remove {self.work} to train from the start"):
+            load_weights(self.metro, state["weights"], found.folder)
+            if self.average is not None:
+                load_weights(self.average, state["average"], found.folder)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.best, self.metrics, self.curves = state["best"], state["metrics"], json.loads(state["curves"])
+            self.window = [row.to(self.fabric.device) for row in state["window"]]
+            self.lowest = min((r["loss/total"] for r in self.curves if "loss/total" in r), default=math.inf)
         return found.step
 
     @property
@@ -223,7 +226,8 @@ def load_start_weights(metro: Metro, init: str, body_digest: str, levels: Sequen
         load_weights(metro, weights, init)
     else:
         checkpoint = load_checkpoint(init)
-        checkpoint.check(body_digest, levels)
+        checkpoint.check_body(body_digest)
+        checkpoint.check_levels(levels)
         load_weights(metro, checkpoint.weights(), checkpoint.folder)
 
 
