@@ -321,11 +321,11 @@ class TrainConfig(Section):
     """Dataset validated on; none: no validation during training."""
     validation_count: int = Field(256, ge=1, le=10**7)
     """Records of it used during training."""
-    shuffle_block: int | None = Field(None, ge=1)
+    shuffle_block: int | None = Field(None, ge=1, le=10**6)
     """Records that are read from one place of the disk: blocks of so many are shuffled, then the records of
     `shuffle_window` blocks at a time (`metro.data.loader.blockwise`). For sets larger than memory on disks that seek
     slowly; none: all records are shuffled (official)."""
-    shuffle_window: int = Field(64, ge=1)
+    shuffle_window: int = Field(64, ge=1, le=65536)
     """Blocks whose records are mixed; one in so many pairs of a batch are neighbours on disk."""
     init: str = "none"
     """Start weights: `none`, `open` (the shipped checkpoint) or a path (ours, or official .bin)."""

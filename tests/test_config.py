@@ -110,7 +110,8 @@ def test_every_number_has_bounds_and_no_odd_value_passes(path: Any, kind: type, 
     for value in [*absurd, "many", "", True, False, [], {}, "1" * 5000]:
         with pytest.raises(MetroError) as caught:
             load_params(holding(path, value))
-        assert named(path) in str(caught.value)
+        # A switch among numbers is refused with all of them.
+        assert named(path[:-1] if path[-1] in (0, "a") else path) in str(caught.value)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 400
 
@@ -198,7 +199,7 @@ MERGED = "a: &a {x: 1}\n" + "".join(
         (BOMB.encode(), "not valid YAML: its aliases"),
         (MERGED.encode(), "not valid YAML: its aliases"),
         (b"[" * 5000, "not valid YAML: nested too deeply"),
-        (b"preset: 0x" + b"f" * 9000, "preset: .*got a number that is too long"),
+        (b"preset: 0x" + b"f" * 9000, "preset: .*got a number of thousands of digits"),
         (b"train: {lr: [*x]}", "not valid YAML: found undefined alias"),
         (b"a\x00b", "not valid YAML"),
     ],

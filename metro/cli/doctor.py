@@ -145,7 +145,6 @@ def _presets() -> Iterator[Finding]:
 
 def _missing(params: Params) -> Iterator[str]:
     """What the parameters name and this machine lacks."""
-    from metro.body.load import load_body
     from metro.model.packaged import packaged_weights
     from metro.sources import ANNOUNCED
 
@@ -154,6 +153,8 @@ def _missing(params: Params) -> Iterator[str]:
         if path is None or not path.exists():
             yield f"the licensed {params.body.kind} model ({path or 'body.path is not set'})"
         else:
+            from metro.body.load import load_body
+
             try:
                 load_body(params.body)
             except MetroError as err:

@@ -627,7 +627,7 @@ def _stage_json(path: Path) -> Any:
 
 def _read_box_string(path: Path) -> Any:
     from metro.cli.export import _boxes
-    from metro.export.predictor import _boxes as checked
+    from metro.export.predictor import box_table as checked
 
     words = path.read_bytes().decode("utf-8", "replace")
     return checked(_boxes([Path("a.png")], words, None)[0], "a.png")
@@ -635,7 +635,7 @@ def _read_box_string(path: Path) -> Any:
 
 def _read_boxes_file(path: Path) -> Any:
     from metro.cli.export import _boxes
-    from metro.export.predictor import _boxes as checked
+    from metro.export.predictor import box_table as checked
 
     return [checked(boxes, "x") for boxes in _boxes([Path("a.png"), Path("x/b.png")], None, path)]
 

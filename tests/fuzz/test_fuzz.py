@@ -12,14 +12,7 @@ from tests.fuzz.worker import Feeder
 INPUTS = {"official names and shapes": 10, "command lines": 15, "bundle.json": 30}
 """Of slow readers; 60 of the others."""
 
-PENDING = (
-    *("crop numbers", "bundle.json", "bundle geometry, sum mended", "shards", "shards, digest mended"),
-    *("fits", "fits, digest mended", "manifest.json", "command lines", "environment"),
-)
-"""Readers that do not keep to it yet."""
-
-
-@pytest.mark.parametrize("name", [name for name in TARGETS if name not in PENDING])
+@pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.filterwarnings("ignore")
 def test_changed_files_are_refused_in_one_line_or_read(name: str, tmp_path: Path) -> None:
     feeder = Feeder(TARGETS[name], 1, tmp_path)
