@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple
 
 from metro.environment import port, store, tracked
+from metro.errors import MetroError
 
 
 class Environment(NamedTuple):
@@ -52,5 +53,11 @@ def environment() -> Environment:
         experiment=get("DVC_EXP_NAME") or None,
         baseline=get("DVC_EXP_BASELINE_REV") or None,
         flow_run=get("PREFECT_FLOW_RUN_ID") or None,
-        rank=int(get("RANK") or get("LOCAL_RANK") or 0),
+        rank=_rank(get("RANK") or get("LOCAL_RANK") or "0"),
     )
+
+
+def _rank(written: str) -> int:
+    if not written.isdecimal() or len(written) > 9:
+        raise MetroError(f"RANK={written!r:.40} is not the number of a process: unset it, torchrun sets it")
+    return int(written)

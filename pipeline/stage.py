@@ -41,8 +41,13 @@ ENDING_SECONDS = 8
 def run(main: Callable[..., None]) -> None:
     """Call ``main(params)``, or ``main(params, item)`` for a stage of items; turn what goes wrong into one line."""
     wanted = len(inspect.signature(main).parameters) - 1
+    try:
+        chosen = environment()
+    except MetroError as err:
+        print(err, file=sys.stderr)
+        raise SystemExit(2) from None
     if not follow_leader():
-        if environment().stage:
+        if chosen.stage:
             end_with_parent(by=signal.SIGTERM)
         for which in _ENDINGS:
             if signal.getsignal(which) != signal.SIG_IGN:  # as `nohup` and `&` have it
@@ -52,7 +57,7 @@ def run(main: Callable[..., None]) -> None:
         if len(items) != wanted:
             raise MetroError(f"takes {wanted} argument{'s' * (wanted != 1)}, got {len(items)}: see dvc.yaml")
         params = load_params()
-        if environment().rank == 0:  # the others help it
+        if chosen.rank == 0:  # the others help it
             _hold(name())
         main(params, *items)
     except MetroError as err:

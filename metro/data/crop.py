@@ -17,6 +17,9 @@ from metro.errors import MetroError
 
 _JPEG_MAGIC = b"\xff\xd8"
 _ROWS = 32
+FARTHEST_PX = 2.0**24
+"""Boxes lie within so many pixels: beyond, single precision leaves out whole ones."""
+
 _REDUCED = {
     1: cv2.IMREAD_COLOR_RGB,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -121,6 +124,8 @@ def cut(
         The image cannot be read, is turned by EXIF where `upright` does not tell, or the square lies beside it.
     """
     size = round(box_px * margin)
+    if not ((np.abs(center) < FARTHEST_PX).all() and 1 / FARTHEST_PX < 200 * scale < FARTHEST_PX):
+        raise MetroError(f"a box of {200 * scale:.4g} pixels around ({center[0]:.4g}, {center[1]:.4g}) cannot be cut")
     side = 200 * scale * size / box_px
     affine_23 = crop_affine(np.asarray(center)[None], np.array([side]), size)[0]
     frame, reduced = _frame(image, side / size, upright)
@@ -186,8 +191,6 @@ def decode(encoded: np.ndarray | bytes, reduce: int = 1, *, upright: bool = Fals
     """Decode an image to (H, W, 3) uint8 RGB at 1 / `reduce` (1, 2, 4, 8) of its size; `None` if it is corrupt.
 
     Its EXIF orientation counts only with `upright`; without it pixels are as the file stores them.
-
-    Orientation tags are ignored, because annotations refer to the stored pixels.
     """
     try:
         stored = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION

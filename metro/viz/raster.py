@@ -113,6 +113,8 @@ def rasterise(
 
     ray_x, ray_y = (np.arange(width) - cx) / fx, (np.arange(bottom) - cy) / fy
     kept = np.flatnonzero(drawn)
+    det_F = np.abs(det_F)
+    first_P = np.empty(raster.face.size, np.int32)
     height_F = (last_F - first_F + 1)[kept]
     for piece in _pieces(height_F):
         face_R = np.repeat(kept[piece], height_F[piece])
@@ -133,12 +135,13 @@ def rasterise(
             face_S = np.repeat(face_R[some], count)[hit_S]
             pixel_S = (np.repeat((y_R[some] - top) * width, count) + x_S)[hit_S]
             weight_S3 = np.stack([weight[hit_S] for weight in weight_3S], 1)
-            _keep_nearest(raster, pixel_S, face_S, np.abs(det_F)[face_S], weight_S3, total_S[hit_S])
+            _keep_nearest(raster, first_P, pixel_S, face_S, det_F[face_S], weight_S3, total_S[hit_S])
     return raster
 
 
 def _keep_nearest(
     raster: Raster,
+    first_P: NDArray[np.int32],
     pixel_S: NDArray[np.int64],
     face_S: NDArray[np.int64],
     det_S: NDArray[np.float64],
@@ -148,15 +151,15 @@ def _keep_nearest(
     """Put samples that triangles cover into the buffers, one after the other, where they are nearer than what is there.
 
     Samples of different pixels do not meet, so that the first ones of all pixels go at once, then the second ones, …
+    `first_P` is room for the first waiting sample of each pixel.
     """
     face, depth, bary = raster.face.reshape(-1), raster.depth.reshape(-1), raster.bary.reshape(-1, 3)
     z_S = det_S / total_S
     waiting = np.flatnonzero(z_S >= NEAR)
-    first = np.empty(len(face), np.int32)  # of the waiting samples at a pixel
     while len(waiting):
         pixel = pixel_S[waiting]
-        first[pixel[::-1]] = waiting[::-1]
-        turn = first[pixel] == waiting
+        first_P[pixel[::-1]] = waiting[::-1]
+        turn = first_P[pixel] == waiting
         now, pixel, waiting = waiting[turn], pixel[turn], waiting[~turn]
         nearer = (face[pixel] < 0) | (z_S[now] < depth[pixel])
         now, pixel = now[nearer], pixel[nearer]
@@ -231,15 +234,16 @@ def render_mesh(
         Direction towards the light, camera frame.
     """
     verts, tris = np.asarray(verts_cam, np.float32), np.asarray(faces, np.int32)
-    normals_F33 = smooth_normals(verts, tris)[tris]
-    colours_F33 = np.broadcast_to(np.asarray(colour, np.float32), (len(verts), 3))[tris]
+    normals_33F = np.ascontiguousarray(smooth_normals(verts, tris)[tris].transpose(1, 2, 0))
+    colours_V3 = np.broadcast_to(np.asarray(colour, np.float32), (len(verts), 3))
+    colours_33F = np.ascontiguousarray(colours_V3[tris].transpose(1, 2, 0))
     towards = np.asarray(light, np.float64) / np.linalg.norm(np.asarray(light, np.float64))
     picture = np.full((size[1], size[0], 3), 255, np.uint8) if background is None else background.copy()
     step = max(1, BAND // (size[0] * ssaa**2))
     for top in range(0, size[1], step):
         band = picture[top : top + step]
         raster = rasterise(verts, tris, K, size, ssaa, rows=(top, top + len(band)))
-        _shade(raster, ssaa, normals_F33, colours_F33, towards, band)
+        _shade(raster, ssaa, normals_33F, colours_33F, towards, band)
     return picture
 
 
@@ -260,31 +264,52 @@ def smooth_normals(verts: Array, faces: NDArray[np.integer]) -> Array:
 def _shade(
     raster: Raster,
     ssaa: int,
-    normals_F33: Array,
-    colours_F33: Array,
+    normals_33F: Array,
+    colours_33F: Array,
     towards: NDArray[np.float64],
     picture: NDArray[np.uint8],
 ) -> None:
-    """Lay the lit surface over a picture: each pixel is the mean of its samples, of which empty ones let it through."""
-    # Samples beside each other are in the same pixel: (H, W, row, column).
-    face = raster.face.reshape(picture.shape[0], ssaa, -1, ssaa).swapaxes(1, 2)
-    bary = raster.bary.reshape(picture.shape[0], ssaa, -1, ssaa, 3).swapaxes(1, 2)
-    rows, columns = np.nonzero((face >= 0).any((2, 3)))
-    for start in range(0, len(rows), BLOCK // 8):
-        pixels = rows[start : start + BLOCK // 8], columns[start : start + BLOCK // 8]
-        rgb_P3 = np.zeros((len(pixels[0]), 3))
-        for sample in np.ndindex(ssaa, ssaa):
-            face_P, bary_P3 = face[*pixels, *sample], bary[*pixels, *sample]  # an empty sample's weights are 0
-            parts_P33 = bary_P3[..., None] * normals_F33[face_P]
-            n_P3 = parts_P33[:, 0].astype(np.float64) + parts_P33[:, 1] + parts_P33[:, 2]
-            nx, ny, nz = n_P3.T
+    """Lay the lit surface over a picture: each pixel is the mean of its samples, of which empty ones let it through.
+
+    Normals and colours are those of the triangles' corners, by corner and component.
+    """
+    covered = raster.face >= 0
+    some = pool(covered, ssaa) > 0
+    if not some.any():
+        return
+    (top, bottom), (left, right) = (np.flatnonzero(some.any(axis))[[0, -1]] for axis in (1, 0))
+    height, width = bottom + 1 - top, right + 1 - left
+    rgb_3P = np.zeros((3, height * width))
+    through_P = np.full(height * width, float(ssaa**2))
+    for row, column in np.ndindex(ssaa, ssaa):
+        samples = np.s_[row::ssaa, column::ssaa]
+        seen = covered[samples][top : bottom + 1, left : right + 1].ravel()
+        places = np.flatnonzero(seen)
+        through_P -= seen
+        face_P = raster.face[samples][top : bottom + 1, left : right + 1].ravel()[places]
+        bary_P3 = raster.bary[samples][top : bottom + 1, left : right + 1].reshape(-1, 3)[places]
+        for start in range(0, len(places), BLOCK // 4):
+            block = slice(start, start + BLOCK // 4)
+            face, bary_3P = face_P[block], np.ascontiguousarray(bary_P3[block].T)
+            n_3P = [
+                (bary_3P[0] * normals_33F[0, i, face]).astype(np.float64)
+                + bary_3P[1] * normals_33F[1, i, face]
+                + bary_3P[2] * normals_33F[2, i, face]
+                for i in range(3)
+            ]
+            nx, ny, nz = n_3P
             length_P = np.maximum(np.sqrt(nx * nx + ny * ny + nz * nz), 1e-9)
             diffuse_P = np.maximum(nx * towards[0] + ny * towards[1] + nz * towards[2], 0.0) / length_P
             fill_P = np.maximum(-nz, 0.0) / length_P  # a weak light at the camera keeps shadowed sides readable
             light_P = 0.3 + 0.5 * diffuse_P + 0.2 * fill_P
-            lit_P33 = (light_P[:, None] * bary_P3)[..., None] * colours_F33[face_P]
-            for corner in range(3):
-                rgb_P3 += lit_P33[:, corner]
-        through_P = (face[pixels] < 0).sum((1, 2))
-        mixed_P3 = (255 * rgb_P3 + picture[pixels] * through_P[:, None]) / ssaa**2
-        picture[pixels] = np.clip(np.rint(mixed_P3), 0, 255).astype(np.uint8)
+            lit_3P = [light_P * bary_P for bary_P in bary_3P]
+            for channel in range(3):
+                total_P = rgb_3P[channel, places[block]]
+                for corner in range(3):
+                    total_P += lit_3P[corner] * colours_33F[corner, channel, face]
+                rgb_3P[channel, places[block]] = total_P
+    under = picture[top : bottom + 1, left : right + 1]
+    inside = np.flatnonzero(through_P < ssaa**2)
+    mixed_P3 = (255 * rgb_3P[:, inside].T + under.reshape(-1, 3)[inside] * through_P[inside, None]) / ssaa**2
+    rows, columns = np.divmod(inside, width)
+    under[rows, columns] = np.clip(np.rint(mixed_P3), 0, 255).astype(np.uint8)

@@ -12,6 +12,7 @@ from tests.fuzz.worker import Feeder
 INPUTS = {"official names and shapes": 10, "command lines": 15, "bundle.json": 30}
 """Of slow readers; 60 of the others."""
 
+
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.filterwarnings("ignore")
 def test_changed_files_are_refused_in_one_line_or_read(name: str, tmp_path: Path) -> None:
