@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from metro.errors import MetroError
 from metro.export.folder import META, ONNX, REMEDY, BundleFolder
 from metro.files import readable
 
@@ -91,20 +90,15 @@ class TorchNetwork:
     Raises
     ------
     MetroError
-        The device cannot be used.
+        There is no such device.
     """
 
     def __init__(self, bundle: Bundle, device: torch.device | str | None = None) -> None:
-        import torch
+        from metro.model.device import device_of
 
         self.meta, self.faces_F3 = bundle.meta, bundle.faces_F3
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            self.model = bundle.model.to(self.device).eval()
-        except (RuntimeError, AssertionError) as err:
-            raise MetroError(
-                f"device {device!r} cannot be used ({str(err).splitlines()[0]}); try device='cpu'"
-            ) from None
+        self.device = device_of(device)
+        self.model = bundle.model.to(self.device).eval()
 
     def __call__(self, pixels_BSS3: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         import torch

@@ -7,7 +7,7 @@ import torch
 from metro.errors import MetroError
 
 
-def device_of(name: str | None) -> torch.device:
+def device_of(name: torch.device | str | None) -> torch.device:
     """The device of a name (`cpu`, `cuda`, `cuda:1`, …); without one a GPU if there is one.
 
     Raises
@@ -20,5 +20,5 @@ def device_of(name: str | None) -> torch.device:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as err:
         first = str(err).partition("\n")[0][:200]
-        raise MetroError(f"device {name!r}: not on this machine ({first}); `cpu` always is") from None
+        raise MetroError(f"device {str(name)!r}: not on this machine ({first}); `cpu` always is") from None
     return device
