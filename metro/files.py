@@ -64,29 +64,30 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(folder: Path, marker: str | None, added: Iterable[str] = ()) -> Iterator[Path]:
+def atomic_folder(folder: Path, marker: str, added: Iterable[str] = ()) -> Iterator[Path]:
     """A temporary folder that takes the place of `folder` when the block ends well; otherwise nothing changes.
 
     An old folder gives way only if it holds the file `marker`, which tells what it is, and no other file that the new
     one lacks, but for those that are `added` to such folders later: what this program did not make is never deleted.
-    Without a marker, for outputs of stages, it always gives way.
 
     Raises
     ------
     MetroError
-        `folder` holds something else, the disk is full, or the place cannot be written to.
+        `folder` holds something else or the current folder, the disk is full, or the place cannot be written to.
     """
     place = folder.resolve()
     partial = place.with_name(f".{place.name}.partial")
     with _one_line(folder):
-        if marker is not None and place.exists() and not (place / marker).is_file() and any(place.iterdir()):
+        if Path.cwd().is_relative_to(place):
+            raise MetroError(f"{folder}: the folder that you are in would be replaced; give one of its own")
+        if place.exists() and not (place / marker).is_file() and any(place.iterdir()):
             raise MetroError(f"{folder}: exists and holds no {marker}; choose another folder or empty it")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     try:
         with _one_line(folder, only_full=True):
             yield partial
-        lost = [] if marker is None else sorted(_names(place) - _names(partial) - {*added})
+        lost = sorted(_names(place) - _names(partial) - {*added})
         if lost:
             raise MetroError(f"{folder}: {lost[0]} would be lost; move it away or choose another folder")
         replace_folder(partial, folder)

@@ -44,7 +44,7 @@ def write_file(path: Path, text: str) -> None:
         assert not path.exists() or path.read_text() != text
 
 
-def write_folder(folder: Path, text: str, *more: str, marker: str | None = "about.json") -> None:
+def write_folder(folder: Path, text: str, *more: str, marker: str = "about.json") -> None:
     with atomic_folder(folder, marker) as partial:
         (partial / "about.json").write_text(text)
         for name in more:
@@ -106,8 +106,15 @@ def test_what_the_program_did_not_make_is_never_deleted(tmp_path: Path, marked: 
         write_folder(out, "new")
     assert (out / "sub" / "thesis.txt").read_text() == "years of work"
     assert content(tmp_path)[0] == "out"  # nothing temporary
-    write_folder(out, "new", marker=None)
-    assert content(out) == ["about.json"]
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "out" / "sub")
+    for folder in (Path("."), Path(".."), tmp_path / "out"):
+        with pytest.raises(MetroError, match="the folder that you are in would be replaced"):
+            write_folder(folder, "new")
+    write_folder(Path("new"), "new")
 
 
 def test_what_is_added_to_such_folders_goes_with_them(tmp_path: Path) -> None:

@@ -120,8 +120,9 @@ class TrainStream:
         weights: Sequence[float] | None = None,
     ) -> None:
         self._people = _People(datasets, model)
-        if train.batch_size % world_size:
-            raise MetroError(f"train.batch_size={train.batch_size} does not divide over {world_size} processes")
+        if train.batch_size % (world_size * train.accumulate):
+            parts = f" of {train.accumulate} parts each" if train.accumulate > 1 else ""
+            raise MetroError(f"train.batch_size={train.batch_size} does not divide over {world_size} processes{parts}")
         if train.augment.flip and not self._people.figure.may_flip:
             raise MetroError("train.augment.flip: mirrored hands are left hands, which MANO does not have; set it to 0")
         if train.workers:

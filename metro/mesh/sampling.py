@@ -151,7 +151,7 @@ def difference(levels: Sequence[Level], others: Sequence[Level]) -> str | None:
             shared, placed = len(np.intersect1d(ours, theirs)), np.count_nonzero(ours == theirs)
             return f"{shared} of {len(ours)} vertices in common, {placed} of them in the same place"
     gap = max(abs(one.up - other.up).max() for one, other in zip(levels, others, strict=True))
-    return f"the same vertices, but up-sampling weights that differ by up to {gap:.2g}" if gap > 1e-6 else None
+    return None if gap <= 1e-6 else f"the same vertices, but up-sampling weights that differ by up to {gap:.2g}"
 
 
 def save_sampling(path: Path | str, levels: Sequence[Level], meta: dict[str, Any] | None = None) -> None:

@@ -121,8 +121,6 @@ def save_checkpoint(
         the folder cannot be written; nothing half-written stays behind.
     """
     folder = Path(folder)
-    if Path.cwd().is_relative_to(folder.resolve()):
-        raise MetroError(f"{folder}: the folder that you are in would be replaced; give one of its own")
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     if dtype is not None:
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}

@@ -325,6 +325,12 @@ def test_a_corrupt_image_in_a_worker_is_one_line(prepare, tmp_path):
     ("model", "train", "options", "message"),
     [
         (MODEL, TrainConfig(batch_size=6), {"world_size": 4}, "batch_size=6 does not divide over 4 processes"),
+        (
+            MODEL,
+            TrainConfig(batch_size=12, accumulate=4),
+            {"world_size": 2},
+            "batch_size=12 does not divide over 2 processes of 4 parts each",
+        ),
         (ModelConfig(joint_set="HAND21"), TrainConfig(), {}, "needs HAND21 records; not so: {folder}$"),
         (MODEL, TrainConfig(), {"weights": (1, 2)}, "1 datasets need 1 positive weights"),
     ],
