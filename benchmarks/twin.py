@@ -114,20 +114,23 @@ def compare(
     twin = LiteralMetro(config, body, levels).to(device)
     twin.load(to_official(ours))
     batch = random_batch(BATCH[device.type], config.image_size, len(ours.template_T3), device)
+    plain = batch["images"].contiguous()  # as the official loader gives them
 
     def our_loss() -> Tensor:
-        output = ours(batch["images"], batch["mask"])
+        output = ours(images, batch["mask"])
         return metro_loss(output, targets(batch), LossConfig())["total"]
 
     def twin_loss() -> Tensor:
         keep = 1 - batch["mask"][..., None].float()
-        return literal_loss(twin, twin(batch["images"], keep), batch)
+        return literal_loss(twin, twin(plain, keep), batch)
 
-    gaps = differences(ours, twin, our_loss, twin_loss, batch["images"])
+    images = plain
+    gaps = differences(ours, twin, our_loss, twin_loss, plain)
     if not all(gap < 1e-3 for gap in gaps):
         raise SystemExit(f"{name}: the twin computes something else, relative differences {gaps}")
     ours.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    moved = rounding(ours, twin, batch["images"])
+    images = batch["images"]  # channels_last too
+    moved = rounding(ours, twin, images)
     train = TrainConfig(optimizer="adam", clip=None)
     our_step = stepper(our_loss, build_optimizer(ours, train))
     twin_step = stepper(twin_loss, torch.optim.Adam(twin.parameters(), lr=train.lr))
@@ -144,7 +147,7 @@ def compare(
     for p in (*ours.parameters(), *twin.parameters()):
         p.grad = None
     with torch.no_grad():
-        pair = (lambda: twin(batch["images"]), lambda: ours(batch["images"]))
+        pair = (lambda: twin(plain), lambda: ours(images))
         rows.append(race(name, "inference", *pair, flops, torch.float32, device))
         if device.type == "cuda":
             half = autocast(pair[1])
@@ -161,9 +164,9 @@ def rounding(ours: Metro, twin: LiteralMetro, images: Tensor) -> tuple[float, fl
         side.backbone.train()
     with torch.no_grad():
         output = ours(images)
-        mine, theirs = (*output[:2], *output.vertices), twin(images)
+        mine, theirs = (*output[:2], *output.vertices), twin(images.contiguous())
         torch.set_default_dtype(torch.float64)  # the twin makes some tensors as it goes
-        best = exact(images.double())
+        best = exact(images.contiguous().double())
         torch.set_default_dtype(torch.float32)
     for side in (ours, twin):
         side.train()
