@@ -7,6 +7,11 @@ EXTRAS ?= dev,reference
 # Matched pair, installed first so that no later resolution swaps one of them.
 TORCH  := torch==2.15.0 torchvision==0.29.2
 
+# Of `make fuzz`. FUZZ takes further options: `--only shards fits`, `--record benchmarks/fuzz.md`.
+SECONDS ?= 120
+INPUTS ?= 1000000
+SEED   ?= 0
+
 BIN    := $(VENV)/bin
 comma  := ,
 STAMP  := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
@@ -21,7 +26,7 @@ export GIT_PYTHON_REFRESH := quiet
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-slow check format serve clean
+.PHONY: help env repro test test-slow check format fuzz serve clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -63,6 +68,9 @@ check: env ## ruff, mypy, import-linter, deptry
 format: env ## apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: env ## feed changed files to every reader for SECONDS, or until each had INPUTS (seed: SEED)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --inputs $(INPUTS) --seed $(SEED) $(FUZZ)
 
 serve: env ## Prefect server, work pool and worker, and the MLflow UI, on localhost, until Ctrl-C
 	exec $(BIN)/python -m flows.serve

@@ -1,4 +1,4 @@
-"""Accuracy and speed of the batched fits, against SPIN-style Adam on the same objective in the same run.
+"""Accuracy and speed of the batched fits, against SPIN-style Adam on the same objective in the same run; of meshes too.
 
 ``python benchmarks/fitting.py`` takes some minutes on one core and writes ``benchmarks/fitting.md``. Times are
 processor time of one thread, because other jobs may share the machine.
@@ -6,7 +6,8 @@ processor time of one thread, because other jobs may share the machine.
 The reference is what SPIN (Kolotouros et al., ICCV 2019) does with SMPLify: Adam, 100 iterations on root and
 translation, then 100 on everything, learning rate 0.01, from both facings, the cheaper one kept; and the same with the
 best of several settings (50 + 150 iterations, rate 0.05 falling as a cosine). It descends the same cost, priors
-included, over the same points, by autograd.
+included, over the same points, by autograd. Started fits, Adam's and ours, begin with the true pose disturbed by
+Gaussian noise along every axis of every joint, the root's included, and with the mean shape.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import math
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,10 +33,11 @@ from metro.body.model import BodyModel
 from metro.body.rotation import rot_from_aa
 from metro.config import FitConfig
 from metro.evaluation.metrics import pa_mpjpe
-from metro.fitting.hypotheses import TORSO, start_from_image
+from metro.fitting import from_mesh
+from metro.fitting.hypotheses import TORSO, facing, start_from_image
 from metro.fitting.objective import Objective
 from metro.fitting.points import PosedPoints
-from metro.fitting.prior import load_prior
+from metro.fitting.prior import PosePrior, load_prior
 from metro.fitting.smplify import fit
 from metro.fitting.state import FitState
 from tools.pose_prior import sample
@@ -44,6 +47,7 @@ MODEL = BodyModel(BODY)
 COCO = [JOINT_SETS["J24"].index(name) for name in JOINT_SETS["COCO17"]]
 EVALUATED = index_map("H36M17", "J14")
 PIXEL = 1 / 224  # of the box side
+DISTURBANCES = (0.1, 0.25)  # radians
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -71,6 +75,8 @@ def people(count: int, seed: int) -> tuple[Tensor, dict[str, np.ndarray]]:
         "center": (low + high) / 2,
         "scale": 1.2 * (high - low).max(1) / 200,
         "intrinsics": np.repeat(intrinsics[None], count, 0),
+        "pose_aa": pose,
+        "transl": transl,
     }
 
 
@@ -97,14 +103,35 @@ def in_space(labels: dict[str, np.ndarray], noise_m: float, seed: int = 0) -> di
     return {**labels, "joints_3d": joints, "has_2d": np.zeros(len(joints), bool)}
 
 
-def ours(labels: dict[str, np.ndarray], config: FitConfig) -> Found:
+def disturbed(pose: np.ndarray, sigma: float, seed: int = 7) -> np.ndarray:
+    """Poses (B, 72) with noise along each axis of each joint, radians."""
+    noise = np.random.default_rng(seed).normal(0, sigma, pose.shape)
+    root = Rotation.from_rotvec(pose[:, :3]) * Rotation.from_rotvec(noise[:, :3])
+    return np.c_[root.as_rotvec(), pose[:, 3:] + noise[:, 3:]]
+
+
+def ours(labels: dict[str, np.ndarray], config: FitConfig, start: np.ndarray | None = None) -> Found:
     """The library's fits."""
-    fits = fit(labels, BODY, config)
+    fits = fit(labels, BODY, config, start=start)
     return fits.pose_aa, fits.betas, fits.transl
 
 
-def adam(labels: dict[str, np.ndarray], sigma: float, first: int, second: int, rate: float, cosine: bool) -> Found:
-    """SPIN-style: root and translation, then everything; the cheaper of two facings."""
+def of_mesh(vertices: Tensor) -> Found:
+    """The library's parameters of meshes."""
+    found = from_mesh(vertices, BODY)
+    return found.pose_aa, found.betas, found.transl
+
+
+def adam(
+    labels: dict[str, np.ndarray],
+    sigma: float,
+    first: int,
+    second: int,
+    rate: float,
+    cosine: bool,
+    begin: np.ndarray | None = None,
+) -> Found:
+    """SPIN-style: root and translation, then everything; from poses (B, 72), or the cheaper of two facings."""
     points = PosedPoints(BODY, BODY.regressors["j24"][COCO])
     prior = load_prior()
     torso = torch.tensor([float(JOINT_SETS["J24"][k] in TORSO) for k in COCO])
@@ -117,13 +144,15 @@ def adam(labels: dict[str, np.ndarray], sigma: float, first: int, second: int, r
     ends = []
     for part in torch.arange(len(target)).split(128):
         task = whole.select(part)
-        costs, states = [], []
-        for yaw in (0.0, 180.0):
-            start = start_from_image(task, torso, yaw)
-            state = descend(task, start, first, second, rate, cosine)
-            states.append(state)
-            costs.append(cost(task, state.root_rot, state.joints_aa, state.betas, state.transl).detach())
-        ends.append(states[0].where(costs[0] <= costs[1], states[1]))
+        if begin is None:
+            starts = [start_from_image(task, torso, facing(task, yaw)) for yaw in (0.0, 180.0)]
+        else:
+            pose = torch.as_tensor(begin[part], dtype=torch.float32)
+            near = replace(task, prior=PosePrior(pose[:, 3:], prior.spread_DD))
+            starts = [start_from_image(near, torso, rot_from_aa(pose[:, :3]))]
+        states = [descend(task, start, first, second, rate, cosine) for start in starts]
+        costs = [cost(task, s.root_rot, s.joints_aa, s.betas, s.transl).detach() for s in states]
+        ends.append(states[0].where(costs[0] <= costs[-1], states[-1]))
     parts = [(end.pose_aa(), end.betas, end.transl) for end in ends]
     pose, betas, transl = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
     return pose, betas, transl
@@ -157,17 +186,24 @@ def descend(task: Objective, start: FitState, first: int, second: int, rate: flo
     return FitState(*(x.detach() for x in (found.root_rot, found.joints_aa, found.betas, found.transl)))
 
 
+def errors(vertices: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """MPJPE, PA-MPJPE and MPVE (B,), mm."""
+    joints, true = (MODEL.regress("h36m17", v) for v in (vertices, truth))
+    relative = [j[:, EVALUATED] - j[:, :1] for j in (joints, true)]
+    surface = (vertices - joints[:, :1]) - (truth - true[:, :1])
+    return (
+        1000 * (relative[0] - relative[1]).norm(dim=-1).mean(1),
+        1000 * pa_mpjpe(*relative),
+        1000 * surface.norm(dim=-1).mean(1),
+    )
+
+
 def measure(name: str, run: Callable[[], Found], truth: Tensor) -> dict[str, str]:
     """Errors (mm) and fits per second of processor time."""
     started = time.process_time()
     found = run()
     seconds = time.process_time() - started
-    vertices = mesh(*found)
-    joints, true = (MODEL.regress("h36m17", v) for v in (vertices, truth))
-    relative = [j[:, EVALUATED] - j[:, :1] for j in (joints, true)]
-    error = 1000 * (relative[0] - relative[1]).norm(dim=-1).mean(1)
-    aligned = 1000 * pa_mpjpe(*relative)
-    surface = 1000 * ((vertices - joints[:, :1]) - (truth - true[:, :1])).norm(dim=-1).mean(1)
+    error, aligned, surface = errors(mesh(*found), truth)
     row = {
         "name": name,
         "mpjpe": f"{error.mean():.1f} / {error.median():.1f}",
@@ -188,19 +224,30 @@ def main() -> None:
     torch.set_num_threads(1)
     truth, labels = people(arguments.people, seed=2024)
     fit(in_image(labels, 0, 0), BODY, FitConfig(iterations=1, jump_rounds=0))  # warm-up
+    starts = {}
+    for noise_rad in DISTURBANCES:
+        start = disturbed(labels["pose_aa"], noise_rad)
+        shape = np.zeros((len(start), BODY.num_betas))
+        starts[f"{errors(mesh(start, shape, labels['transl']), truth)[0].mean():.0f} mm off"] = start
     sections: dict[str, list[dict[str, str]]] = {}
-    for case, noise, missing in (("17 image joints, exact", 0, 0), ("17 image joints, 4 px, 20 % missing", 4, 0.2)):
-        seen, sigma = in_image(labels, noise, missing), max(noise, 1) * PIXEL
+    for case, noise_px, missing in (("17 image joints, exact", 0, 0), ("17 image joints, 4 px, 20 % missing", 4, 0.2)):
+        seen, sigma = in_image(labels, noise_px, missing), max(noise_px, 1) * PIXEL
         methods = {
             f"fit, {rounds} jump rounds": partial(ours, seen, FitConfig(sigma_2d=sigma, jump_rounds=rounds))
             for rounds in (0, 1, 2)
         }
         methods["Adam as SPIN"] = partial(adam, seen, sigma, 100, 100, 0.01, False)
         methods["Adam, best settings"] = partial(adam, seen, sigma, 50, 150, 0.05, True)
+        for name, start in starts.items():
+            methods[f"fit, started {name}"] = partial(ours, seen, FitConfig(sigma_2d=sigma), start)
+            methods[f"Adam as SPIN, started {name}"] = partial(adam, seen, sigma, 100, 100, 0.01, False, start)
         sections[case] = [measure(name, run, truth) for name, run in methods.items()]
     for case, noise_m, sigma in (("24 joints in space, exact", 0.0, 0.002), ("24 joints in space, 10 mm", 0.01, 0.01)):
         run = partial(ours, in_space(labels, noise_m), FitConfig(sigma_3d=sigma))
         sections[case] = [measure("fit", run, truth)]
+    noise = 0.01 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    for case, vertices in (("6890 vertices, exact", truth), ("6890 vertices, 10 mm", truth + noise)):
+        sections[case] = [measure("from_mesh", partial(of_mesh, vertices), truth)]
     versions = f"Python {platform.python_version()}, PyTorch {torch.__version__.split('+')[0]}"
     lines = [
         f"{machine()}; {versions}; `python benchmarks/fitting.py`; {arguments.people} people; mean / median",

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measure(processes: int, threads: int) -> None:
-    """Speed of one way; a second process, if any, is started by Fabric and runs this too."""
+    """Speed of one way; a second process, if any, runs this too."""
     import torch
     from batch import random_batch
 
@@ -55,30 +55,31 @@ def measure(processes: int, threads: int) -> None:
     from metro.model.losses import Targets, metro_loss
     from metro.model.metro import build_model
     from metro.presets import resolve
-    from metro.training.engine import build_optimizer, make_fabric
+    from metro.training.engine import build_optimizer
+    from metro.training.processes import launched
 
     os.environ["OMP_NUM_THREADS"] = str(threads)
     params = load_params(resolve("open"))
     config = params.train.model_copy(update={"cpu_processes": processes})
-    fabric = make_fabric(config)
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    body = load_body("open")
-    levels = build_sampling(body.v_template, body.faces)
-    model, targets = build_model(params.model, body, levels), Targets(BodyModel(body), levels, params.model)
-    model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network, optimizer = fabric.setup(model, build_optimizer(model, config))
-    batch = random_batch(BATCH // processes, params.model.image_size, len(model.template_T3))
+    with launched(config) as fabric:
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        body = load_body("open")
+        levels = build_sampling(body.v_template, body.faces)
+        model, targets = build_model(params.model, body, levels), Targets(BodyModel(body), levels, params.model)
+        model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network, optimizer = fabric.setup(model, build_optimizer(model, config))
+        batch = random_batch(BATCH // processes, params.model.image_size, len(model.template_T3))
 
-    for step in range(STEPS + 2):
-        if step == 2:
-            began = time.perf_counter()
-        output = network(batch["images"], batch["mask"], full=False)
-        fabric.backward(metro_loss(output, targets(batch), config.loss)["total"])
-        optimizer.step()
-        optimizer.zero_grad()
-    if fabric.is_global_zero:
-        print(f"images/s {BATCH * STEPS / (time.perf_counter() - began):.2f}")
+        for step in range(STEPS + 2):
+            if step == 2:
+                began = time.perf_counter()
+            output = network(batch["images"], batch["mask"], full=False)
+            fabric.backward(metro_loss(output, targets(batch), config.loss)["total"])
+            optimizer.step()
+            optimizer.zero_grad()
+        if fabric.is_global_zero:
+            print(f"images/s {BATCH * STEPS / (time.perf_counter() - began):.2f}")
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ import numpy as np
 from machine import machine
 
 from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
+from metro.mesh.topology import vertex_normals
 from metro.sources.synthetic import read_shard
 from metro.synthetic.people import make_people, open_studio
 from metro.synthetic.poses import sample_poses
+from metro.synthetic.raster import draw
 from metro.synthetic.scene import photograph_people
 from metro.synthetic.skinning import rest_joints, shape_and_pose
-from metro.viz.raster import rasterise, render_mesh, vertex_normals
+from metro.viz.raster import render_mesh, sample_intrinsics
 
 PEOPLE = 64
 
@@ -43,6 +45,13 @@ def painter(verts: np.ndarray, faces: np.ndarray, k: np.ndarray, size: int) -> n
         value = int(shade[f])
         cv2.fillConvexPoly(image, fixed[f], (value, value, value), lineType=cv2.LINE_AA, shift=4)
     return image
+
+
+def kernel(verts: np.ndarray, faces: np.ndarray, k: np.ndarray, size: int, ssaa: int) -> None:
+    """Depth, face and weights of every sample, as synthetic people are drawn."""
+    shape = size * ssaa, size * ssaa
+    depth, bary = np.zeros(shape, np.float32), np.zeros((*shape, 3), np.float32)
+    draw(verts, faces, *sample_intrinsics(k, ssaa), 0, True, np.full(shape, -1, np.int32), depth, bary)
 
 
 def seconds(work: Callable[[], object], repeat: int = 5) -> float:
@@ -72,9 +81,9 @@ def measure() -> list[tuple[str, float]]:
     rest = rest_joints(studio.skin, np.zeros((PEOPLE, 10)))
     rows = [
         ("mesh filling 224 px, OpenCV painter, flat shading", seconds(lambda: painter(verts, faces, k, size))),
-        ("mesh filling 224 px, `rasterise`, 1 sample", seconds(lambda: rasterise(verts, faces, k, (size, size), 1))),
-        ("mesh filling 224 px, `rasterise`, 2 x 2 samples", seconds(lambda: rasterise(verts, faces, k, (size, size)))),
-        ("mesh filling 224 px, `render_mesh`", seconds(lambda: render_mesh(verts, faces, k, (size, size)))),
+        ("mesh filling 224 px, numba, 1 sample", seconds(lambda: kernel(verts, faces, k, size, 1))),
+        ("mesh filling 224 px, numba, 2 x 2 samples", seconds(lambda: kernel(verts, faces, k, size, 2))),
+        ("mesh filling 224 px, NumPy, 2 x 2 samples, lit", seconds(lambda: render_mesh(verts, faces, k, (size, size)))),
         ("vertex normals", seconds(lambda: vertex_normals(person.verts, faces))),
         ("pose, with overlap check", seconds(lambda: sample_poses(1, range(PEOPLE), rest)) / PEOPLE),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,15 +36,30 @@ def show_outcome(root: Path, outcomes: Sequence[Outcome], failed: Mapping[str, s
     rows = [{"stage": o.stage, "result": o.result, "seconds": o.seconds} for o in outcomes]
     rows += [{"stage": stage, "result": "failed", "seconds": None} for stage in failed]
     create_table_artifact(rows, key="stages", description="What ran, what was up to date, what failed")
+    note = ""
     if failed:
-        text = "\n\n".join(f"### {stage}\n\n```text\n{message}\n```" for stage, message in failed.items())
-        create_markdown_artifact(text, key="failures", description="Last lines of the stages that failed")
-    create_markdown_artifact(metrics_table(root), key="metrics", description="Metrics of the workspace")
+        text = "\n\n".join(f"### `{stage}`\n\n{failure_page(message)}" for stage, message in failed.items())
+        create_markdown_artifact(text, key="failures", description="What the stages that failed said last")
+        names = ", ".join(f"`{stage}`" for stage in failed)
+        note = f"**{names} failed: what hangs on it is from an earlier run.**\n\n"
+    create_markdown_artifact(note + metrics_table(root), key="metrics", description="Metrics of the workspace")
     pictures = picture_page(root)
     if pictures:
-        create_markdown_artifact(pictures, key="pictures", description="Pictures that the stages drew")
-    for stage, url in run_links(root).items():
-        create_link_artifact(url, link_text=f"MLflow run of {stage}", key=f"mlflow-{stage}")
+        create_markdown_artifact(note + pictures, key="pictures", description="Pictures that the stages drew")
+    ran = [outcome.stage for outcome in outcomes if outcome.result != "unchanged"]
+    for url, stages in run_links(root, ran).items():
+        create_link_artifact(url, link_text=f"MLflow run of {', '.join(stages)}", key=artifact_key("mlflow", stages[0]))
+
+
+def artifact_key(kind: str, stage: str) -> str:
+    """A key as Prefect wants it: small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{stage}".lower())
+
+
+def failure_page(message: str) -> str:
+    """The first line of a message, which may be long and is to be wrapped, and the others as they are."""
+    first, _, others = message.partition("\n")
+    return f"`` {first} ``\n\n```text\n{others.strip()}\n```"
 
 
 def metrics_table(root: Path) -> str:
@@ -84,15 +100,22 @@ def picture_page(root: Path) -> str:
     return "\n\n".join(parts)
 
 
-def run_links(root: Path) -> dict[str, str]:
-    """Link the tracked runs with ``dvc.lock``, and give the pages of those that an MLflow UI shows (``MLFLOW_UI``)."""
+def run_links(root: Path, stages: Sequence[str]) -> dict[str, list[str]]:
+    """Pages of the tracked runs that some stages have made or joined, where an MLflow UI shows them (``MLFLOW_UI``).
+
+    Stages that look at a model join the run of its training, so a page may be that of several.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.link"], cwd=root, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         print(done.stderr.strip(), file=sys.stderr)
         return {}
-    return {stage: url for stage, url in json.loads(done.stdout or "{}").items() if url and stage == "train"}
+    pages: dict[str, list[str]] = {}
+    for stage, url in json.loads(done.stdout).items():
+        if url.startswith("http") and stage in stages:
+            pages.setdefault(url, []).append(stage)
+    return pages
 
 
 def _dvc_json(root: Path, *words: str) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Child processes of a flow: each in a group of its own, output streamed, none left behind."""
+"""Child processes of a flow: each in a group of its own, output streamed, none left behind.
+
+They are told to end when this process ends without having done so: killed, or left by a terminal.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -16,8 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-GRACE_SECONDS = 8.0
-"""Time between asking a group to end and ending it."""
+GRACE_SECONDS = 10.0
+"""Time between asking a group to end and ending it: more than `pipeline.stage` takes at most."""
 TAIL_LINES = 15
 
 _PERCENT = re.compile(r"(?<![\d.])(\d{1,3})%\|")
@@ -74,7 +78,7 @@ class Group:
             if self.stopped:
                 return Finished(-signal.SIGTERM, 0.0, ("the flow is being stopped",))
             process = subprocess.Popen(
-                command,
+                [sys.executable, "-m", "flows.child", str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

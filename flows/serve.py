@@ -1,11 +1,13 @@
 """``make serve``: Prefect server, work pool, worker and deployment, and the MLflow UI, until Ctrl-C.
 
-Everything listens on localhost only; `pipeline.environment` names the variables that choose other ports. Ctrl-C or
-SIGTERM ends everything that was started, runs in progress included; nothing is left behind.
+Everything listens on localhost only; `pipeline.environment` names the variables that choose other ports. Ctrl-C, a
+closed terminal or SIGTERM ends everything that was started, runs in progress included; nothing is left behind, even if
+this process is killed. ``prefect.toml`` has the settings that Prefect's own commands need as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -18,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from flows.process import Group
 from metro.errors import MetroError
 from pipeline.environment import environment
@@ -25,6 +29,8 @@ from pipeline.tracking.store import setup, store_uri
 
 HOST = "127.0.0.1"
 POOL = "metro-process"
+PREFECT_PORT = 4200
+"""The one that ``prefect.toml`` names."""
 PATIENCE_SECONDS = 180.0
 """A first start makes databases, which takes its time on a busy machine."""
 
@@ -53,15 +59,20 @@ class Service:
 
 def main() -> int:
     """Start everything, say where it is, wait, stop everything."""
+    try:
+        ports = _ports()
+    except MetroError as err:
+        print(err, file=sys.stderr)
+        return 2
     group, asked = Group(), threading.Event()
 
     def stop(signum: int, frame: FrameType | None) -> None:
         asked.set()
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for which in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(which, stop)
     try:
-        services = _start(group, asked)
+        services = _start(group, asked, *ports)
         while not asked.wait(0.5):
             gone = [service for service in services if service.ended.is_set()]
             if gone:
@@ -71,17 +82,13 @@ def main() -> int:
         print(err, file=sys.stderr)
         return 2
     finally:
-        print("serve: stopping", flush=True)
+        with contextlib.suppress(OSError):  # of a terminal that is closed
+            print("serve: stopping", flush=True)
         group.kill()
 
 
-def _start(group: Group, asked: threading.Event) -> list[Service]:
-    chosen = environment()
-    prefect_port = _port(chosen.prefect_port, "PREFECT_PORT")
-    mlflow_port = _port(chosen.mlflow_port, "MLFLOW_PORT")
+def _start(group: Group, asked: threading.Event, prefect_port: int, mlflow_port: int) -> list[Service]:
     root = Path.cwd()
-    if not (root / "prefect.yaml").is_file():
-        raise MetroError(f"serve: no prefect.yaml in {root}; run from the project root")
     setup()
     logs = root / ".metro" / "logs"
     mlflow_url = f"http://{HOST}:{mlflow_port}"
@@ -91,10 +98,9 @@ def _start(group: Group, asked: threading.Event) -> list[Service]:
         # Not `--port`: the page would go on asking port 4200.
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(prefect_port),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes for what nobody asks of it here
         "MLFLOW_UI": mlflow_url,
     }
     os.environ.update(env)
@@ -111,12 +117,13 @@ def _start(group: Group, asked: threading.Event) -> list[Service]:
     worker = Service("Prefect worker", start_worker, group, env, logs / "prefect-worker.log")
     _await(f"{mlflow_url}/health", ui, asked)
     if not asked.is_set():
+        elsewhere = "" if prefect_port == PREFECT_PORT else f"  export PREFECT_API_URL={env['PREFECT_API_URL']}\n"
         print(
             f"Prefect  http://{HOST}:{prefect_port}\n"
             f"MLflow   {mlflow_url}/#/experiments/{setup()}/runs\n"
             "\n"
-            "In another shell:\n"
-            f"  export PREFECT_API_URL={env['PREFECT_API_URL']}\n"
+            "In another shell, with .venv active:\n"
+            f"{elsewhere}"
             "  prefect deployment run metro/train-eval --watch\n"
             "\n"
             "Ctrl-C stops everything.",
@@ -125,23 +132,42 @@ def _start(group: Group, asked: threading.Event) -> list[Service]:
     return [server, ui, worker]
 
 
-def _port(written: str, variable: str) -> int:
-    """A free port.
+def _ports() -> tuple[int, int]:
+    """Free ports for Prefect and MLflow.
 
     Raises
     ------
     MetroError
-        It is taken, or no number.
+        One is taken, or no number, or this is not the project's root.
     """
-    if not written.isdigit() or not 0 < int(written) < 65536:
+    if not Path("prefect.yaml").is_file():
+        raise MetroError(f"serve: no prefect.yaml in {Path.cwd()}; run from the project root")
+    chosen = environment()
+    return _port(chosen.prefect_port, "PREFECT_PORT"), _port(chosen.mlflow_port, "MLFLOW_PORT")
+
+
+def _port(written: str, variable: str) -> int:
+    if not written.isdecimal() or not 0 < int(written) < 65536:
         raise MetroError(f"serve: {variable}={written} is not a port number")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, int(written)))
         except OSError:
-            raise MetroError(f"serve: port {written} is in use; choose another with {variable}=PORT") from None
+            raise MetroError(
+                f"serve: port {written} is in use{_user_of(int(written))}; end that, or choose another with "
+                f"{variable}=PORT"
+            ) from None
     return int(written)
+
+
+def _user_of(port: int) -> str:
+    """Whose port it is, as far as the system tells."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            with contextlib.suppress(psutil.Error):
+                return f" by process {connection.pid} ({' '.join(psutil.Process(connection.pid).cmdline())[:100]})"
+    return ""
 
 
 def _await(url: str, service: Service, asked: threading.Event) -> None:

@@ -25,10 +25,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import UnfinishedRun
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
+from prefect.states import Completed
 from prefect.tasks import Task
 from prefect.utilities.annotations import quote
 
-from flows.artifacts import Outcome, show_outcome
+from flows.artifacts import Outcome, artifact_key, show_outcome
 from flows.dag import needed_for, read_dag
 from flows.process import Finished, Group, killed_on_sigterm
 from metro.config import load_params
@@ -66,8 +67,8 @@ def can_heal(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     retry_delay_seconds=[2, 20],
     retry_condition_fn=can_heal,
 )
-def run_stage(stage: str, group: Group, root: Path, timeout_minutes: float | None) -> Outcome:
-    """Bring one stage up to date, its inputs being so already."""
+def run_stage(stage: str, group: Group, root: Path, timeout_minutes: float | None) -> State[Outcome]:
+    """Bring one stage up to date, its inputs being so already; the state is called after what that took."""
     logger = get_run_logger()
     # Stages say `python`: the one that runs this flow.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -83,7 +84,8 @@ def run_stage(stage: str, group: Group, root: Path, timeout_minutes: float | Non
     )
     if done.status != 0:
         raise _failure(stage, done, group)
-    return Outcome(stage, _result(done), round(done.seconds, 1))
+    outcome = Outcome(stage, _result(done), round(done.seconds, 1))
+    return Completed(name=None if outcome.result == "ran" else outcome.result.capitalize(), data=outcome)
 
 
 def run_name() -> str:
@@ -167,7 +169,9 @@ def _failure(stage: str, done: Finished, group: Group) -> StageFailedError:
     tail = "\n".join(done.tail)
     interrupted = (done.status < 0 or _HEALS.search(tail)) and not group.stopped
     kind = StageInterruptedError if interrupted else StageFailedError
-    return kind(f"{stage} failed. Its last lines:\n{tail}")
+    # The stage's own sentence is not the last: DVC has one too.
+    said = next((line for line in reversed(done.tail) if line.startswith(f"{stage}: ")), f"{stage} failed")
+    return kind(f"{said}\nIts last lines:\n{tail}")
 
 
 def _result(done: Finished) -> str:
@@ -189,8 +193,7 @@ def _progress_of(stage: str) -> Callable[[float], None]:
             return
         told = now
         if artifact is None:
-            key = re.sub(r"[^a-z0-9]+", "-", f"progress-{stage}".lower())
-            made = create_progress_artifact(progress=share, key=key, description=stage)
+            made = create_progress_artifact(progress=share, key=artifact_key("progress", stage), description=stage)
             artifact = made if isinstance(made, UUID) else None
         else:
             update_progress_artifact(artifact, progress=share)

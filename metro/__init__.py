@@ -24,14 +24,15 @@ def load(source: Path | str, device: torch.device | str | None = None) -> Predic
         A checkpoint folder, a bundle folder (`metro export`), `open` for the checkpoint that ships, or an address that
         an installed package resolves: the pipeline does so for MLflow's ``models:/NAME/VERSION`` and ``runs:/…``.
     device
-        Where to run; none: a GPU if there is one.
+        Where PyTorch runs, e.g. ``cuda`` or ``cpu``. None: a bundle with an ONNX file (`open` is one) runs in ONNX
+        Runtime on the CPU, which starts in a fraction of the time, other networks in PyTorch, on a GPU if there is one.
 
     Raises
     ------
     MetroError
         There is no usable model, or the device cannot be used.
     """
-    from metro.export.load import open_bundle
+    from metro.export.load import open_network
     from metro.export.predictor import Predictor
 
-    return Predictor(open_bundle(source), device)
+    return Predictor(open_network(source, device))

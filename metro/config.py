@@ -7,29 +7,66 @@ nearest known one. The resolved `Params` travels inside every checkpoint, shard 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from metro.errors import MetroError
-from metro.files import nearest
-from metro.words import BodyKind, Gender, ProtocolName, Source, Supervision
+from metro.files import nearest, read_yaml
+from metro.words import CROP_PX, HAND_KINDS, BodyKind, Gender, ProtocolName, Source, Supervision
 
-CROP_PX = 224
-"""Side of METRO's crop in pixels, in which focal lengths and 2D errors are stated whatever a network's own crop is."""
+# Kinds of numbers. Every number has bounds: beyond them lies a slip of the hand or what no machine could do.
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1e9)]
+Degrees = Annotated[float, Field(ge=-360, le=360)]
+Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]  # of `metro.random.stream`
+Steps = Annotated[int, Field(ge=1, le=10**9)]
+Batch = Annotated[int, Field(ge=1, le=65536)]
+Width = Annotated[int, Field(ge=1, le=65536)]
 
 
 class Section(BaseModel):
     """Common rules of all sections: immutable, no unknown keys, attribute docstrings become descriptions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """Let the word none stand for a value left out, and text for a number, which YAML takes 1e-4 for; but let no
+        switch stand for a number, nor a number for a switch."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        kinds = get_args(kind) or (kind,)
+        if isinstance(value, str):
+            if value.lower() == "none" and NoneType in kinds:
+                return None
+            if not value or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
+                raise ValueError("is empty or holds control characters")
+        if bool in kinds:
+            if not isinstance(value, bool):
+                raise ValueError("give true or false")
+        elif any(isinstance(part, bool) for part in _parts(value, get_origin(kind))):
+            raise ValueError("true and false are for switches")
+        return value
 
 
-HAND_KINDS = ("mano", "open_hand")
-"""Body kinds that are hands."""
+def _parts(value: Any, kind: Any) -> Iterable[Any]:
+    if isinstance(value, list | tuple):
+        return value
+    return value.values() if isinstance(value, dict) and kind is dict else [value]
 
 
 class BodyConfig(Section):
@@ -47,7 +84,7 @@ class BodyConfig(Section):
 class SamplingConfig(Section):
     """Coarse levels of the mesh (METRO: 6890 → 1723 → 431; hand 778 → 195)."""
 
-    sizes: tuple[int, ...] = (1723, 431)
+    sizes: tuple[Annotated[int, Field(ge=4, le=10**6)], ...] = Field((1723, 431), min_length=1, max_length=8)
     """Vertices of each coarser level, fine to coarse."""
     legacy: Path | None = None
     """A published `mesh_downsampling.npz` to take the levels from instead of building them."""
@@ -60,13 +97,19 @@ class SamplingConfig(Section):
             raise ValueError("sampling.legacy and sampling.checkpoint both name levels: give one of them")
         return self
 
+    @model_validator(mode="after")
+    def _descending(self) -> Self:
+        if any(coarse >= fine for fine, coarse in pairwise(self.sizes)):
+            raise ValueError(f"sizes {list(self.sizes)} do not descend")
+        return self
+
 
 class CropConfig(Section):
     """How a person is stored in a shard: a square cut around the box, wide enough for the augmentation."""
 
-    box_px: int = Field(128, ge=32)
+    box_px: int = Field(128, ge=32, le=1024)
     """Pixels that the person box spans in the stored image."""
-    margin: float = Field(1.5, ge=1.0)
+    margin: float = Field(1.5, ge=1, le=4)
     """Side of the stored square over side of the box. 1.77 leaves no black corner at ±60° and scale 1.25."""
     quality: int = Field(92, ge=50, le=100)
     """JPEG quality."""
@@ -75,19 +118,19 @@ class CropConfig(Section):
 class SyntheticConfig(Section):
     """Rendered people. Annotations are exact; `supervision` of the dataset decides what is kept."""
 
-    count: int = Field(1000, ge=1)
+    count: int = Field(1000, ge=1, le=10**8)
     """People to render."""
-    seed: int = 0
+    seed: Seed = 0
     """Names the people: equal seeds give equal bytes, different seeds share no body, pose, look or background."""
-    heading_sd_deg: float = 60.0
+    heading_sd_deg: float = Field(60.0, ge=0, le=360)
     """Spread of the heading around facing the camera."""
-    heading_uniform: float = Field(0.25, ge=0, le=1)
+    heading_uniform: Share = 0.25
     """Share of people whose heading is uniform over 360°."""
-    uniform_pose: float = Field(0.12, ge=0, le=1)
+    uniform_pose: Share = 0.12
     """Share of poses drawn uniformly within joint limits instead of around archetypes."""
-    occlusion: float = Field(0.2, ge=0, le=1)
+    occlusion: Share = 0.2
     """Probability that objects hide part of the person."""
-    truncation: float = Field(0.05, ge=0, le=1)
+    truncation: Share = 0.05
     """Probability that the frame cuts the person."""
 
 
@@ -102,8 +145,10 @@ class DatasetConfig(Section):
     """What the records are for."""
     supervision: Supervision = "mesh"
     """Strongest label kept: mesh (and all weaker ones), 3D joints (as Human3.6M), or 2D joints only (as COCO)."""
-    shard_size: int = Field(2500, ge=1)
+    shard_size: int = Field(2500, ge=1, le=10**6)
     """Records per shard; a shard never exceeds 1 GiB."""
+    max_bad: Share = 0.01
+    """Largest share of records that may be left out because they cannot be read or cannot be right."""
     crop: CropConfig = CropConfig()
     """Geometry of the stored images."""
     synthetic: SyntheticConfig = SyntheticConfig()
@@ -115,45 +160,53 @@ class FitConfig(Section):
 
     datasets: tuple[str, ...] = ()
     """Names of the sets that `fit@NAME` makes pseudo-meshes for."""
-    batch_size: int = Field(128, ge=1)
+    batch_size: Batch = 128
     """People solved at once."""
-    iterations: int = Field(60, ge=1)
+    iterations: int = Field(60, ge=1, le=10_000)
     """Levenberg–Marquardt iterations at most, in the last stage."""
-    yaws_deg: tuple[float, ...] = Field((0.0, 180.0), min_length=1)
+    yaws_deg: tuple[Degrees, ...] = Field((0.0, 180.0), min_length=1, max_length=36)
     """Facings that a 2D fit starts from: 0 faces the camera."""
-    jump_rounds: int = Field(1, ge=0)
+    jump_rounds: int = Field(1, ge=0, le=100)
     """Rounds in which a 2D fit is tried again with each limb mirrored in depth. One costs twice the fit itself."""
-    robust: float | None = 4.0
+    robust: float | None = Field(4.0, gt=0, le=1000)
     """Scale of the Geman–McClure penalty, in sigmas, at least 80 mm or 4 % of the box; none: least squares."""
-    min_joints: int = Field(6, ge=4)
+    min_joints: int = Field(6, ge=4, le=24)
     """Joints that a person needs to be fitted."""
-    sigma_2d: float = 0.02
+    sigma_2d: float = Field(0.02, ge=1e-5, le=1)
     """Standard deviation of a 2D joint, as a share of the box side."""
-    sigma_3d: float = 0.02
+    sigma_3d: float = Field(0.02, ge=1e-5, le=1)
     """Standard deviation of a 3D joint, metres."""
-    focal: float = 5000.0
+    sigma_start: float = Field(0.4, ge=0.01, le=10)
+    """Standard deviation of each joint's rotation in a pose that a fit starts from, radians along each axis."""
+    focal: float = Field(5000.0, ge=10, le=1e6)
     """Focal length in pixels of a 224 px crop when a record has no intrinsics."""
-    max_error_3d: float = 0.05
+    max_error_3d: float = Field(0.05, ge=0, le=10)
     """Quality gate for 3D fits: mean joint error, metres (official rule: 50 mm)."""
-    max_error_2d: float = 0.05
+    max_error_2d: float = Field(0.05, ge=0, le=10)
     """Quality gate for 2D fits: mean reprojection error as a share of the box side."""
-    max_beta: float = 3.0
+    max_beta: float = Field(3.0, ge=0, le=100)
     """Shapes with a larger |beta| are set to zero (official rule)."""
 
 
 class BlockConfig(Section):
     """One encoder block of the progressive dimensionality reduction."""
 
-    width: int
+    width: Width
     """Hidden width inside the block."""
-    out: int
+    out: Width
     """Width it hands on; 3 in the last block."""
-    layers: int = 4
+    layers: int = Field(4, ge=1, le=100)
     """Transformer layers."""
-    heads: int = 4
+    heads: int = Field(4, ge=1, le=256)
     """Attention heads."""
-    ffn: int = 3072
+    ffn: Width = 3072
     """Width of the feed-forward layer (official body: 3072 in every block; hand: 4 × width)."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} does not divide over {self.heads} heads")
+        return self
 
 
 OFFICIAL_BODY_BLOCKS = (
@@ -168,7 +221,7 @@ class ModelConfig(Section):
 
     joint_set: Literal["J14", "HAND21"] = "J14"
     """Joint queries and their order (see `metro.body.joints`)."""
-    image_size: int = CROP_PX
+    image_size: int = Field(CROP_PX, ge=32, le=1024)
     """Side of the input image, pixels."""
     backbone: str = "hrnet_w64"
     """`resnet18/34/50` (torchvision), `hrnet_w40/w64` or `timm/NAME` (timm)."""
@@ -177,15 +230,15 @@ class ModelConfig(Section):
     or the path of a state dict (a classifier's, or a METRO checkpoint's `model.safetensors`)."""
     token_source: Literal["grid", "pooled"] = "grid"
     """`grid`: learned mixture of the feature-map cells per token (official body); `pooled`: global mean (hand)."""
-    blocks: tuple[BlockConfig, ...] = OFFICIAL_BODY_BLOCKS
+    blocks: tuple[BlockConfig, ...] = Field(OFFICIAL_BODY_BLOCKS, min_length=1, max_length=16)
     """Encoder blocks, wide to narrow."""
-    dropout: float = 0.1
+    dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout of hidden states."""
-    attention_dropout: float = 0.1
+    attention_dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout of attention probabilities."""
     camera_from: Literal["vertices", "all"] = "vertices"
     """Tokens the camera head sees: vertices (official body) or all (hand)."""
-    camera_width: int = 250
+    camera_width: Width = 250
     """Hidden width of the camera head (hand: 150)."""
     upsampling: Literal["learned", "fixed"] = "learned"
     """`learned`: dense layers between mesh levels (official); `fixed`: the barycentric matrices, not trained."""
@@ -196,28 +249,34 @@ class ModelConfig(Section):
     """Pose of the template. `mean_pose`: zero pose for bodies, the model's mean pose for hands (official).
     `relaxed`: the arms of a body lowered, nearer to how people stand."""
 
+    @model_validator(mode="after")
+    def _ends_in_xyz(self) -> Self:
+        if self.blocks[-1].out != 3:
+            raise ValueError(f"the last of blocks must have out: 3 (xyz), not {self.blocks[-1].out}")
+        return self
+
 
 class MaskConfig(Section):
     """Masked vertex modelling: the masked share is uniform in [0, ratio) per sample (official: body 0.3, hand 0)."""
 
-    joints: float = Field(0.3, ge=0, le=1)
+    joints: Share = 0.3
     """Largest share of joint queries masked."""
-    vertices: float = Field(0.3, ge=0, le=1)
+    vertices: Share = 0.3
     """Largest share of vertex queries masked."""
 
 
 class LossConfig(Section):
     """Loss terms and weights (official body: 1000 / 100 / 100)."""
 
-    joints_3d: float = 1000.0
+    joints_3d: Weight = 1000.0
     """Weight of the 3D joint terms (token joints and joints regressed from the mesh)."""
-    vertices: float = 100.0
+    vertices: Weight = 100.0
     """Weight of the vertex terms."""
-    joints_2d: float = 100.0
+    joints_2d: Weight = 100.0
     """Weight of the reprojection terms (official code multiplies by the vertex weight; 100 in both)."""
-    edges: float = 0.0
+    edges: Weight = 0.0
     """Weight of the edge lengths of the coarsest mesh, which keeps it smooth (not in METRO)."""
-    level_weights: tuple[float, ...] = (0.33, 0.33, 0.33)
+    level_weights: tuple[Weight, ...] = Field((0.33, 0.33, 0.33), min_length=1, max_length=9)
     """Vertex weights of the mesh levels, coarse to full; 0 leaves a level out and saves its upsampling."""
     joint_loss: Literal["mse", "l1"] = "mse"
     """3D and 2D joint distance (the paper says L1, the official code uses MSE)."""
@@ -232,19 +291,19 @@ class LossConfig(Section):
 class AugmentConfig(Section):
     """Augmentation (official body: flip 0.5, colour 0.4, rotation sd 30 / max 60 / off 0.6, scale sd 0.25)."""
 
-    flip: float = 0.5
+    flip: Share = 0.5
     """Probability of a horizontal flip."""
-    colour: float = 0.4
+    colour: Share = 0.4
     """Each RGB channel is multiplied by U[1 - colour, 1 + colour]."""
-    rotation_sd: float = 30.0
+    rotation_sd: float = Field(30.0, ge=0, le=360)
     """Standard deviation of the in-plane rotation, degrees."""
-    rotation_max: float = 60.0
+    rotation_max: float = Field(60.0, ge=0, le=180)
     """Its clip."""
-    rotation_off: float = 0.6
+    rotation_off: Share = 0.6
     """Probability that rotation is switched off for a sample."""
-    scale_sd: float = 0.25
+    scale_sd: float = Field(0.25, ge=0, le=1)
     """Standard deviation of the box scale around 1."""
-    scale_max: float = 0.25
+    scale_max: float = Field(0.25, ge=0, le=0.9)
     """Its clip: [1 - scale_max, 1 + scale_max]."""
     integer_2d: bool = False
     """Truncate 2D targets to whole crop pixels plus one, as the official code does."""
@@ -255,37 +314,43 @@ class TrainConfig(Section):
 
     datasets: tuple[str, ...] = ()
     """Names of the training sets; empty: every dataset whose split is `train`."""
-    mixture: dict[str, Annotated[float, Field(gt=0)]] = {}
+    mixture: dict[str, Annotated[float, Field(gt=0, le=1e9)]] = {}
     """Share of each training set among the samples, relative to the others; empty: by size (official: the sets are
     concatenated and shuffled)."""
     validation: str | None = None
     """Dataset validated on; none: no validation during training."""
-    validation_count: int = 256
+    validation_count: int = Field(256, ge=1, le=10**7)
     """Records of it used during training."""
+    shuffle_block: int | None = Field(None, ge=1, le=10**6)
+    """Records that are read from one place of the disk: blocks of so many are shuffled, then the records of
+    `shuffle_window` blocks at a time (`metro.data.loader.blockwise`). For sets larger than memory on disks that seek
+    slowly; none: all records are shuffled (official)."""
+    shuffle_window: int = Field(64, ge=1, le=65536)
+    """Blocks whose records are mixed; one in so many pairs of a batch are neighbours on disk."""
     init: str = "none"
     """Start weights: `none`, `open` (the shipped checkpoint) or a path (ours, or official .bin)."""
-    steps: int = Field(1000, ge=1)
+    steps: Steps = 1000
     """Optimizer steps."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: Batch = 32
     """Samples per optimizer step over all processes."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: Batch = 1
     """Micro-batches a step is split into."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     """Official: Adam, no weight decay."""
-    lr: float = 1e-4
+    lr: float = Field(1e-4, gt=0, le=1e9)
     """Peak learning rate."""
-    weight_decay: float = 0.0
+    weight_decay: float = Field(0.0, ge=0, le=100)
     """Decoupled (adamw) weight decay, on matrices only."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """`step`: ÷10 at half of the steps (official)."""
-    warmup_steps: int = 0
+    warmup_steps: int = Field(0, ge=0, le=10**9)
     """Linear warm-up."""
-    clip: float | None = 1.0
+    clip: float | None = Field(1.0, gt=0, le=1e9)
     """Gradient-norm clip; none: off (official)."""
-    spike: float | None = 100.0
+    spike: float | None = Field(100.0, gt=0, le=1e9)
     """Stop when the mean loss of a log window is so many times the lowest so far; none: only when a loss or gradient is
     not finite."""
-    ema: float | None = None
+    ema: float | None = Field(None, ge=0, lt=1)
     """Decay of an exponential moving average of the weights, which is then what is validated and exported."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Lightning Fabric precision."""
@@ -295,27 +360,35 @@ class TrainConfig(Section):
     """Loss terms."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation."""
-    seed: int = Field(88, ge=0)
+    seed: Seed = 88
     """Seed of everything random in training (88 is the official one)."""
-    workers: int = 1
+    workers: int = Field(1, ge=0, le=256)
     """Loader processes; batches do not depend on it."""
-    cpu_processes: int = Field(1, ge=1)
+    cpu_processes: int = Field(1, ge=1, le=256)
     """Data-parallel processes where there is no GPU (else one for each GPU): for small networks a process per core is
     faster than threads."""
-    threads: int | None = None
+    threads: int | None = Field(None, ge=1, le=1024)
     """CPU threads of torch; none: torch's choice."""
-    log_every: int = 20
+    log_every: Steps = 20
     """Steps between log records."""
-    validate_every: int = 500
+    validate_every: Steps = 500
     """Steps between validations."""
-    save_every: int = 200
+    save_every: Steps = 200
     """Steps between checkpoints."""
-    keep: int = 2
+    keep: int = Field(2, ge=1, le=10_000)
     """Latest checkpoints kept beside the best."""
     compile: bool = False
     """`torch.compile` the network."""
     channels_last: bool = True
     """Channels-last memory format for the backbone."""
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} does not divide into accumulate={self.accumulate} parts")
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} are more than the {self.steps} steps of the run")
+        return self
 
 
 class BenchmarkConfig(Section):
@@ -330,31 +403,37 @@ class BenchmarkConfig(Section):
 class EvaluateConfig(Section):
     """Benchmark evaluation."""
 
-    batch_size: int = 64
+    batch_size: Batch = 64
     """Images per forward pass."""
-    bootstrap: int = 1000
+    bootstrap: int = Field(1000, ge=0, le=100_000)
     """Resamples of the confidence intervals."""
-    overlays: int = 4
+    overlays: int = Field(4, ge=0, le=100)
     """Best, median and worst cases drawn, of each."""
 
 
 class SweepConfig(Section):
     """Masking-ratio sweep: short runs that differ in the ratio alone."""
 
-    ratios: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.15, 0.3, 0.5)
+    ratios: tuple[Share, ...] = Field((0.0, 0.15, 0.3, 0.5), min_length=1, max_length=100)
     """Ratios for joints and vertices alike."""
-    steps: int = 100
+    steps: Steps = 100
     """Optimizer steps of each run."""
     benchmark: str | None = None
     """Benchmark they are judged on; none: the first one."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.ratios)) < len(self.ratios):
+            raise ValueError(f"ratios {list(self.ratios)} name one more than once")
+        return self
 
 
 class AttentionConfig(Section):
     """Attention maps of the trained model."""
 
-    samples: int = 64
+    samples: int = Field(64, ge=1, le=10**6)
     """Images averaged."""
-    examples: int = 4
+    examples: int = Field(4, ge=1, le=100)
     """Images drawn."""
 
 
@@ -409,6 +488,20 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _training_goes_with_the_mesh(self) -> Params:
+        if not self.train_sets():
+            return self  # parameters of weights from elsewhere, or of a part of the pipeline
+        levels, weights = 1 + len(self.sampling.sizes), len(self.train.loss.level_weights)
+        if levels != weights:
+            raise ValueError(
+                f"train.loss.level_weights: {weights} weights for {levels} mesh levels, those of sampling.sizes and "
+                "the full mesh"
+            )
+        if self.train.augment.flip and self.body.kind in HAND_KINDS:
+            raise ValueError("train.augment.flip: mirrored hands are left hands, which MANO does not have; set it to 0")
+        return self
+
+    @model_validator(mode="after")
     def _names_resolve(self) -> Params:
         known, trained = set(self.datasets), set(self.train_sets())
         if self.train.mixture and trained ^ set(self.train.mixture):
@@ -423,6 +516,13 @@ class Params(Section):
             for name in names:
                 if name not in known:
                     raise ValueError(f"{field}: no dataset {name!r}; {nearest(name, sorted(known))}")
+        for field in ("fit", "train"):
+            names = getattr(self, field).datasets
+            if len(set(names)) < len(names):
+                raise ValueError(f"{field}.datasets: {', '.join(names)} name one more than once")
+        if self.sweep.benchmark is not None and self.sweep.benchmark not in self.benchmarks:
+            hint = nearest(self.sweep.benchmark, sorted(self.benchmarks))
+            raise ValueError(f"sweep.benchmark: no benchmark {self.sweep.benchmark!r}; {hint}")
         return self
 
     def train_sets(self) -> tuple[str, ...]:
@@ -430,8 +530,8 @@ class Params(Section):
         return self.train.datasets or tuple(n for n, d in self.datasets.items() if d.split == "train")
 
 
-def load_params(source: Path | str | dict[str, Any] = "params.yaml") -> Params:
-    """Read and validate parameters.
+def load_params(source: Path | str | dict[str, Any] = "params.yaml", origin: str = "params") -> Params:
+    """Read and validate parameters; `origin` is what messages call them.
 
     Raises
     ------
@@ -439,18 +539,12 @@ def load_params(source: Path | str | dict[str, Any] = "params.yaml") -> Params:
         The file is missing or not YAML, or a key or value is wrong. The message names the key and what is accepted.
     """
     if not isinstance(source, dict):
-        try:
-            source = yaml.safe_load(Path(source).read_text()) or {}
-        except FileNotFoundError:
-            raise MetroError(
-                f"{source}: no such file (run from the project root, or `metro preset apply open`)"
-            ) from None
-        except yaml.YAMLError as err:
-            raise MetroError(f"{source}: not valid YAML: {' '.join(str(err).split())}") from None
+        source = read_yaml(Path(source), "run from the project root, or `metro preset apply open` makes one") or {}
     try:
         return Params.model_validate(source)
     except ValidationError as err:
-        raise MetroError("params: " + "; ".join(_explain(e) for e in err.errors())) from None
+        problems = "; ".join(_explain(e) for e in err.errors())
+        raise MetroError(f"{origin}: {' '.join(problems.split())}") from None
 
 
 def _explain(error: Any) -> str:
@@ -461,9 +555,16 @@ def _explain(error: Any) -> str:
         return f"unknown key {where!r}; {nearest(str(error['loc'][-1]), sorted(known))}"
     if error["type"] == "literal_error":
         words = re.findall("'(.*?)'", error["ctx"]["expected"])
-        return f"{where}: no {error['input']!r:.80}; {nearest(str(error['input']), words)}"
+        return f"{where}: no {_shown(error['input'])}; {nearest(_shown(error['input']).strip(chr(39)), words)}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {error['input']!r:.80})" if where else message
+    return f"{where}: {message} (got {_shown(error['input'])})" if where else message
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # Python writes no integers of thousands of digits
+        return "a number of thousands of digits"
 
 
 def _section_at(loc: tuple[Any, ...]) -> type[Section] | None:

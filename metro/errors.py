@@ -2,4 +2,12 @@
 
 
 class MetroError(Exception):
-    """A problem the user can mend. The command line prints its message alone and exits with 2."""
+    """A problem the user can mend. The command line prints its message alone and exits with 2.
+
+    Whatever names and contents of files are quoted in it, the message is one line of characters that can be shown.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(message.split()))
+        )

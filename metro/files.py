@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metro.errors import MetroError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+MAX_UNPACKED = 4 << 30
+"""Bytes that an npz may hold, unpacked."""
+MAX_VALUES = 100_000
+"""Values that a YAML file may stand for."""
+
+ZIP, TAR, PICKLE, SAFETENSORS = "a zip archive", "a tar archive", "a pickle", "a safetensors file"
+_STARTS = {
+    b"PK": ZIP,
+    b"\x80": PICKLE,
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a rar archive",
+    b"\x93NUMPY": "a single NumPy array (npy)",
+    b"\x89HDF": "an HDF5 file",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"%PDF": "a PDF",
+}
 
 
 @contextmanager
@@ -63,24 +89,33 @@ def atomic_folder(folder: Path, marker: str | None, added: Iterable[str] = ()) -
         lost = [] if marker is None else sorted(_names(place) - _names(partial) - {*added})
         if lost:
             raise MetroError(f"{folder}: {lost[0]} would be lost; move it away or choose another folder")
-        with _one_line(folder):
-            for path in [*partial.rglob("*"), partial]:
-                _sync(path)
-            replace_folder(partial, place)
+        replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Rename the folder `new` to `folder`; an old one is deleted once it has given way."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    _sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    """Give the folder `new` the place of `folder`, be it on another disk; an old one is deleted when it has given way.
+
+    Raises
+    ------
+    MetroError
+        The disk is full, or the place cannot be written to.
+    """
+    place = folder.resolve()
+    partial, old = (place.with_name(f".{place.name}.{word}") for word in ("partial", "old"))
+    with _one_line(folder):
+        if new.absolute() != partial:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _move(new, partial)
+        for path in [*partial.rglob("*"), partial]:
+            _sync(path)
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
+        partial.rename(place)
+        _sync(place.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -90,11 +125,13 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def readable(path: Path, remedy: str) -> Iterator[None]:
+def readable(path: Path, remedy: str, forms: Iterable[str] = ()) -> Iterator[None]:
     """Around what takes a file apart: a MetroError, ending in `remedy`, says what is wrong with the file.
 
     Decoders raise whatever they meet in damaged or hostile bytes (``zlib.error``, ``BadZipFile``, ``SafetensorError``,
     ``KeyError``, ``OverflowError``, …), so everything counts. Keep the block to the decoding.
+
+    `forms` are what such a file may be, in the words of `what_is`; a file that is something else is called by its name.
     """
     try:
         yield
@@ -104,13 +141,102 @@ def readable(path: Path, remedy: str) -> Iterator[None]:
         raise MetroError(f"{path}: missing; {remedy}") from None
     except IsADirectoryError:
         raise MetroError(f"{path}: is a folder; {remedy}") from None
-    except OSError as err:
-        # Libraries raise it for content as well, and then without the system's reason.
-        raise MetroError(
-            f"{path}: {f'cannot be read: {err.strerror}' if err.strerror else _damage(err, remedy)}"
-        ) from err
     except Exception as err:
+        if isinstance(err, OSError) and err.strerror:  # libraries raise it for content as well, and then without reason
+            raise MetroError(f"{path}: cannot be read: {err.strerror}") from err
+        if forms:
+            refuse_others(path, remedy, forms)
         raise MetroError(f"{path}: {_damage(err, remedy)}") from err
+
+
+def refuse_others(path: Path, remedy: str, forms: Iterable[str]) -> None:
+    """Raise a MetroError if the first bytes of a file tell that it is none of `forms` (words of `what_is`)."""
+    found = what_is(path)
+    if found and found not in forms:
+        raise MetroError(f"{path}: is {found}; {remedy}")
+
+
+def what_is(path: Path) -> str | None:
+    """What a file is by its first bytes; None where they do not tell."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer (`git lfs pull` fetches the file itself)"
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        return "a web page"
+    if head[257:262] == b"ustar":
+        return TAR
+    if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 1 << 32:
+        return SAFETENSORS
+    for start, name in _STARTS.items():
+        if head.startswith(start):
+            return name
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+    except UnicodeDecodeError:
+        return None
+    return "text" if "".join(text.split()).isprintable() else None
+
+
+def read_arrays(path: Path, remedy: str, only: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of an npz by name: those named in `only` that it holds, or all. Nothing pickled is opened.
+
+    Raises
+    ------
+    MetroError
+        The file is missing, damaged, or unpacks to more than any file of this field.
+    """
+    import numpy as np
+
+    with readable(path, remedy, (ZIP,)), np.load(path, allow_pickle=False) as stored:
+        # The sizes that a zip declares bound what is unpacked.
+        if sum(entry.file_size for entry in stored.zip.infolist()) > MAX_UNPACKED:
+            raise ValueError(f"unpacks to more than {MAX_UNPACKED >> 30} GiB")
+        arrays = {name: stored[name] for name in stored.files if only is None or name in only}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{name} is no array")
+        return arrays
+
+
+def read_yaml(path: Path, remedy: str) -> Any:
+    """The content of a YAML file of plain data.
+
+    Raises
+    ------
+    MetroError
+        It is missing, not UTF-8 text, not YAML, or a few lines of it stand for millions of values.
+    """
+    import yaml
+
+    with readable(path, remedy):
+        raw = path.read_bytes()
+        try:
+            loader = yaml.SafeLoader(raw.decode())
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _values(node, {}) > MAX_VALUES:
+                raise ValueError("its aliases stand for too many values")
+            return loader.construct_document(node)
+        except UnicodeDecodeError as err:
+            line = raw[: err.start].count(b"\n") + 1
+            raise MetroError(f"{path}: not UTF-8 text (line {line}); {remedy}") from None
+        except RecursionError:
+            raise MetroError(f"{path}: not valid YAML: nested too deeply or within itself; {remedy}") from None
+        except Exception as err:  # its constructors raise what they like for a tag that does not fit
+            raise MetroError(f"{path}: not valid YAML: {' '.join(str(err).split())[:300]}; {remedy}") from None
+
+
+def _values(node: Any, known: dict[int, float]) -> float:
+    """Values that a YAML node stands for, aliases followed."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # a node within itself
+        children = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_values(c, known) for c in children) if not isinstance(node.value, str) else 1
+    return known[id(node)]
 
 
 def read_json(
@@ -149,15 +275,20 @@ def read_json(
     if lacking:
         raise MetroError(f"{path}: damaged, it has no {lacking[0]!r}; {remedy}")
     if shape is not None:
-        from pydantic import TypeAdapter, ValidationError
-
-        try:
-            TypeAdapter(shape).validate_python(content, strict=True)
-        except ValidationError as err:
-            first = err.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "content"
-            raise MetroError(f"{path}: damaged ({where}: {first['msg']}); {remedy}") from None
+        with readable(path, remedy):
+            check_shape(content, shape)
     return content
+
+
+def check_shape(content: Any, shape: Any) -> None:
+    """Raise a ValueError if plain data have not the type `shape` (``dict[str, float]``, a TypedDict, …)."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(shape).validate_python(content, strict=True)
+    except ValidationError as err:
+        first = err.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -174,6 +305,26 @@ def _damage(err: Exception, remedy: str) -> str:
 
 def _names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Rename a folder; where a rename does not reach, copy it, as a whole or not at all."""
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        folder.rename(target)
+        return
+    except OSError as err:
+        if err.errno != errno.EXDEV:
+            raise
+    try:
+        target.mkdir()
+        for path in sorted(folder.rglob("*")):
+            copy = target / path.relative_to(folder)
+            copy.mkdir() if path.is_dir() else shutil.copy2(path, copy)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    shutil.rmtree(folder)
 
 
 def _sync(path: Path) -> None:

@@ -15,26 +15,26 @@ import yaml
 
 from metro.config import Params, Section, load_params
 from metro.errors import MetroError
-from metro.files import atomic_file, nearest
+from metro.files import atomic_file, nearest, readable
 
 NAMED = ("datasets", "benchmarks")
 
 
 def summaries() -> dict[str, str]:
     """What each preset is for, by name."""
-    return {path.stem: _headline(path) for path in sorted(preset_folder().glob("*.yaml"))}
+    return {path.stem: _headline(path.stem) for path in sorted(preset_folder().glob("*.yaml"))}
 
 
 def written(name: str) -> str:
     """A preset as it stands in its file."""
-    return _file(name).read_text().rstrip()
+    return _text(name).rstrip()
 
 
 def apply(name: str, params: Path = Path("params.yaml"), merge: bool = False) -> str:
     """Write `params` from a preset, over the defaults or (`merge`) over its present values; returns what changed."""
     if merge:
         before: Params | None = load_params(params)
-        text = render(name, yaml.safe_load(params.read_text()))
+        text = render(name, _content(params, params.read_text("utf-8")))
     else:
         before = _readable(params)
         text = render(name)
@@ -63,7 +63,7 @@ def resolve(name: str, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
         if following in seen:
             raise MetroError(f"presets: {' → '.join([*seen, following])} extend each other in a circle")
         seen.append(following)
-        chain.insert(0, yaml.safe_load(_file(following).read_text()) or {})
+        chain.insert(0, _content(preset_folder() / f"{following}.yaml", _text(following)))
         following = chain[0].pop("extends", None)
     merged: dict[str, Any] = dict(base or {})
     for part in chain:
@@ -150,14 +150,23 @@ def _readable(params: Path) -> Params | None:
         return None
 
 
-def _file(name: str) -> Path:
+def _text(name: str) -> str:
+    known = sorted(path.stem for path in preset_folder().glob("*.yaml"))
+    if name not in known:
+        raise MetroError(f"no preset {name!r}; {nearest(name, known)}")
     path = preset_folder() / f"{name}.yaml"
-    if path.is_file():
-        return path
-    known = sorted(p.stem for p in preset_folder().glob("*.yaml"))
-    raise MetroError(f"no preset {name!r}; {nearest(name, known)}")
+    with readable(path, "restore it"):
+        return path.read_text("utf-8")
 
 
-def _headline(path: Path) -> str:
-    first = path.read_text().partition("\n")[0]
+def _content(path: Path, text: str) -> dict[str, Any]:
+    with readable(path, "mend it"):
+        content = yaml.safe_load(text) or {}
+    if not isinstance(content, dict):
+        raise MetroError(f"{path}: holds no parameters by name; mend it")
+    return content
+
+
+def _headline(name: str) -> str:
+    first = _text(name).partition("\n")[0]
     return first.removeprefix("# ").rstrip(".") if first.startswith("#") else ""

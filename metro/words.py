@@ -1,4 +1,4 @@
-"""Closed sets of words that parameters and commands share; apart from `config`, so that help texts need no pydantic."""
+"""Words and constants that parameters share with others; apart from `config`, so that those need no pydantic."""
 
 from typing import Literal
 
@@ -12,3 +12,8 @@ Supervision = Literal["mesh", "joints_3d", "joints_2d"]
 """Labels, strongest first."""
 Source = Literal["synthetic", "3dpw", "up3d", "muco", "mpi-inf-3dhp", "h36m", "mpii", "coco", "freihand", "metro-tsv"]
 """Raw sources; `metro.sources` knows which of them have an adapter."""
+
+HAND_KINDS = ("mano", "open_hand")
+"""Body kinds that are hands."""
+CROP_PX = 224
+"""Side of METRO's crop in pixels, in which focal lengths and 2D errors are stated whatever a network's own crop is."""

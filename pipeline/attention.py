@@ -8,7 +8,7 @@ from metro.config import Params
 from metro.errors import MetroError
 from pipeline import stage, tracking
 from pipeline.network import device, load_network
-from pipeline.paths import ATTENTION, BENCHMARK_SETS, BODY, MODEL, SAMPLING, TRAIN_RUN
+from pipeline.paths import ATTENTION, BENCHMARK_SETS, BODY, MODEL, SAMPLING
 
 
 def main(params: Params) -> None:
@@ -22,11 +22,9 @@ def main(params: Params) -> None:
     if not benchmarks:
         raise MetroError("benchmarks: none, so there is no image to look at; name one in params.yaml")
     dataset = ShardDataset(Path(next(iter(benchmarks.values()))["shards"]))
-    reopen = stage.read_json(TRAIN_RUN, "train")["run_id"]
-    with tracking.tracked(params, reopen=reopen) as run, stage.publish(ATTENTION) as folder:
+    with tracking.joined(params, "train") as run, stage.publish(ATTENTION) as folder:
         measured = measure_attention(load_network(MODEL), dataset, params.attention, device())
         write_attention(measured, read_npz(BODY), load_sampling(SAMPLING), folder)
-        stage.write_json(folder / "run.json", run.pointer())
         for path in sorted(folder.glob("*.png")):
             run.artifact(path, "attention")
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from metro.environment import port, store, tracked
+from metro.errors import MetroError
+
 
 class Environment(NamedTuple):
     """What the environment says at the moment; what is not said is None, or the default of the field."""
@@ -39,16 +42,22 @@ def environment() -> Environment:
     """Read the environment; an empty variable counts as none."""
     get = os.environ.get
     return Environment(
-        tracking=get("METRO_TRACKING", "").lower() not in ("off", "0", "false", "no"),
+        tracking=tracked(),
         dask=get("METRO_DASK") or None,
-        store=get("MLFLOW_TRACKING_URI") or None,
+        store=store(),
         mlflow_ui=get("MLFLOW_UI") or None,
-        mlflow_port=get("MLFLOW_PORT") or "5000",
-        prefect_port=get("PREFECT_PORT") or "4200",
+        mlflow_port=port("MLFLOW_PORT"),
+        prefect_port=port("PREFECT_PORT"),
         stage=get("DVC_STAGE") or None,
         root=get("DVC_ROOT") or None,
         experiment=get("DVC_EXP_NAME") or None,
         baseline=get("DVC_EXP_BASELINE_REV") or None,
         flow_run=get("PREFECT_FLOW_RUN_ID") or None,
-        rank=int(get("RANK") or get("LOCAL_RANK") or 0),
+        rank=_rank(get("RANK") or get("LOCAL_RANK") or "0"),
     )
+
+
+def _rank(written: str) -> int:
+    if not written.isdecimal() or len(written) > 9:
+        raise MetroError(f"RANK={written!r:.40} is not the number of a process: unset it, torchrun sets it")
+    return int(written)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from metro.config import Params
 from pipeline import stage, tracking
 from pipeline.network import device, load_network
-from pipeline.paths import BODY, EVALUATE, MEAN_POSES, MODEL, TRAIN_RUN, shards
+from pipeline.paths import BODY, EVALUATE, MEAN_POSES, MODEL, shards
 
 if TYPE_CHECKING:
     from metro.evaluation.evaluate import Result
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 def main(params: Params, name: str) -> None:
     """Measure, draw and tabulate."""
-    reopen = stage.read_json(TRAIN_RUN, "train")["run_id"]
-    with tracking.tracked(params, reopen=reopen) as run:
+    dataset = params.benchmarks[name].dataset
+    with tracking.joined(params, "train") as run:
+        run.dataset(dataset, stage.inputs().files[str(shards(dataset))], shards(dataset), "evaluation")
         result, draw = judge(MODEL, name, params)
         numbers = result.headline()
         run.log({f"{name}/{key}": value for key, value in numbers.items()})
         with stage.publish(EVALUATE / name) as folder:
             result.write(folder)
             draw(folder)
-            stage.write_json(folder / "run.json", run.pointer())
             for path in sorted([folder / "result.json", *folder.glob("*.png")]):
                 run.artifact(path, f"evaluate/{name}")
         stage.write_metrics(f"evaluate/{name}", numbers)

@@ -1,7 +1,8 @@
-"""Stage `export`: the bundle that applications use, an ONNX file, a torch.export program, and the model in MLflow."""
+"""Stage `export`: the bundle that applications use, with its ONNX file and torch.export program, and MLflow's model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from metro.config import Params
 from pipeline import stage, tracking
 from pipeline.network import load_network
-from pipeline.paths import BODY, EXPORT, METRICS, MODEL, SAMPLING, TRAIN_RUN
+from pipeline.paths import BODY, EXPORT, METRICS, MODEL, SAMPLING, TRAIN_SETS
 
 
 class Rows(nn.Module):
@@ -28,29 +29,27 @@ class Rows(nn.Module):
 def main(params: Params) -> None:
     """Write the bundle and what `params.export` asks for, each compared with the network."""
     from metro.body.arrays import read_npz
-    from metro.export.bundle import bundle_of, write_bundle
-    from metro.export.onnx import Deployed, write_onnx, write_program
+    from metro.export.bundle import ONNX, PROGRAM, bundle_of, write_bundle
+    from metro.export.folder import read_folder
+    from metro.export.onnx import Deployed
     from metro.mesh.sampling import load_sampling
     from metro.training.checkpoint import load_checkpoint
 
-    found = load_checkpoint(MODEL)
+    checkpoint = load_checkpoint(MODEL)
     scores = benchmark_scores(params)
-    about = {"checkpoint": str(MODEL), "step": found.step, "preset": params.preset, "benchmarks": scores}
+    about = {"checkpoint": str(MODEL), "step": checkpoint.step, "preset": params.preset, "benchmarks": scores}
     bundle = bundle_of(load_network(MODEL), read_npz(BODY), load_sampling(SAMPLING), about)
-    reopen = stage.read_json(TRAIN_RUN, "train")["run_id"]
-    with tracking.tracked(params, reopen=reopen) as run, stage.publish(EXPORT) as folder:
-        write_bundle(folder / "bundle", bundle)
-        difference: dict[str, float] = {}
-        if params.export.onnx:
-            difference["onnx"] = write_onnx(bundle, folder / "metro.onnx")
-        if params.export.torch_export:
-            difference["torch_export"] = write_program(bundle, folder / "metro.pt2")
+    with tracking.joined(params, "train") as run, stage.publish(EXPORT) as folder:
+        asked = {"onnx": ONNX, "torch_export": PROGRAM}
+        programs = {name: file for name, file in asked.items() if getattr(params.export, name)}
+        write_bundle(folder / "bundle", bundle, list(programs.values()))
+        measured = read_folder(folder / "bundle").meta["largest_difference_m"]
+        difference = {name: measured[file] for name, file in programs.items()}
         size = bundle.model.config.image_size
         example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).numpy()
         files = sorted((folder / "bundle").iterdir())
-        address = run.model(Rows(Deployed(bundle.model)).eval(), example, ranking(scores), files)
+        run.model(Rows(Deployed(bundle.model)).eval(), example, ranking(checkpoint.metrics), files)
         run.log({f"export/{name}_difference": value for name, value in difference.items()})
-        stage.write_json(folder / "run.json", {**run.pointer(), "model": address})
     for name, value in difference.items():
         print(f"{name}: differs from the network by {value:.2g} m at most")
 
@@ -62,13 +61,15 @@ def benchmark_scores(params: Params) -> dict[str, dict[str, Any]]:
     }
 
 
-def ranking(scores: dict[str, dict[str, Any]]) -> tuple[str, float] | None:
-    """What models are ranked by: the first error in millimetres of the first benchmark."""
-    for benchmark, numbers in scores.items():
-        for key, value in numbers.items():
-            if key.endswith("_mm"):
-                return f"{benchmark}/{key}", float(value)
-    return None
+def ranking(metrics: Mapping[str, float]) -> tuple[str, float] | None:
+    """What models are ranked by: the error on the validation set, by which training chose among its own as well.
+
+    Test sets choose nothing. The name tells the set's records, for models are comparable on the same ones alone.
+    """
+    held_out = stage.read_json(TRAIN_SETS, "catalogue")["validation"]
+    if held_out is None or "mpjpe" not in metrics:
+        return None
+    return f"validation.{held_out['name']}.{held_out['digest'][:8]}/mpjpe_mm", 1000 * metrics["mpjpe"]
 
 
 if __name__ == "__main__":

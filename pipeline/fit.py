@@ -21,14 +21,16 @@ def main(params: Params, name: str) -> None:
 
     work = stage.work_folder(params)
     with tracking.tracked(params) as run:
+        run.dataset(name, stage.inputs().files[str(shards(name))], shards(name), "fitting")
         summary = fit_dataset(shards(name), work, params.body, params.fit, scheduler=environment().dask)
         run.log(numbers(summary))
-        stage.write_json(work / "run.json", run.pointer())
-    stage.publish_work(work, fits(name))
+        stage.publish_work(work, fits(name))
     share = summary["accepted"] / max(summary["count"], 1)
     errors = numbers({key: {"mean": (summary[key] or {}).get("mean")} for key in ERRORS})
     stage.write_metrics(f"fit/{name}", {"accepted_share": round(share, 4), **errors})
-    print(f"{name}: {summary['accepted']} of {summary['count']} fits accepted ({share:.0%})")
+    print(
+        f"{name}: {summary['accepted']} of {summary['count']} fits accepted ({share:.0%}), {summary['seconds']:.0f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Tag the tracked runs with the md5 of the outputs that ``dvc.lock`` now holds: ``python -m pipeline.link``.
+"""The tracked runs that made the outputs in ``dvc.lock``: ``python -m pipeline.link``.
 
-Prints the pages of the runs by stage, as JSON; a page is null where no MLflow UI is known (``MLFLOW_UI``).
+Prints the page of each stage's run, or its id where no MLflow UI is known (``MLFLOW_UI``), as JSON.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pipeline.tracking import lineage
 
 
 def main(params: Params) -> None:
-    """Link what there is to link."""
-    print(json.dumps({name: lineage.run_url(run_id) for name, run_id in lineage.link().items()}, indent=1))
+    """Say where they are."""
+    print(json.dumps({name: lineage.run_url(run_id) or run_id for name, run_id in lineage.runs().items()}, indent=1))
 
 
 if __name__ == "__main__":

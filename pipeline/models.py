@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from metro.errors import MetroError
-from pipeline.tracking.store import store_uri
+from pipeline.tracking.store import connect, is_there, store_uri
 
 
 def download(uri: str) -> Path:
@@ -16,17 +16,13 @@ def download(uri: str) -> Path:
     MetroError
         There is no store, which is not made by asking, or it has no such model.
     """
-    store = store_uri()
-    database = Path(store.removeprefix("sqlite:///"))
-    if store.startswith("sqlite:") and not database.is_file():
-        raise MetroError(f"{uri}: no MLflow store at {database} yet; set MLFLOW_TRACKING_URI, or give a folder")
-    import mlflow
+    if not is_there():
+        raise MetroError(f"{uri}: no MLflow store at {store_uri()} yet; set MLFLOW_TRACKING_URI, or give a folder")
+    connect()
     from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
 
-    mlflow.set_tracking_uri(store)
     try:
         return Path(download_artifacts(uri))
-    except (MlflowException, OSError) as err:
+    except Exception as err:  # whatever a damaged store makes MLflow raise
         why = " ".join(str(err).split())[:200]
         raise MetroError(f"{uri}: MLflow cannot provide it ({why}); check the name and MLFLOW_TRACKING_URI") from None

@@ -1,7 +1,4 @@
-"""Stage `report`: one HTML file with everything that the other stages found, readable without a network.
-
-It also links the tracked runs with ``dvc.lock``, which holds all of their outputs by now.
-"""
+"""Stage `report`: one HTML file with everything that the other stages found, readable without a network."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from pathlib import Path
 
 from metro.config import Params
 from metro.files import sha256_of
-from pipeline import stage
+from pipeline import stage, tracking
 from pipeline.paths import (
     ATTENTION,
     BODY,
@@ -20,13 +17,13 @@ from pipeline.paths import (
     MODEL,
     REPORT,
     SWEEP_REPORT,
-    TRAIN_RUN,
     TRAIN_SETS,
     fits,
     shards,
     sweep,
 )
-from pipeline.tracking.lineage import link
+from pipeline.tracking.lineage import made
+from pipeline.tracking.store import query
 
 
 def main(params: Params) -> None:
@@ -41,7 +38,11 @@ def main(params: Params) -> None:
     body, catalogue = read_npz(BODY), stage.read_json(TRAIN_SETS, "catalogue")
     training = {item["name"] for item in catalogue["train"]}
     checkpoint = load_checkpoint(MODEL)
-    with tempfile.TemporaryDirectory() as sheets, stage.publish(REPORT) as folder:
+    with (
+        tracking.joined(params, "train") as run,
+        tempfile.TemporaryDirectory() as sheets,
+        stage.publish(REPORT) as folder,
+    ):
         datasets = []
         for name, config in params.datasets.items():
             fitted = fits(name) if name in params.fit.datasets else None
@@ -81,23 +82,20 @@ def main(params: Params) -> None:
             export={str(path.relative_to(EXPORT)): path.stat().st_size for path in exported()},
             runs=runs(params),
         )
-        write_report(content, folder / "index.html")
-    link()
+        run.artifact(write_report(content, folder / "index.html"), "report")
     print(f"{REPORT / 'index.html'}: open it in a browser")
 
 
 def exported() -> list[Path]:
     """Files that the export stage wrote."""
-    return [path for path in sorted(EXPORT.rglob("*")) if path.is_file() and path.name != "run.json"]
+    return [path for path in sorted(EXPORT.rglob("*")) if path.is_file()]
 
 
 def runs(params: Params) -> dict[str, str]:
-    """What finds the tracked runs of the stages in MLflow."""
-    pointers = {"train": TRAIN_RUN, "mask sweep": SWEEP_REPORT / "run.json"}
-    pointers |= {f"mask ratio {ratio}": sweep(ratio) / "run.json" for ratio in params.sweep.ratios}
-    pointers |= {f"fit {name}": fits(name) / "run.json" for name in params.fit.datasets}
-    known = {name: stage.read_json(path, name)["run_id"] for name, path in pointers.items()}
-    return {name: f"attributes.run_id = '{run_id}'" for name, run_id in known.items() if run_id}
+    """What finds the runs in MLflow, by stage: they are known by what they made, so that the page names no run."""
+    stages = ["train", *(f"sweep@{sweep(ratio).name}" for ratio in params.sweep.ratios)]
+    stages += [f"fit@{name}" for name in params.fit.datasets]
+    return {name: query(made(name)) for name in stages}
 
 
 if __name__ == "__main__":

@@ -1,48 +1,78 @@
 """What all stages share: the frame around ``main``, inputs, outputs that appear whole or not at all, half-done work.
 
-A stage is run as ``python -m pipeline.STAGE [ITEM]`` from the project root. A mistake the user can mend ends it with
-one line and status 2.
+DVC runs a stage as ``python -m pipeline.STAGE`` from the project root and names the item in its environment; by hand it
+is ``python -m pipeline.STAGE [ITEM]``. A mistake the user can mend ends it with one line and status 2. Run by DVC it
+ends with DVC; run by hand it ends as its terminal says (``nohup`` keeps it). One process at a time makes the outputs of
+a stage.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import functools
 import hashlib
 import inspect
 import json
+import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import psutil
+
 from metro import files
 from metro.config import Params, load_params
 from metro.errors import MetroError
+from metro.processes import end_with_parent, follow_leader
 from pipeline.environment import environment
 from pipeline.paths import METRICS, WORK
 
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING_SECONDS = 8
+"""What a stage that is told to end has for closing its tracked run; then it ends all the same."""
+
 
 def run(main: Callable[..., None]) -> None:
-    """Call ``main(params, *items)`` with the items of the command line, and turn what goes wrong into one line."""
+    """Call ``main(params)``, or ``main(params, item)`` for a stage of items; turn what goes wrong into one line."""
     wanted = len(inspect.signature(main).parameters) - 1
-    signal.signal(signal.SIGTERM, _stop)
     try:
-        if len(sys.argv) - 1 != wanted:
-            raise MetroError(f"takes {wanted} argument{'s' * (wanted != 1)}, got {len(sys.argv) - 1}: see dvc.yaml")
-        main(load_params(), *sys.argv[1:])
+        chosen = environment()
+    except MetroError as err:
+        print(err, file=sys.stderr)
+        raise SystemExit(2) from None
+    if not follow_leader():
+        if chosen.stage:
+            end_with_parent(by=signal.SIGTERM)
+        for which in _ENDINGS:
+            if signal.getsignal(which) != signal.SIG_IGN:  # as `nohup` and `&` have it
+                signal.signal(which, _stop)
+    try:
+        items = sys.argv[1:] or name().split("@")[1:]
+        if len(items) != wanted:
+            raise MetroError(f"takes {wanted} argument{'s' * (wanted != 1)}, got {len(items)}: see dvc.yaml")
+        params = load_params()
+        if chosen.rank == 0:  # the others help it
+            _hold(name())
+        main(params, *items)
     except MetroError as err:
         _fail(str(err))
     except OSError as err:
-        if err.errno != errno.ENOSPC:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"disk full while writing {err.filename or 'its outputs'}; free some space and run `dvc repro` again")
+        if err.filename is None:  # a fault of the program
             raise
-        _fail(f"disk full while writing {err.filename or 'its outputs'}; free some space and run `dvc repro` again")
+        _fail(f"{err.filename}: {err.strerror}")
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        print(f"{name()}: interrupted", file=sys.stderr)
+        _leave(130)
+    except SystemExit as told:  # by `_stop`
+        _leave(int(str(told.code)))
 
 
 def name() -> str:
@@ -69,31 +99,89 @@ def inputs() -> Inputs:
         There is no such stage, or an input is missing.
     """
     from dvc.dependency import ParamsDependency
+
+    files: dict[str, str] = {}
+    params: list[str] = []
+    with _declared(name()) as stage:
+        for dep in stage.deps:
+            if isinstance(dep, ParamsDependency):
+                params += dep.params
+            else:
+                files[dep.def_path] = dep.get_hash().value
+    return Inputs(files, params)
+
+
+def outputs(of: str) -> dict[str, str]:
+    """Outputs that the stage `of` has made, to the md5 of their content as ``dvc.lock`` has or will have it.
+
+    Metrics are left out: git keeps them.
+
+    Raises
+    ------
+    MetroError
+        There is no such stage, or it has not been run.
+    """
+    with _declared(of) as stage:
+        return {out.def_path: out.get_hash().value for out in stage.outs if not out.metric}
+
+
+def described() -> tuple[str, str]:
+    """What ``dvc.yaml`` says of the running stage: its description and its command."""
+    with _declared(name()) as stage:
+        return stage.desc or name(), stage.cmd
+
+
+@contextlib.contextmanager
+def _declared(stage: str) -> Iterator[Any]:
+    """A stage as DVC reads it from ``dvc.yaml``; what goes wrong inside becomes one line."""
     from dvc.dvcfile import load_file
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    files: dict[str, str] = {}
-    params: list[str] = []
     try:
         with Repo() as repo:
             file = load_file(repo, "dvc.yaml")
             # Without dvc.lock: a DVC that works on another stage may be writing it.
-            for dep in file.LOADER(file, file.contents)[name()].deps:
-                if isinstance(dep, ParamsDependency):
-                    params += dep.params
-                else:
-                    files[dep.def_path] = dep.get_hash().value
+            yield file.LOADER(file, file.contents)[stage]
     except FileNotFoundError as err:
-        raise MetroError(f"{err.filename}: missing; `dvc repro {name()}` makes what the stage needs") from None
+        raise MetroError(f"{err.filename}: missing; `dvc repro {stage}` makes what is needed") from None
     except DvcException as err:
-        raise MetroError(f"dvc.yaml: cannot tell the inputs of {name()}: {err}") from None
-    return Inputs(files, params)
+        raise MetroError(f"dvc.yaml: cannot tell what {stage} reads and writes: {err}") from None
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    """Unwind on SIGTERM, so that workers are ended and the tracked run is closed."""
-    raise SystemExit(128 + signum)
+    """Unwind, so that workers are ended and the tracked run is closed, undisturbed but not for long."""
+    for which in _ENDINGS:
+        signal.signal(which, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise for each worker that ends now
+    signal.alarm(ENDING_SECONDS)
+    raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
+
+
+def _leave(status: int) -> None:
+    """End without the interpreter's own tidying up, which takes seconds after torch, and leaves nothing tidier."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _hold(stage: str) -> None:
+    """Keep other processes from making this stage until this one ends, and remove what dead ones half published."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    # A record lock: the kernel drops it with this process, and forked workers do not share it. It would also go if any
+    # descriptor of the file were closed, so this one stays open.
+    lock = os.open(WORK / f"{stage.replace('@', '-')}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        holder = os.read(lock, 20).decode() or "another"
+        os.close(lock)
+        raise MetroError(f"process {holder} is at it already; wait for it, or end it with `kill {holder}`") from None
+    os.truncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    for partial in WORK.glob("*.partial"):
+        if not psutil.pid_exists(int(partial.stem.rpartition("-")[2])):
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _fail(message: str, status: int = 2) -> None:
@@ -103,9 +191,17 @@ def _fail(message: str, status: int = 2) -> None:
     raise SystemExit(status)
 
 
-def publish(folder: Path) -> AbstractContextManager[Path]:
+@contextlib.contextmanager
+def publish(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of the output `folder`, whatever it holds, once the block is through."""
-    return files.atomic_folder(folder, marker=None)
+    partial = WORK / f"{folder.name}-{os.getpid()}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        files.replace_folder(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -125,17 +221,20 @@ def read_json(path: Path, maker: str) -> Any:
     return files.read_json(path, f"`dvc repro {maker}` makes it")
 
 
-def work_folder(params: Params) -> Path:
-    """Folder for half-done work that a killed stage goes on from.
+def conditions(params: Params) -> str:
+    """Digest of all that ``dvc.yaml`` declares as the running stage's inputs.
 
-    Its name carries a digest of all that ``dvc.yaml`` declares as the stage's inputs, so that work is never taken up
-    under other conditions. The values of parameters are the resolved ones: a default that changes counts too.
+    The values of parameters are the resolved ones: a default that changes counts too.
     """
     found, names = inputs()
     values = params.model_dump(mode="json")
     settings = {dotted: functools.reduce(lambda tree, key: tree[key], dotted.split("."), values) for dotted in names}
-    digest = hashlib.sha256(json.dumps([found, settings], sort_keys=True).encode()).hexdigest()
-    folder = WORK / f"{name().replace('@', '-')}-{digest[:12]}"
+    return hashlib.sha256(json.dumps([found, settings], sort_keys=True).encode()).hexdigest()
+
+
+def work_folder(params: Params) -> Path:
+    """Folder for half-done work that a killed stage goes on from; never taken up under other `conditions`."""
+    folder = WORK / f"{name().replace('@', '-')}-{conditions(params)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from metro.config import Params
 from metro.errors import MetroError
@@ -19,6 +20,7 @@ def main(params: Params, ratio: str) -> None:
         at_ratio(params, float(ratio)),
         name=f"mask {ratio}",
         group=group(params),
+        grouped=stage.section(params, "sweep") | alike(params),
         tags={"mask_ratio": ratio},
     )
 
@@ -41,9 +43,16 @@ def group(params: Params) -> str:
     """Name of the tracked sweep: equal for all runs that may be compared with one another."""
     if not TRAIN_SETS.is_file():
         raise MetroError(f"{TRAIN_SETS}: missing; `dvc repro catalogue` makes it")
-    alike = stage.section(at_ratio(params, 0.0), "body", "sampling", "model", "train")
-    content = json.dumps(alike, sort_keys=True).encode() + TRAIN_SETS.read_bytes()
+    content = json.dumps(alike(params), sort_keys=True).encode() + TRAIN_SETS.read_bytes()
     return f"mask-sweep:{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def alike(params: Params) -> dict[str, Any]:
+    """What the runs of a sweep have in common."""
+    sections = stage.section(at_ratio(params, 0.0), "body", "sampling", "model", "train")
+    for swept in ("joints", "vertices"):
+        del sections["train"]["mask"][swept]
+    return sections
 
 
 if __name__ == "__main__":

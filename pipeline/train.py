@@ -7,7 +7,6 @@ there is none in `train.cpu_processes`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import numpy as np
 from metro.config import Params
 from pipeline import stage, tracking
 from pipeline.environment import environment
-from pipeline.paths import BODY, CURVES, MODEL, SAMPLING, TRAIN_RUN, TRAIN_SETS
+from pipeline.paths import BODY, CURVES, MODEL, SAMPLING, TRAIN_SETS
 from pipeline.sets import open_sets
 
 if TYPE_CHECKING:
@@ -39,8 +38,8 @@ def main(params: Params) -> None:
 def train_into(folder: Path, params: Params, **run_options: Any) -> TrainResult | None:
     """Train in a tracked run (`run_options` as for `tracking.tracked`).
 
-    The best (or last) checkpoint, the curves and the pointer to the run come into `folder`. A process that another one
-    started to share its training leaves that to it, and returns None.
+    The best (or last) checkpoint and the curves come into `folder`. A process that another one started to share its
+    training leaves that to it, and returns None.
     """
     from metro.training.checkpoint import copy_weights
 
@@ -48,14 +47,10 @@ def train_into(folder: Path, params: Params, **run_options: Any) -> TrainResult 
     if environment().rank > 0:
         train_in(work, params, tracking.Run())
         return None
-    pointer = work / TRAIN_RUN.name
-    interrupted = json.loads(pointer.read_text())["run_id"] if pointer.is_file() else None
-    with tracking.tracked(params, reopen=interrupted, **run_options) as run:
-        stage.write_json(pointer, run.pointer())
+    with tracking.tracked(params, work=work, **run_options) as run:
         result = train_in(work, params, run)
         copy_weights(result.checkpoint.folder, folder / MODEL.name)
         stage.write_json(folder / CURVES.name, result.curves)
-        stage.write_json(folder / TRAIN_RUN.name, run.pointer())
     stage.forget_work(work)
     return result
 

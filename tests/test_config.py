@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
 
+import annotated_types
 import pytest
 import yaml
 
 from metro import presets
-from metro.config import FitConfig, load_params
+from metro.config import FitConfig, Params, Section, load_params
 from metro.errors import MetroError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,17 +55,176 @@ def test_names_that_are_no_folder_or_need_quotes_are_refused(name: str) -> None:
         assert f"{[*given][-1]}: {name!r} cannot be a name" in str(caught.value)
 
 
+def leaves(kind: Any, rules: tuple[Any, ...] = (), path: tuple[str | int, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """(path, type, rules, may be none) of every value that ``params.yaml`` may hold."""
+    if isinstance(kind, type) and issubclass(kind, Section):
+        for name, field in kind.model_fields.items():
+            yield from leaves(field.annotation, tuple(field.metadata), (*path, name))
+    elif get_origin(kind) in (tuple, dict):
+        key, item = (0, get_args(kind)[0]) if get_origin(kind) is tuple else ("a", get_args(kind)[1])
+        inner = getattr(item, "__metadata__", ())
+        rules = tuple(rule for field in inner for rule in getattr(field, "metadata", ()))
+        yield from leaves(get_args(item)[0] if inner else item, rules, (*path, key))
+    elif isinstance(kind, UnionType):
+        (only,) = (k for k in get_args(kind) if k is not type(None))
+        yield path, only, rules, True
+    else:
+        yield path, kind, rules, False
+
+
+LEAVES = list(leaves(Params))
+NUMBERS = [(path, kind, rules) for path, kind, rules, _ in LEAVES if kind in (int, float)]
+NEEDED = {"blocks": {"width": 8, "out": 3, "heads": 1}, "benchmarks": {"dataset": "a"}}
+
+
+def holding(path: tuple[str | int, ...], value: Any) -> Any:
+    """Parameters with one value set."""
+    if not path:
+        return value
+    key, *rest = path
+    inner = holding(tuple(rest), value)
+    if key == 0:
+        return [inner]
+    if key in NEEDED and isinstance(inner, list | dict):
+        inner = [NEEDED[key] | inner[0]] if isinstance(inner, list) else {"a": NEEDED[key] | inner["a"]}
+    return {key: inner}
+
+
+def named(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path))
+
+
+def test_every_section_is_walked() -> None:
+    assert len(NUMBERS) > 70
+    assert ("fit", "yaws_deg", 0) in {path for path, *_ in NUMBERS}
+    assert ("train", "mixture", "a") in {path for path, *_ in NUMBERS}
+    assert ("model", "blocks", 0, "ffn") in {path for path, *_ in NUMBERS}
+
+
+@pytest.mark.parametrize(("path", "kind", "rules"), NUMBERS, ids=lambda x: named(x) if isinstance(x, tuple) else "")
+def test_every_number_has_bounds_and_no_odd_value_passes(path: Any, kind: type, rules: Any) -> None:
+    low, high = (annotated_types.Gt, annotated_types.Ge), (annotated_types.Lt, annotated_types.Le)
+    assert any(isinstance(rule, low) for rule in rules)
+    assert any(isinstance(rule, high) for rule in rules)
+    absurd = [float("nan"), float("inf"), -float("inf"), 1e308, -1e308, 10**400, -(10**400), 16**5000, "nan", "1e999"]
+    for value in [*absurd, "many", "", True, False, [], {}, "1" * 5000]:
+        with pytest.raises(MetroError) as caught:
+            load_params(holding(path, value))
+        # A switch among numbers is refused with all of them.
+        assert named(path[:-1] if path[-1] in (0, "a") else path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"sampling": {"sizes": [431, 1723]}},
+        {"sampling": {"sizes": []}},
+        {"sampling": {"sizes": [431, 431]}},
+        {"fit": {"yaws_deg": []}},
+        {"model": {"blocks": []}},
+        {"model": {"blocks": [{"width": 8, "out": 4}]}},
+        {"model": {"blocks": [{"width": 10, "out": 3, "heads": 4}]}},
+        {"datasets": {"a": {}}, "train": {"loss": {"level_weights": [1.0]}}},
+        {"datasets": {"a": {}}, "train": {"datasets": ["a", "a"]}},
+        {"datasets": {"a": {}}, "fit": {"datasets": ["a", "a"]}},
+        {"datasets": {"a": {}}, "body": {"kind": "open_hand"}, "model": {"joint_set": "HAND21"},
+         "train": {"augment": {"flip": 0.5}}},
+        {"train": {"batch_size": 6, "accumulate": 4}},
+        {"train": {"steps": 5, "warmup_steps": 6}},
+        {"sweep": {"ratios": []}},
+        {"sweep": {"ratios": [0.3, 0.30]}},
+        {"sweep": {"benchmark": "none-such"}},
+        {"preset": ""},
+        {"body": {"path": ""}},
+        {"body": {"path": "a\0b"}},
+        {"train": {"init": "\ud800"}},
+    ],
+)  # fmt: skip
+def test_values_that_do_not_go_together_are_refused(given: dict) -> None:
+    with pytest.raises(MetroError) as caught:
+        load_params(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_none_leaves_a_value_out_where_one_may_be_left_out() -> None:
+    optional = [path for path, *_, may in LEAVES if may]
+    assert {"clip", "spike", "ema", "threads", "validation", "robust", "benchmark"} < {path[-1] for path in optional}
+    for path in optional:
+        assert load_params(holding(path, "none")) == load_params(holding(path, None)), path
+    assert load_params({"train": {"init": "none"}, "model": {"backbone_weights": "none"}}).train.init == "none"
+    with pytest.raises(MetroError, match=r"train\.lr: .*number"):
+        load_params({"train": {"lr": "none"}})
+
+
+def test_numbers_are_read_as_they_are_written() -> None:
+    train = load_params(yaml.safe_load("train: {lr: 1e-3, steps: 2_000, batch_size: 8.0, ema: .5, clip: 1e0}")).train
+    assert (train.lr, train.steps, train.batch_size, train.ema, train.clip) == (1e-3, 2000, 8, 0.5, 1.0)
+    for wrong in ({"train": {"steps": 1.5}}, {"train": {"compile": 1}}, {"export": {"onnx": "yes"}}):
+        with pytest.raises(MetroError):
+            load_params(wrong)
+
+
 def test_plain_names_are_taken() -> None:
     names = ("synth-mesh", "3dpw", "h36m_p2", "a-b", "0")
     assert tuple(load_params({"datasets": {name: {} for name in names}}).datasets) == names
 
 
 def test_a_missing_or_broken_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(MetroError, match="no such file"):
+    with pytest.raises(MetroError, match=r"params\.yaml: missing; run from the project root, or"):
         load_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("train: [unclosed")
     with pytest.raises(MetroError, match="not valid YAML"):
         load_params(tmp_path / "params.yaml")
+
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefgh")
+)
+MERGED = "a: &a {x: 1}\n" + "".join(
+    f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 10)}]}}\n" for a, b in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("preset: öpen".encode("latin-1"), r"not UTF-8 text \(line 1\)"),
+        (b"preset: open\n# caf\xe9\n", r"not UTF-8 text \(line 2\)"),
+        (b"train: {steps: !!int x}", "not valid YAML: invalid literal"),
+        (b"train: {steps: !!timestamp x}", "not valid YAML"),
+        (b"train: !!python/object/apply:os.getcwd []", "not valid YAML: could not determine a constructor"),
+        (b"a: &a [*a]", "not valid YAML: its aliases"),
+        (BOMB.encode(), "not valid YAML: its aliases"),
+        (MERGED.encode(), "not valid YAML: its aliases"),
+        (b"[" * 5000, "not valid YAML: nested too deeply"),
+        (b"preset: 0x" + b"f" * 9000, "preset: .*got a number of thousands of digits"),
+        (b"train: {lr: [*x]}", "not valid YAML: found undefined alias"),
+        (b"a\x00b", "not valid YAML"),
+    ],
+)
+def test_what_is_no_parameters_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(MetroError, match=said) as caught:
+        load_params(path)
+    assert len(str(caught.value).splitlines()) == 1
+    presets.apply("open", path)
+    assert load_params(path).preset == "open"
+
+
+def test_a_folder_is_no_parameters(tmp_path: Path) -> None:
+    with pytest.raises(MetroError, match="is a folder; run from the project root"):
+        load_params(tmp_path)
+
+
+def test_aliases_are_read(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(
+        "datasets: {a: &set {split: test, shard_size: 9}, b: {<<: *set, shard_size: 8}}"
+    )
+    found = load_params(tmp_path / "params.yaml").datasets
+    assert [(d.split, d.shard_size) for d in found.values()] == [("test", 9), ("test", 8)]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
+import tempfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from metro import files
 from metro.errors import MetroError
-from metro.files import atomic_file, atomic_folder, nearest, read_json, readable, sha256_of
+from metro.files import (
+    atomic_file,
+    atomic_folder,
+    nearest,
+    read_arrays,
+    read_json,
+    readable,
+    replace_folder,
+    sha256_of,
+    what_is,
+)
 
 
 @pytest.fixture
@@ -197,7 +212,89 @@ def test_whatever_a_decoder_raises_becomes_one_line(error: Exception, said: str)
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        (b"", "empty"),
+        (b"\xef\xbb\xbf\r\n <?xml version='1.0'?>", "a web page"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x80\x04\x95", "a pickle"),
+        (b"x" * 257 + b"ustar", "a tar archive"),
+        ((40).to_bytes(8, "little") + b'{"__metadata__"', "a safetensors file"),
+        (b"\x93NUMPY\x01\x00", "a single NumPy array (npy)"),
+        ("ö".encode() * 400, "text"),
+        (b"\x00\x01\x02", None),
+        (b"\xff\xfe\x00", None),
+    ],
+)
+def test_files_are_told_by_their_first_bytes(tmp_path: Path, head: bytes, named: str | None) -> None:
+    (tmp_path / "x").write_bytes(head)
+    assert what_is(tmp_path / "x") == named
+
+
+def test_an_npz_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, a=np.zeros(1000), b=np.ones(2))
+    assert read_arrays(path, "", ("b", "c")).keys() == {"b"}
+    monkeypatch.setattr(files, "MAX_UNPACKED", 1000)
+    with pytest.raises(MetroError, match="unpacks to more than"):
+        read_arrays(path, "get it again")
+
+
+def test_members_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.array([None]))
+    with pytest.raises(MetroError, match="Object arrays cannot be loaded"):
+        read_arrays(tmp_path / "x.npz", "get it again")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("b", b"bytes")
+    with pytest.raises(MetroError, match="b is no array"):
+        read_arrays(tmp_path / "x.npz", "get it again")
+
+
+def test_errors_are_one_line_that_can_be_shown() -> None:
+    assert str(MetroError("a\nb\x0cc \x00\udcff\x85d")) == "a b c \ufffd\ufffd d"
+
+
 def test_nearest() -> None:
     assert nearest("synthtic", ["coco", "synthetic"]) == "did you mean 'synthetic'?"
     assert nearest("zzz", ["b", "a"]) == "known: b, a"
     assert nearest("zzz", []) == "known: none"
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that no rename from `tmp_path` reaches."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs /dev/shm on a file system of its own")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+def test_a_folder_comes_from_another_disk(tmp_path: Path, other_disk: Path) -> None:
+    target = other_disk / "sets" / "out"
+    for text in ("old", "new"):
+        made = tmp_path / text
+        (made / "sub").mkdir(parents=True)
+        (made / "sub" / "table").write_text(text)
+        (made / text).touch()
+        replace_folder(made, target)
+        assert not made.exists()
+        assert content(other_disk) == ["sets", "sets/out", f"sets/out/{text}", "sets/out/sub", "sets/out/sub/table"]
+        assert (target / "sub" / "table").read_text() == text
+
+
+def test_a_disk_that_gets_full_keeps_what_it_had(tmp_path: Path, other_disk: Path) -> None:
+    (other_disk / "out").mkdir()
+    (other_disk / "out" / "old").touch()
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "new").write_text("x" * 2000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(MetroError, match=r"out: File too large; nothing was written"):
+            replace_folder(tmp_path / "made", other_disk / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert content(other_disk) == ["out", "out/old"]
+    assert content(tmp_path) == ["made", "made/new"]

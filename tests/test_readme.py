@@ -107,6 +107,8 @@ def test_make(line: str) -> None:
 @pytest.mark.parametrize("line", of("python"))
 def test_scripts(line: str) -> None:
     _, script, *options = line.split()
+    if script == "-m":
+        script, *options = f"{options[0].replace('.', '/')}.py", *options[1:]
     text = (ROOT / script).read_text()
     assert all(f'"{option}"' in text for option in options if option.startswith("--"))
 

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from typing_extensions import TypedDict
 
 from metro.body.figure import HAND, Figure, figure_of
 from metro.body.joints import JOINT_SETS
 from metro.errors import MetroError
-from metro.files import atomic_file
+from metro.files import atomic_file, check_shape, read_arrays, readable
+from metro.words import BodyKind, Gender
 
 LAYOUT_VERSION = 1
 
@@ -37,6 +39,10 @@ REGISTER = {
     "mano": "https://mano.is.tue.mpg.de",
 }
 """Where each licensed model is had from."""
+
+H36M_FILE = "J_regressor_h36m_correct.npy"
+EXTRA_FILE = "J_regressor_extra.npy"
+"""METRO's regressors for SMPL, files of their own."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,23 @@ class BodyData:
         """Whether this is a hand model."""
         return self.figure is HAND
 
+    def regressor(self, name: str) -> sp.csr_matrix:
+        """The regressor of that name.
+
+        Raises
+        ------
+        MetroError
+            The model has none.
+        """
+        if name not in self.regressors:
+            raise no_regressor(self.kind, name, self.regressors)
+        return self.regressors[name]
+
+    def require_regressors(self) -> None:
+        """Raise a MetroError if a regressor is missing that training, fitting or prediction needs."""
+        for name in (self.figure.regressor, self.figure.label_regressor):
+            self.regressor(name)
+
     @property
     def num_vertices(self) -> int:
         """V."""
@@ -98,13 +121,102 @@ class BodyData:
         return self.shapedirs.shape[2]
 
 
+def no_regressor(kind: str, name: str, known: Iterable[str]) -> MetroError:
+    """The error that says so of a model, and for SMPL how it gets one."""
+    message = f"the {kind} model has no regressor {name!r}; it has {', '.join(known) or 'none'}"
+    if kind == "smpl":
+        message += f" (put {H36M_FILE} and {EXTRA_FILE} beside the model file and convert it again)"
+    return MetroError(message)
+
+
 def save_variant(data: BodyData, path: Path) -> None:
     """Write what a body of one sex has of its own; the rest is that of the neutral body. Shape directions as halves."""
     arrays = {name: getattr(data, name) for name in VARIANT_ARRAYS}
     write_npz(arrays | {"shapedirs": data.shapedirs.astype(np.float16)}, path)
 
 
-def read_npz(file: IO[bytes] | Path, name: str | None = None) -> BodyData:
+class Stored:
+    """What a body file holds, checked as it is taken.
+
+    Raises
+    ------
+    MetroError
+        An entry is missing, is no array of finite numbers, or has another shape.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], path: Path) -> None:
+        self._arrays, self._path = arrays, path
+
+    def take(self, key: str, *shape: int | None) -> np.ndarray:
+        """Numbers under `key`; None in the shape stands for any size."""
+        if key not in self._arrays:
+            raise self.wrong(f"has no {key!r}; not a SMPL, SMPL-X or MANO file")
+        value = self._arrays[key]
+        if len(value.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, value.shape, strict=True)):
+            wanted = " × ".join("any" if n is None else str(n) for n in shape)
+            raise self.wrong(f"{key} has shape {value.shape}, expected {wanted}")
+        value = value.toarray() if sp.issparse(value) else np.asarray(value)
+        if value.dtype.kind not in "fiu":
+            raise self.wrong(f"{key} holds {value.dtype}, expected numbers")
+        if not np.isfinite(value).all():
+            raise self.wrong(f"{key} has values that are not finite")
+        return value
+
+    def floats(self, key: str, *shape: int | None) -> np.ndarray:
+        """As `take`, in single precision."""
+        with np.errstate(over="ignore"):
+            value = self.take(key, *shape).astype(np.float32)
+        if not np.isfinite(value).all():
+            raise self.wrong(f"{key} has values beyond single precision")
+        return value
+
+    def body(self, kind: str) -> dict[str, Any]:
+        """The fields of `BodyData` that all models have, consistent with one another."""
+        joints = len(joint_names_for(kind))
+        v_template = self.floats("v_template", None, 3)
+        vertices = len(v_template)
+        regressor = self.floats("J_regressor", None, vertices)
+        if len(regressor) != joints:
+            raise self.wrong(f"{len(regressor)} joints, a {kind} model has {joints} (SMPL+H is not supported)")
+        parents = self.take("kintree_table", 2, joints)[0].astype(np.int64).tolist()
+        parents[0] = -1  # stored as -1 or as the largest uint32
+        if not all(0 <= parent < joint for joint, parent in enumerate(parents[1:], 1)):
+            raise self.wrong("kintree_table has a joint before its parent")
+        faces = self.take("f", None, 3).astype(np.int64)
+        if not len(faces) or faces.min() < 0 or faces.max() >= vertices:
+            raise self.wrong("f refers to vertices that do not exist")
+        weights = self.floats("weights", vertices, joints)
+        if not np.allclose(weights.sum(1), 1, atol=1e-3):
+            raise self.wrong("skinning weights do not sum to one")
+        hand = kind == "mano" or "hands_mean" in self._arrays
+        return {
+            "v_template": v_template,
+            "shapedirs": self.floats("shapedirs", vertices, 3, None),
+            "posedirs": self.floats("posedirs", vertices, 3, 9 * (joints - 1)),
+            "weights": weights,
+            "J_regressor": regressor,
+            "parents": tuple(parents),
+            "faces": faces.astype(np.int32),
+            "hands_mean": self.floats("hands_mean", 45) if hand else None,
+            "hands_components": self.floats("hands_components", 45, 45) if hand else None,
+        }
+
+    def wrong(self, why: str) -> MetroError:
+        """The error that says so of this file."""
+        return MetroError(f"{self._path}: {why}")
+
+
+class Meta(TypedDict):
+    """The record in the layout."""
+
+    layout: int
+    kind: BodyKind
+    gender: Gender
+    joint_names: list[str]
+    licence: str
+
+
+def read_npz(path: Path) -> BodyData:
     """Read the npz layout that `save_body` writes.
 
     Raises
@@ -112,38 +224,34 @@ def read_npz(file: IO[bytes] | Path, name: str | None = None) -> BodyData:
     MetroError
         The file is not an npz of this layout.
     """
-    name = name or str(file)
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
-        raise MetroError(f"{name}: cannot be read as an npz of plain arrays ({err})") from None
+    remedy = "convert the original again, or run the stage that makes it"
+    arrays = read_arrays(path, remedy)
     if "meta" not in arrays:
-        raise MetroError(f"{name}: not in this project's layout; run `metro body convert {name} OUT.npz` first")
-    meta = json.loads(str(arrays["meta"]))
-    if meta["layout"] != LAYOUT_VERSION:
-        raise MetroError(
-            f"{name}: layout version {meta['layout']}, this program reads {LAYOUT_VERSION}; convert the original again"
-        )
+        raise MetroError(f"{path}: not in this project's layout; run `metro body convert {path} OUT.npz` first")
+    with readable(path, remedy):
+        meta = json.loads(str(arrays["meta"]))
+        check_shape(meta, dict[str, Any])
+        if meta.get("layout") != LAYOUT_VERSION:
+            raise MetroError(
+                f"{path}: layout version {meta.get('layout')}, this program reads {LAYOUT_VERSION}; {remedy}"
+            )
+        check_shape(meta, Meta)
+        stored, kind = Stored(arrays, path), meta["kind"]
+        fields = stored.body(kind)
+        if tuple(meta["joint_names"]) != joint_names_for(kind):
+            raise ValueError("names of other joints")
+        names = [key.removeprefix("regressor_") for key in sorted(arrays) if key.startswith("regressor_")]
+        regressors = {
+            name: stored.floats(f"regressor_{name}", len(JOINT_SETS[name.upper()]), len(fields["v_template"]))
+            for name in names
+        }
     return BodyData(
-        kind=meta["kind"],
+        kind=kind,
         gender=meta["gender"],
-        v_template=arrays["v_template"].astype(np.float32),
-        shapedirs=arrays["shapedirs"].astype(np.float32),
-        posedirs=arrays["posedirs"].astype(np.float32),
-        weights=arrays["weights"].astype(np.float32),
-        J_regressor=arrays["J_regressor"].astype(np.float32),
-        parents=(-1, *map(int, arrays["kintree_table"][0][1:])),
-        faces=arrays["f"].astype(np.int32),
-        regressors={
-            key.removeprefix("regressor_"): sp.csr_matrix(arrays[key].astype(np.float32))
-            for key in sorted(arrays)
-            if key.startswith("regressor_")
-        },
+        regressors={name: sp.csr_matrix(rows) for name, rows in regressors.items()},
         joint_names=tuple(meta["joint_names"]),
         licence=meta["licence"],
-        hands_mean=arrays.get("hands_mean"),
-        hands_components=arrays.get("hands_components"),
+        **fields,
     )
 
 

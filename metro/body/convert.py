@@ -14,21 +14,23 @@ measured with them do not compare with published ones.
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from metro.body.arrays import REGISTER, BodyData, joint_names_for, read_npz
+from metro.body.arrays import EXTRA_FILE, H36M_FILE, REGISTER, BodyData, Stored, joint_names_for, read_npz
 from metro.body.joints import FINGERTIPS, JOINT_SETS, TIP_VERTICES, index_map
 from metro.body.pickles import plain, read_pickle
 from metro.errors import MetroError
+from metro.files import read_arrays, readable
 
-H36M_FILE = "J_regressor_h36m_correct.npy"
-EXTRA_FILE = "J_regressor_extra.npy"
+_REMEDY = "get it again from where it came"
+_KEYS = (
+    *("v_template", "shapedirs", "posedirs", "weights", "J_regressor", "kintree_table", "f"),
+    *("hands_mean", "hands_components"),
+)
 
 NUM_BETAS = 10  # METRO's; the files hold 10, 16, 300 or 400
 
@@ -62,101 +64,44 @@ def read_licensed(path: Path, gender: str | None = None) -> BodyData:
     """
     path = Path(path)
     if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                if "meta" in stored.files:
-                    data = read_npz(path)
-                    if gender not in (None, data.gender):
-                        raise MetroError(f"{path}: is for body.gender={data.gender}, not {gender}")
-                    return data
-                arrays: Mapping[str, Any] = _LazyArrays(stored, path)
-                return _from_arrays(arrays, path, gender)
-        except (OSError, EOFError, zipfile.BadZipFile) as err:
-            raise MetroError(f"{path}: not a readable npz ({err})") from None
+        if read_arrays(path, _REMEDY, ("meta",)):
+            data = read_npz(path)
+            _require_gender(path, data.gender, gender)
+            return data
+        # SMPL-X files also hold pickled objects, which are never opened.
+        return _from_arrays(Stored(read_arrays(path, _REMEDY, _KEYS), path), path, gender)
     if path.suffix == ".pkl":
         content = read_pickle(path)
         if not isinstance(content, dict):
             raise MetroError(f"{path}: holds a {type(content).__name__}, not the dict of a body model")
-        return _from_arrays({key: content[key] for key in content if isinstance(key, str)}, path, gender)
+        with readable(path, _REMEDY):
+            arrays = {key: plain(content[key]) for key in _KEYS if key in content}
+            for key, value in arrays.items():
+                if not (isinstance(value, np.ndarray) or sp.issparse(value)):
+                    raise MetroError(f"{path}: {key} is a {type(value).__name__}, not an array")
+        return _from_arrays(Stored(arrays, path), path, gender)
     raise MetroError(f"{path}: a body model ends in .pkl or .npz")
 
 
-class _LazyArrays(Mapping[str, Any]):
-    """Entries of an npz on demand: SMPL-X files also hold pickled ones, which are never touched."""
-
-    def __init__(self, stored: Any, path: Path) -> None:
-        self._stored, self._path = stored, path
-
-    def __getitem__(self, key: str) -> Any:
-        try:
-            return self._stored[key]
-        except ValueError as err:
-            raise MetroError(f"{self._path}: {key} is not a plain array ({err})") from None
-
-    def __iter__(self) -> Any:
-        return iter(self._stored.files)
-
-    def __len__(self) -> int:
-        return len(self._stored.files)
-
-
-def _from_arrays(arrays: Mapping[str, Any], path: Path, gender: str | None) -> BodyData:
-    def get(key: str, *shape: int | None) -> np.ndarray:
-        if key not in arrays:
-            raise MetroError(f"{path}: has no {key!r}; not a SMPL, SMPL-X or MANO file")
-        value = plain(arrays[key])
-        value = value.toarray() if sp.issparse(value) else np.asarray(value)
-        if value.dtype.kind not in "fiu":
-            raise MetroError(f"{path}: {key} holds {value.dtype}, expected numbers")
-        if len(value.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, value.shape, strict=True)):
-            wanted = " × ".join("any" if n is None else str(n) for n in shape)
-            raise MetroError(f"{path}: {key} has shape {value.shape}, expected {wanted}")
-        if not np.isfinite(value).all():
-            raise MetroError(f"{path}: {key} has values that are not finite")
-        return value
-
-    template = get("v_template", None, 3)
-    vertices = len(template)
-    if vertices not in KIND_BY_VERTICES:
+def _from_arrays(stored: Stored, path: Path, gender: str | None) -> BodyData:
+    template = stored.take("v_template", None, 3)
+    if len(template) not in KIND_BY_VERTICES:
         known = ", ".join(f"{kind} {n}" for n, kind in KIND_BY_VERTICES.items())
-        raise MetroError(f"{path}: {vertices} vertices; known models: {known}")
-    kind = KIND_BY_VERTICES[vertices]
+        raise MetroError(f"{path}: {len(template)} vertices; known models: {known}")
+    kind = KIND_BY_VERTICES[len(template)]
     if kind == "mano" and "LEFT" in path.stem.upper():
         raise MetroError(f"{path}: METRO models the right hand (left hands are mirrored); give MANO_RIGHT.pkl")
-    names = joint_names_for(kind)
-    joints = len(names)
-    regressor = get("J_regressor", None, vertices)
-    if len(regressor) != joints:
-        raise MetroError(f"{path}: {len(regressor)} joints, a {kind} model has {joints} (SMPL+H is not supported)")
-    parents = get("kintree_table", 2, joints)[0].astype(np.int64)
-    parents[0] = -1  # stored as -1 or as the largest uint32
-    if not all(0 <= parent < joint for joint, parent in enumerate(parents[1:], 1)):
-        raise MetroError(f"{path}: kintree_table has a joint before its parent")
-    faces = get("f", None, 3).astype(np.int64)
-    if faces.min() < 0 or faces.max() >= vertices:
-        raise MetroError(f"{path}: f refers to vertices that do not exist")
-    weights = get("weights", vertices, joints)
-    if not np.allclose(weights.sum(1), 1, atol=1e-3):
-        raise MetroError(f"{path}: skinning weights do not sum to one")
-    hand = kind == "mano"
+    told = _gender_in(path.stem)
+    _require_gender(path, told, gender)
+    fields = stored.body(kind)
+    regressors = _regressors(kind, stored.take("J_regressor", None, None), template, path.parent)
     return BodyData(
         kind=kind,
-        gender=gender or _gender_in(path.stem),
-        v_template=template.astype(np.float32),
-        shapedirs=get("shapedirs", vertices, 3, None)[:, :, :NUM_BETAS].astype(np.float32),
-        posedirs=get("posedirs", vertices, 3, 9 * (joints - 1)).astype(np.float32),
-        weights=weights.astype(np.float32),
-        J_regressor=regressor.astype(np.float32),
-        parents=tuple(int(p) for p in parents),
-        faces=faces.astype(np.int32),
-        regressors={
-            name: sp.csr_matrix(rows.astype(np.float32))
-            for name, rows in _regressors(kind, regressor, template, path.parent).items()
-        },
-        joint_names=names,
+        gender=gender or told or "neutral",
+        regressors={name: sp.csr_matrix(rows.astype(np.float32)) for name, rows in regressors.items()},
+        joint_names=joint_names_for(kind),
         licence=f"licensed to you by its makers ({REGISTER[kind]}); not to be passed on",
-        hands_mean=get("hands_mean", 45).astype(np.float32) if hand else None,
-        hands_components=get("hands_components", 45, 45).astype(np.float32) if hand else None,
+        **fields | {"shapedirs": fields["shapedirs"][:, :, :NUM_BETAS]},
     )
 
 
@@ -192,19 +137,19 @@ def _regressors(kind: str, own: np.ndarray, template: np.ndarray, folder: Path) 
 
 
 def _rows(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as err:
-        raise MetroError(f"{path}: not a readable npy array ({err})") from None
-    if rows.shape != shape:
-        raise MetroError(f"{path}: shape {rows.shape}, expected {shape}")
-    return rows
+    with readable(path, "get it again from where it came", ("a single NumPy array (npy)",)):
+        return Stored({path.name: np.load(path, allow_pickle=False)}, path.parent).floats(path.name, *shape)
 
 
-def _gender_in(stem: str) -> str:
-    """Gender that a model's file name tells: SMPL_FEMALE, basicmodel_m_lbs_…, …; neutral otherwise."""
-    words = stem.lower().replace("-", "_").split("_")
-    for gender, marks in (("female", ("female", "f")), ("male", ("male", "m"))):
-        if any(mark in words for mark in marks):
+def _require_gender(path: Path, told: str | None, wanted: str | None) -> None:
+    if wanted and told and told != wanted:
+        raise MetroError(f"{path}: is for body.gender={told}, not {wanted}")
+
+
+def _gender_in(stem: str) -> str | None:
+    """Gender that a model's file name tells: SMPL_FEMALE, basicmodel_m_lbs_…, …; None where it tells none."""
+    words = re.split("[^a-z]+", stem.lower())
+    for gender in ("neutral", "female", "male"):
+        if gender in words or (gender != "neutral" and gender[0] in words):
             return gender
-    return "neutral"
+    return None

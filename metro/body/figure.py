@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from metro.body.joints import FINGER_GROUPS, JOINT_GROUPS, JOINT_SETS, flip_permutation, index_map
-from metro.config import HAND_KINDS
+from metro.words import HAND_KINDS
 
 
 @dataclass(frozen=True, kw_only=True)

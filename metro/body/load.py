@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from metro.body.arrays import OPEN_KINDS, REGISTER, VARIANT_ARRAYS, BodyData, read_npz
+from metro.body.arrays import OPEN_KINDS, REGISTER, VARIANT_ARRAYS, BodyData, Stored, read_npz
 from metro.body.convert import read_licensed
 from metro.body.figure import figure_of
 from metro.config import BodyConfig
 from metro.errors import MetroError
+from metro.files import read_arrays
 
 
-def load_body(config: BodyConfig | str, gender: str | None = None, path: Path | None = None) -> BodyData:
+def load_body(
+    config: BodyConfig | str, gender: str | None = None, path: Path | None = None, *, partial: bool = False
+) -> BodyData:
     """Load a body model.
 
     Parameters
@@ -24,11 +26,14 @@ def load_body(config: BodyConfig | str, gender: str | None = None, path: Path | 
         The `body` section of the params, or a kind (`open`, `open_hand`, `smpl`, `smplx`, `mano`).
     gender, path
         Replace those of the section.
+    partial
+        Take a licensed model as well that lacks METRO's joint regressors, to look at it.
 
     Raises
     ------
     MetroError
-        The licensed file is missing, is not what the kind needs, or the gender is not available.
+        The licensed file is missing, is not what the kind needs or lacks METRO's joint regressors, or the gender is
+        not available.
     """
     if isinstance(config, str):
         if config not in (*OPEN_KINDS, *REGISTER):
@@ -41,6 +46,8 @@ def load_body(config: BodyConfig | str, gender: str | None = None, path: Path | 
     data = read_licensed(_licensed_file(section.kind, gender, path), gender)
     if data.kind != section.kind:
         raise MetroError(f"{path}: holds a {data.kind} model, but body.kind={section.kind}")
+    if not partial:
+        data.require_regressors()
     return data
 
 
@@ -59,15 +66,15 @@ def _licensed_file(kind: str, gender: str, path: Path | None) -> Path:
 
 def _load_open(kind: str, gender: str, path: Path | None) -> BodyData:
     """An open model from the package, or from a folder that `python -m tools.open_body` wrote."""
-    folder = resources.files("metro.body") / "data" if path is None else Path(path)
+    folder = Path(str(resources.files("metro.body") / "data")) if path is None else path
     neutral, variant = folder / f"{kind}.npz", folder / f"{kind}_{gender}.npz"
     if not neutral.is_file():
         raise MetroError(f"{neutral}: no such file; leave body.path out to use the {kind} model that ships with metro")
-    with neutral.open("rb") as file:
-        data = read_npz(file, str(neutral))
+    data = read_npz(neutral)
     if gender == "neutral":
         return data
     if not variant.is_file():
         raise MetroError(f"body.gender={gender}: the {kind} model has no such variant; use body.gender=neutral")
-    with variant.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return replace(data, gender=gender, **{name: arrays[name].astype(np.float32) for name in VARIANT_ARRAYS})
+    own = Stored(read_arrays(variant, "make it again with `python -m tools.open_body`", VARIANT_ARRAYS), variant)
+    arrays: dict[str, Any] = {name: own.floats(name, *getattr(data, name).shape) for name in VARIANT_ARRAYS}
+    return replace(data, gender=gender, **arrays)

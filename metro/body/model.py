@@ -12,11 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from metro.body.arrays import BodyData
-from metro.body.convert import EXTRA_FILE, H36M_FILE
+from metro.body.arrays import BodyData, no_regressor
 from metro.body.joints import FINGERTIPS, JOINT_SETS, TIP_VERTICES, index_map
 from metro.body.rotation import rot_from_aa
-from metro.errors import MetroError
 
 
 class BodyOutput(NamedTuple):
@@ -190,10 +188,7 @@ class BodyModel(nn.Module):
             The model has no such regressor.
         """
         if name not in self._regressors:
-            message = f"the {self.kind} model has no regressor {name!r}; it has {', '.join(self._regressors)}"
-            if self.kind == "smpl":
-                message += f" (put {H36M_FILE} and {EXTRA_FILE} beside the model file and convert it again)"
-            raise MetroError(message)
+            raise no_regressor(self.kind, name, self._regressors)
         return getattr(self, f"regressor_{name}") @ vertices
 
 

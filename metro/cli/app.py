@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -71,7 +73,13 @@ app.command(export.predict)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``metro ARGV``; returns the exit status (2 for a mistake the user can mend)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 - the caller closed it; open until the end
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold what is no text
+        setattr(sys, name, stream)
     try:
+        _check_words(words)
         command, bound, _ = app.parse_args(words)
         result = command(*bound.args, **bound.kwargs)
         if isinstance(result, str):
@@ -79,23 +87,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif isinstance(result, Mapping):
             print(json.dumps(result, indent=2, default=str, ensure_ascii=False))
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader (head, less) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):  # the reader (head, less) has gone; Rich, which writes help, tells it so
+        _silence(sys.stdout)
         return 0
     except (CycloptsError, MetroError) as err:
         return _refused(str(err))
     except OSError as err:
-        return _refused(f"{err.filename}: {err.strerror}" if err.filename else str(err))
+        return _refused(f"{err.filename or 'output'}: {err.strerror or err}")
     except KeyboardInterrupt:
-        print("metro: interrupted", file=sys.stderr)
+        _refused("interrupted")
         return 130
     # A group without a command shows its help, but did nothing.
     return 2 if command == app.help_print and words and not {"--help", "-h"} & set(words) else 0
 
 
+def _check_words(words: Sequence[str]) -> None:
+    """No system gives such words, but a program may."""
+    try:
+        given = b"".join(map(os.fsencode, words))
+    except UnicodeEncodeError:
+        given = b"\0"
+    if b"\0" in given:
+        raise MetroError("an argument holds characters that no argument can hold")
+
+
 def _refused(why: str) -> int:
-    print(f"metro: {' '.join(why.split())}", file=sys.stderr)
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(why.split()))
+    for stream, line in ((sys.stderr, f"metro: {text[:2000]}{'…' * (len(text) > 2000)}\n"), (sys.stdout, "")):
+        try:
+            stream.write(line)
+            stream.flush()
+        except OSError:  # no room, no reader
+            _silence(stream)
     return 2
+
+
+def _silence(stream: TextIO) -> None:
+    """Lose what is still to be written, which Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

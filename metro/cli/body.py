@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from cyclopts.types import File
-
+from metro.cli.options import OutFile, Place
 from metro.words import BodyKind, Gender
 
 
-def info(*, kind: BodyKind = "open", gender: Gender = "neutral", path: Path | None = None) -> dict[str, Any]:
+def info(*, kind: BodyKind = "open", gender: Gender = "neutral", path: Place | None = None) -> dict[str, Any]:
     """Describe a body model: counts, joints, regressors, size, licence, digest.
 
     Parameters
@@ -25,10 +25,10 @@ def info(*, kind: BodyKind = "open", gender: Gender = "neutral", path: Path | No
     from metro.body.arrays import describe
     from metro.body.load import load_body
 
-    return describe(load_body(kind, gender, path))
+    return describe(load_body(kind, gender, path, partial=True))
 
 
-def convert(source: Path, out: File, /, *, gender: Gender | None = None, overwrite: bool = False) -> dict[str, Any]:
+def convert(source: Path, out: OutFile, /, *, gender: Gender | None = None, overwrite: bool = False) -> dict[str, Any]:
     """Convert a licensed SMPL, SMPL-X or MANO file (.pkl or .npz) to this project's npz layout.
 
     The file is read without running anything in it. METRO's regressor files for SMPL (J_regressor_h36m_correct.npy,
@@ -55,4 +55,8 @@ def convert(source: Path, out: File, /, *, gender: Gender | None = None, overwri
         raise MetroError(f"{out}: exists already; give --overwrite to replace it")
     data = read_licensed(source, gender)
     save_body(data, out)
+    try:
+        data.require_regressors()
+    except MetroError as err:
+        print(f"metro: {out}: {err}; training and prediction need it", file=sys.stderr)
     return {"written": str(out), **describe(data)}

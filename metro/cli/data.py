@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts.types import File, PositiveInt
+from cyclopts import Parameter
 
+from metro.cli.options import Between, Place, ToFile
 from metro.errors import MetroError
 
 
-def verify(folder: Path, /, *, fits: Path | None = None) -> str:
+def verify(folder: Path, /, *, fits: Place | None = None) -> str:
     """Check a prepared dataset: digests, layout, labels and images.
 
     Parameters
@@ -33,7 +34,7 @@ def verify(folder: Path, /, *, fits: Path | None = None) -> str:
     return f"{folder}: {manifest['count']} records in {len(manifest['shards'])} shards, all intact"
 
 
-def stats(folder: Path, /, *, fits: Path | None = None) -> dict[str, Any]:
+def stats(folder: Path, /, *, fits: Place | None = None) -> dict[str, Any]:
     """Count labels, boxes and colours of a prepared dataset.
 
     Parameters
@@ -57,11 +58,11 @@ def show(
     folder: Path,
     /,
     *,
-    out: File = Path("sheet.png"),
-    count: PositiveInt = 12,
-    fits: Path | None = None,
+    out: ToFile = Path("sheet.png"),
+    count: Annotated[int, Parameter(validator=Between(1, 1000))] = 12,
+    fits: Place | None = None,
     augmented: bool = False,
-    params: Path | None = None,
+    params: Place | None = None,
 ) -> str:
     """Draw a contact sheet of a prepared dataset, with joints and meshes.
 
@@ -85,6 +86,7 @@ def show(
     from metro.config import BodyConfig, ModelConfig, TrainConfig, load_params
     from metro.data import shards
     from metro.data.show import stored_sheet, training_sheet
+    from metro.files import readable
     from metro.viz.overlay import save_image
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
@@ -94,7 +96,8 @@ def show(
         settings = load_params(params)
         body_config, model, train = settings.body, settings.model, settings.train
     else:
-        body_config = BodyConfig.model_validate(shards.read_manifest(folder)["params"]["body"])
+        with readable(folder / "manifest.json", "run the prepare stage again"):
+            body_config = BodyConfig.model_validate(shards.read_manifest(folder)["params"]["body"])
         model, train = ModelConfig.model_validate({"joint_set": dataset.figure.joint_set}), TrainConfig()
         if not dataset.figure.may_flip:
             train = train.model_copy(update={"augment": train.augment.model_copy(update={"flip": 0.0})})
@@ -104,10 +107,7 @@ def show(
         sheet = training_sheet(dataset, body, model, train)
     else:
         sheet = stored_sheet(dataset, body, count)
-    try:
-        save_image(sheet, out)
-    except OSError as err:
-        raise MetroError(f"{out}: cannot be written: {err.strerror or err}") from None
+    save_image(sheet, out)
     return f"{out}: {min(count, len(dataset))} of {len(dataset)} records"
 
 

@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metro.environment import PORTS, port, store, tracked
 from metro.errors import MetroError
+from metro.files import read_json, readable, sha256_of
 from metro.version import __version__
 
 if TYPE_CHECKING:
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "h5py", "dvc", "prefect", "fastapi", "mlflow")
 OPTIONAL = {"smplx": "reference body layer, for tests", "anny": "`python -m tools.open_body`"}
-PORTS = {"PREFECT_PORT": 4200, "MLFLOW_PORT": 5000}
 DISK_GB = 6
 WIDTH = 20
 """Of the column of topics."""
 OK, NOTE, BAD = "ok", "note", "PROBLEM"
+
+
+_RESTORE = "restore it, e.g. `git checkout metro/assets`"
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,20 @@ def doctor(*, params: Path = Path("params.yaml")) -> str:
         bad += finding.state == BAD
     if bad:
         raise MetroError(f"doctor: {bad} problem{'s' * (bad > 1)} to mend, see above")
-    return "everything needed is here"
+    return "everything needed is here, as far as can be told without running it"
 
 
 def _findings(params: Path) -> Iterator[Finding]:
-    for check in (_versions, _machine, _project, lambda: _parameters(params), _services, _presets):
+    checks = (_versions, _machine, _project, lambda: _parameters(params), _services, _shipped, _presets)
+    for check in checks:
         try:
             yield from check()
-        except (ImportError, OSError) as err:
+        except ImportError as err:
             yield Finding("import", BAD, f"{err}: `make env`")
+        except MetroError as err:
+            yield Finding("project", BAD, str(err))
+        except OSError as err:
+            yield Finding("system", BAD, f"{err.filename}: {err.strerror}" if err.filename else str(err))
 
 
 def _versions() -> Iterator[Finding]:
@@ -89,10 +98,11 @@ def _machine() -> Iterator[Finding]:
     yield Finding("cores", OK, str(cores))
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     yield Finding("disk", OK if free > DISK_GB else BAD, f"{free:.0f} GB free (the open preset takes {DISK_GB})")
-    import torch
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    yield Finding("gpu", OK if gpus else NOTE, ", ".join(gpus) or "none: the open preset is made for this")
+    # As the driver lists them: to ask torch takes seconds.
+    cards = [path.read_text() for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
+    names = [line.partition(":")[2].strip() for text in cards for line in text.splitlines() if line.startswith("Model")]
+    told = f"{', '.join(names)} (not tried)" if names else "no NVIDIA driver: the open preset is made for this"
+    yield Finding("gpu", OK if names else NOTE, told)
 
 
 def _project() -> Iterator[Finding]:
@@ -135,13 +145,20 @@ def _presets() -> Iterator[Finding]:
 
 def _missing(params: Params) -> Iterator[str]:
     """What the parameters name and this machine lacks."""
-    from metro.model.backbones import packaged_weights
+    from metro.model.packaged import packaged_weights
     from metro.sources import ANNOUNCED
 
     if params.body.kind not in ("open", "open_hand"):
         path = params.body.path
-        if path is None or not path.is_file():
+        if path is None or not path.exists():
             yield f"the licensed {params.body.kind} model ({path or 'body.path is not set'})"
+        else:
+            from metro.body.load import load_body
+
+            try:
+                load_body(params.body)
+            except MetroError as err:
+                yield str(err)
     if absent := sorted({d.source for d in params.datasets.values()} & set(ANNOUNCED)):
         yield f"adapters that do not exist yet: {', '.join(absent)}"
     roots = sorted({(d.source, str(d.root)) for d in params.datasets.values() if d.root and not d.root.is_dir()})
@@ -157,27 +174,38 @@ def _missing(params: Params) -> Iterator[str]:
         yield f"backbone weights ({weights})"
     if params.train.init not in ("none", "open") and not Path(params.train.init).exists():
         yield f"start weights ({params.train.init})"
-    if params.train.init == "open":
-        from metro.training.checkpoint import META, open_checkpoint
-
-        if not (open_checkpoint() / META).is_file():
-            yield "the shipped open checkpoint (incomplete checkout)"
 
 
 def _services() -> Iterator[Finding]:
-    store = os.environ.get("MLFLOW_TRACKING_URI")
-    if os.environ.get("METRO_TRACKING", "").lower() in ("off", "0", "false", "no"):
+    if not tracked():
         yield Finding("tracking", NOTE, "switched off by METRO_TRACKING")
-    elif store:
-        yield Finding("tracking", OK, f"MLFLOW_TRACKING_URI={store}")
+    elif uri := store():
+        yield Finding("tracking", OK, f"MLFLOW_TRACKING_URI={uri}, not tried")
     else:
         made = Path("mlflow.db").is_file()
         yield Finding("tracking", OK, "mlflow.db" if made else "mlflow.db (made by the first run)")
-    for variable, default in PORTS.items():
-        written = os.environ.get(variable, str(default))
-        free = written.isdigit() and not _listening(int(written))
-        text = "free" if free else f"in use (or no number): `make serve` may be running, else set {variable}"
-        yield Finding(f"port {written}", OK if free else NOTE, text)
+    for variable in PORTS:
+        written = port(variable)
+        if not written.isascii() or not written.isdigit() or not 0 < int(written[:6]) < 65536:
+            yield Finding("port", BAD, f"{variable}={written!r} is no number from 1 to 65535")
+        elif _listening(int(written)):
+            yield Finding(f"port {written}", NOTE, f"in use: `make serve` may be running, else set {variable}")
+        else:
+            yield Finding(f"port {written}", OK, "free")
+
+
+def _shipped() -> Iterator[Finding]:
+    """Whether the checkpoint of this package is whole; its network is not built, which takes seconds."""
+    folder = Path(str(resources.files("metro") / "assets" / "open"))
+    with readable(folder / "checkpoint.json", _RESTORE):
+        made = read_json(folder / "checkpoint.json", _RESTORE, keys=("sha256",))["sha256"].items()
+    damaged = [name for name, digest in made if _sha256(folder / name) != digest]
+    text = f"{folder}: {', '.join(damaged)} missing or changed; {_RESTORE}" if damaged else "every file as it was made"
+    yield Finding("open checkpoint", BAD if damaged else OK, text)
+
+
+def _sha256(path: Path) -> str | None:
+    return sha256_of(path) if path.is_file() else None
 
 
 def _listening(port: int) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts.types import Directory, PositiveInt
+from cyclopts import Parameter
 
+from metro.cli.options import Batch, Between, Place, ToFolder, Word
 from metro.errors import MetroError
 from metro.words import ProtocolName
 
@@ -19,16 +20,16 @@ def evaluate(
     data: Path,
     /,
     *,
-    model: str = "open",
+    model: Word = "open",
     protocol: ProtocolName = "open",
-    out: Directory = Path("evaluation"),
+    out: ToFolder = Path("evaluation"),
     train: list[Path] | None = None,
-    body: Path | None = None,
-    batch_size: PositiveInt = 64,
-    bootstrap: PositiveInt = 1000,
-    cases: PositiveInt = 4,
-    limit: PositiveInt | None = None,
-    device: str | None = None,
+    body: Place | None = None,
+    batch_size: Batch = 64,
+    bootstrap: Annotated[int, Parameter(validator=Between(1, 100_000))] = 1000,
+    cases: Annotated[int, Parameter(validator=Between(1, 100))] = 4,
+    limit: Annotated[int, Parameter(validator=Between(1, 10**9))] | None = None,
+    device: Word | None = None,
 ) -> str:
     """Evaluate a model on a prepared dataset: tables, intervals, baselines and figures.
 
@@ -61,7 +62,6 @@ def evaluate(
     import sys
 
     import numpy as np
-    import torch
     from tqdm import tqdm
 
     from metro.body.model import BodyModel
@@ -72,13 +72,13 @@ def evaluate(
     from metro.evaluation.figures import write_figures
     from metro.evaluation.summary import table
     from metro.export.load import open_bundle
+    from metro.model.device import device_of
 
-    dataset = ShardDataset(data)
+    place, dataset = device_of(device), ShardDataset(data)
     if limit is not None:
         dataset = dataset.first(limit)
     bundle = open_bundle(model)
     body_model = BodyModel(_body_of(bundle, body))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     baseline = None
     if train:
         baseline = mean_poses([ShardDataset(folder) for folder in train], body_model)
@@ -94,13 +94,13 @@ def evaluate(
             protocol,
             config,
             baseline,
-            device,
+            place,
             benchmark=data.name,
             about=about,
             progress=lambda done, total: bar.update(done - bar.n),
         )
     result.write(out)
-    write_figures(result, bundle.model, dataset, body_model, out, device)
+    write_figures(result, bundle.model, dataset, body_model, out, place)
     return f"{table(result.summary)}\nwritten to {out}"
 
 
@@ -108,12 +108,12 @@ def attention(
     data: Path,
     /,
     *,
-    model: str = "open",
-    out: Directory = Path("attention"),
-    samples: PositiveInt = 64,
-    examples: PositiveInt = 4,
-    body: Path | None = None,
-    device: str | None = None,
+    model: Word = "open",
+    out: ToFolder = Path("attention"),
+    samples: Annotated[int, Parameter(validator=Between(1, 10**6))] = 64,
+    examples: Annotated[int, Parameter(validator=Between(1, 100))] = 4,
+    body: Place | None = None,
+    device: Word | None = None,
 ) -> dict[str, Any]:
     """Draw what the joint queries attend to, on average and for single images.
 
@@ -134,17 +134,16 @@ def attention(
     device
         Where to run, e.g. `cuda`; none: a GPU if there is one.
     """
-    import torch
-
     from metro.config import AttentionConfig
     from metro.data.shards import ShardDataset
     from metro.evaluation.attention import measure_attention, write_attention
     from metro.export.load import open_bundle
+    from metro.model.device import device_of
 
-    bundle = open_bundle(model)
+    place, bundle = device_of(device), open_bundle(model)
+    dataset = ShardDataset(data)
     config = AttentionConfig(samples=samples, examples=examples)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    measured = measure_attention(bundle.model, ShardDataset(data), config, device)
+    measured = measure_attention(bundle.model, dataset, config, place)
     summary = write_attention(measured, _body_of(bundle, body), bundle.levels, out)
     return {"written": str(out), **{k: summary[k] for k in ("images", "tokens", "layers")}}
 

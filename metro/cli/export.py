@@ -2,82 +2,102 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.types import Directory, PositiveInt
 
+from metro.cli.options import Batch, Place, ToFolder, Word
 from metro.errors import MetroError
+
+IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Endings of the files that are taken from a folder."""
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
 def predict(
     images: list[Path],
     /,
     *,
-    model: str = "open",
-    box: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    boxes: Path | None = None,
-    out: Directory = Path("predictions"),
+    model: Word = "open",
+    box: Word | None = None,
+    boxes: Place | None = None,
+    out: ToFolder = Path("predictions"),
     vertices: bool = False,
+    scene: bool = False,
+    focal: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
     left_hand: bool = False,
-    batch_size: PositiveInt = 16,
-    device: str | None = None,
-) -> str:
+    batch_size: Batch = 16,
+    device: Word | None = None,
+) -> None:
     """Predict meshes and joints; writes an overlay per image and OBJ, GLB and JSON per person.
+
+    Results are written image by image. Images that fail are named at the end, and the exit status is then 2.
 
     Parameters
     ----------
     images
-        Image files.
+        Image files, or folders of them.
     model
         Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
     box
         Tight box x,y,width,height in pixels around the person, for a single image; several people are separated by `;`.
         Without boxes the largest square in the middle of each image is used.
     boxes
-        JSON file with the boxes of several images: {"NAME.jpg": [[x, y, width, height], ...], ...}. Images of one name
-        need their paths.
+        JSON file with the boxes of several images: {"NAME.jpg": [[x, y, width, height], ...], ...}, or COCO's results
+        or labels. Rows may end with a score. Images of one name need their paths.
     out
         Folder for the results.
     vertices
         Include the mesh in the JSON.
+    scene
+        Also write NAME_scene.glb: the people of an image where they stand before its camera.
+    focal
+        Focal length of the camera in pixels, which places people in depth; none: the image's diagonal.
     left_hand
         Hand models know right hands; this mirrors the crop and the result.
     batch_size
         People per forward pass.
     device
-        Where to run, e.g. `cuda`; none: a GPU if there is one.
+        Where PyTorch runs, e.g. `cuda`; none: ONNX Runtime on the CPU if the model has an ONNX file.
     """
     import metro
-    from metro.viz.overlay import save_image
+    from metro.export.predictor import check_focal
 
-    wanted = _boxes(images, box, boxes)
+    check_focal(focal)
+    paths = _files(images)
+    wanted = _boxes(paths, box, boxes)
+    results = _results(paths, [_count(rows) for rows in wanted], scene)
+    places = {(out / file).resolve() for _, *files in results for file in files}
+    if lost := [path for path in paths if path.resolve() in places]:
+        raise MetroError(f"{lost[0]}: a result would be written over it; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    predictions = metro.load(model, device)(images, wanted, batch_size=batch_size, left_hand=left_hand)
-    groups = [[p for p in predictions if p.picture == number] for number in range(len(images))]
-    lines = []
-    for path, name, people in zip(images, _names(images, [len(people) for people in groups]), groups, strict=True):
-        canvas = None
-        for person in sorted(people, key=lambda p: -p.translation()[2]):  # the far ones first
-            canvas = person.overlay(canvas)
-        if canvas is not None:
-            save_image(canvas, out / f"{name}_overlay.png")
-        for k, person in enumerate(people):
-            suffix = f"_{k}" if len(people) > 1 else ""
-            person.save_obj(out / f"{name}{suffix}.obj")
-            person.save_glb(out / f"{name}{suffix}.glb")
-            (out / f"{name}{suffix}.json").write_text(person.to_json(vertices=vertices) + "\n")
-        lines.append(f"{path}: {len(people)} predicted → {out / name}*")
-    return "\n".join(lines)
+    predictor = metro.load(model, device)
+    predictor.check_hand(left_hand)
+    failed = []
+    for path, (name, *_), rows in zip(paths, results, wanted, strict=True):
+        try:
+            count = _predict(predictor, path, rows, out / name, vertices, scene, focal, batch_size, left_hand)
+        except MetroError as err:
+            failed.append(str(err))
+        else:
+            hint = " (no box given: took the middle square; --box x,y,w,h is better)" if rows is None else ""
+            print(f"{path}: {count} predicted → {out / name}*{hint}", flush=True)
+    if failed:
+        count_told = f"{len(failed)} of {len(paths)} images failed: " if len(paths) > 1 else ""
+        raise MetroError(count_told + "; ".join(failed))
 
 
 def export(
-    *, model: str = "open", out: Directory = Path("bundle"), onnx: bool = True, torch_export: bool = True
+    *,
+    model: Word = "open",
+    out: ToFolder = Path("bundle"),
+    onnx: bool = True,
+    torch_export: bool = True,
+    weights: bool = True,
 ) -> dict[str, Any]:
-    """Write a bundle that needs no body model, and ONNX and torch.export programs checked against the network.
+    """Write a bundle that needs no body model, with ONNX and torch.export programs checked against the network.
 
     Parameters
     ----------
@@ -86,58 +106,118 @@ def export(
     out
         Folder of the bundle.
     onnx
-        Also write model.onnx.
+        Also write model.onnx, which `metro predict` and `metro.load` use: they start in a second then.
     torch_export
         Also write model.pt2.
+    weights
+        Also write what PyTorch needs, on a GPU or to evaluate; without it the bundle predicts by model.onnx alone.
     """
+    if not weights and not onnx:
+        raise MetroError("a bundle without weights predicts by its ONNX file: leave --no-onnx out")
     from metro.export.bundle import ONNX, PROGRAM, write_bundle
+    from metro.export.folder import read_folder
     from metro.export.load import open_bundle
-    from metro.export.onnx import write_onnx, write_program
 
-    bundle = open_bundle(model)
-    write_bundle(out, bundle)
-    report: dict[str, Any] = {"bundle": str(out)}
-    if onnx:
-        report["onnx_largest_difference_m"] = write_onnx(bundle, out / ONNX)
-    if torch_export:
-        report["torch_export_largest_difference_m"] = write_program(bundle, out / PROGRAM)
-    report["bytes"] = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
-    return report
+    programs = [name for name, asked in ((ONNX, onnx), (PROGRAM, torch_export)) if asked]
+    write_bundle(out, open_bundle(model), programs, weights)
+    return {
+        "bundle": str(out),
+        "largest_difference_m": read_folder(out).meta["largest_difference_m"],
+        "bytes": {path.name: path.stat().st_size for path in sorted(out.iterdir())},
+    }
 
 
-def _names(images: list[Path], people: list[int]) -> list[str]:
-    """File names of the results, one per image: its own, all of them numbered where two results would meet."""
-    names = [path.stem for path in images]
-    written = [
-        f"{name}_{k}" if count > 1 else name for name, count in zip(names, people, strict=True) for k in range(count)
-    ]
-    if len(set(written)) == len(written) and len(set(names)) == len(names):
-        return names
-    width = len(str(len(names) - 1))
-    return [f"{number:0{width}}-{name}" for number, name in enumerate(names)]
+def _predict(
+    predictor: Any,
+    path: Path,
+    rows: Any,
+    stem: Path,
+    vertices: bool,
+    scene: bool,
+    focal: float | None,
+    batch_size: int,
+    left_hand: bool,
+) -> int:
+    """Predict the people of one image, write the results and count them."""
+    from metro.export.predictor import overlay, read_photo, save_scene
+    from metro.viz.overlay import save_image
+
+    photo = read_photo(path)
+    people = predictor(photo, rows, batch_size=batch_size, left_hand=left_hand)
+    if people:
+        save_image(overlay(people, photo.pixels), stem.with_name(f"{stem.name}_overlay.png"))
+        if scene:
+            save_scene(stem.with_name(f"{stem.name}_scene.glb"), people, focal)
+    for suffix, person in zip(_suffixes(len(people)), people, strict=True):
+        person.save_obj(stem.with_name(f"{stem.name}{suffix}.obj"))
+        person.save_glb(stem.with_name(f"{stem.name}{suffix}.glb"))
+        person.save_json(stem.with_name(f"{stem.name}{suffix}.json"), vertices=vertices, focal=focal)
+    return len(people)
 
 
-def _boxes(images: list[Path], box: str | None, boxes: Path | None) -> list[Any]:
-    if box and boxes:
+def _files(images: Sequence[Path]) -> list[Path]:
+    """The images that were named, those of a folder in the order of their names."""
+    files: list[Path] = []
+    for path in images:
+        if path.suffix.lower() in VIDEOS:
+            raise MetroError(f"{path}: is a video; write its frames to a folder, `ffmpeg -i VIDEO FOLDER/%06d.png`")
+        found = [path]
+        if path.is_dir():
+            found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGES and file.name[0] != "."]
+            if not found:
+                raise MetroError(f"{path}: holds no images ({', '.join(IMAGES)})")
+        files += found
+    return files
+
+
+def _results(paths: Sequence[Path], people: Sequence[int], scene: bool) -> list[list[str]]:
+    """For each image what its results are called and their files' names: its own, all numbered where two would meet.
+
+    Names meet if they differ in case alone, which some file systems ignore.
+    """
+    names = [path.stem for path in paths]
+    files = [_written(name, count, scene) for name, count in zip(names, people, strict=True)]
+    every = [file.casefold() for written in files for file in written]
+    if len({*every}) < len(every) or len({name.casefold() for name in names}) < len(names):
+        width = len(str(len(names) - 1))
+        names = [f"{number:0{width}}-{name}" for number, name in enumerate(names)]
+        files = [_written(name, count, scene) for name, count in zip(names, people, strict=True)]
+    return [[name, *written] for name, written in zip(names, files, strict=True)]
+
+
+def _written(name: str, people: int, scene: bool) -> list[str]:
+    files = [f"{name}{suffix}.{kind}" for suffix in _suffixes(people) for kind in ("obj", "glb", "json")]
+    return [*files, f"{name}_overlay.png", *([f"{name}_scene.glb"] if scene else [])]
+
+
+def _suffixes(people: int) -> list[str]:
+    return [""] if people == 1 else [f"_{k}" for k in range(people)]
+
+
+def _count(rows: Any) -> int:
+    """People in an image; one if its boxes are wrong, which it is told when its turn comes."""
+    from metro.export.predictor import box_table
+
+    try:
+        return 1 if rows is None else len(box_table(rows, ""))
+    except MetroError:
+        return 1
+
+
+def _boxes(paths: Sequence[Path], box: str | None, boxes: Path | None) -> list[Any]:
+    """Rows of boxes for each image, or None."""
+    from metro.export.boxes import read_boxes
+    from metro.export.predictor import box_table
+
+    if box is not None and boxes:
         raise MetroError("give --box or --boxes, not both")
-    if box:
-        if len(images) != 1:
-            raise MetroError(f"--box is for a single image, here are {len(images)}; use --boxes FILE.json")
+    if box is not None:
+        if len(paths) != 1:
+            raise MetroError(f"--box is for a single image, here are {len(paths)}; use --boxes FILE.json")
         try:
-            return [[[float(x) for x in one.split(",")] for one in box.split(";")]]
+            rows = [[float(x) for x in one.split(",")] for one in box.split(";")]
         except ValueError:
             raise MetroError(f"--box {box}: expected x,y,width,height in pixels, people separated by ;") from None
-    if boxes is None:
-        return [None] * len(images)
-    try:
-        table = json.loads(boxes.read_text(), parse_int=float)
-    except (OSError, ValueError) as err:
-        raise MetroError(f"{boxes}: cannot be read as JSON ({err})") from None
-    if not isinstance(table, dict):
-        raise MetroError(f'{boxes}: expected {{"NAME.jpg": [[x, y, width, height], ...], ...}}')
-    # A path says more than a name, which is enough where no other image has it.
-    alike = Counter(path.name for path in images)
-    keys = [str(path) if str(path) in table or alike[path.name] > 1 else path.name for path in images]
-    if missing := [key for key in keys if key not in table]:
-        raise MetroError(f"{boxes}: has no boxes for {', '.join(missing[:3])}; its keys are file names or paths")
-    return [table[key] for key in keys]
+        box_table(rows, f"--box {box}")
+        return [rows]
+    return [None] * len(paths) if boxes is None else read_boxes(boxes, paths)

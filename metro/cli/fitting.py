@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts.types import Directory, PositiveInt
+from cyclopts import Parameter
+
+from metro.cli.options import Between, Place, ToFolder, Word, Writable
+from metro.errors import MetroError
 
 
 def fit(
     folder: Path,
     /,
     *,
-    out: Directory | None = None,
-    params: Path | None = None,
-    scheduler: str | None = None,
-    workers: PositiveInt | None = None,
-    device: str = "cpu",
+    out: ToFolder | None = None,
+    params: Place | None = None,
+    scheduler: Word | None = None,
+    workers: Annotated[int, Parameter(validator=Between(1, 1024))] | None = None,
+    device: Word = "cpu",
 ) -> dict[str, Any]:
     """Fit the body model to a prepared dataset's joints and write pseudo-meshes beside it.
 
@@ -37,7 +40,14 @@ def fit(
     """
     from metro.config import Params, load_params
     from metro.fitting.dataset import fit_dataset
+    from metro.model.device import device_of
 
-    out = out or folder.with_name(f"{folder.name}-fits")
+    device_of(device)
+    if out is None:
+        try:
+            out = (Path.cwd() / folder).with_name(f"{(Path.cwd() / folder).name}-fits")
+            Writable(folder=True)(Path, out)
+        except ValueError as err:
+            raise MetroError(f"{folder}-fits: {err} Give --out.") from None
     settings = load_params(params) if params is not None else Params()
     return fit_dataset(folder, out, settings.body, settings.fit, scheduler, workers, device=device)

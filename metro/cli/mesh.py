@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from metro.cli.options import Place
 from metro.words import BodyKind, Gender
 
 
@@ -15,7 +16,7 @@ def info(
     *,
     kind: BodyKind = "open",
     gender: Gender = "neutral",
-    body: Path | None = None,
+    body: Place | None = None,
 ) -> dict[str, Any]:
     """Describe the coarse levels in a sampling file, or in a published mesh_downsampling.npz.
 
@@ -41,7 +42,7 @@ def info(
     from metro.mesh.sampling import compose_indices, load_meta, load_sampling, up_sampling_errors
     from metro.mesh.topology import euler, is_manifold, is_watertight
 
-    model = load_body(kind, gender, body)
+    model = load_body(kind, gender, body, partial=True)
     legacy = _is_legacy(path)
     levels = load_legacy(path, model.faces) if legacy else load_sampling(path)
     made_for, vertices = levels[0].up.shape[0], len(model.v_template)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from metro.cli.options import ToFile
+
 
 def list_presets() -> str:
     """List the presets and what they are for."""
@@ -29,7 +31,7 @@ def show(name: str, /, *, resolved: bool = False) -> str:
     return render(name) if resolved else written(name)
 
 
-def apply(name: str, /, *, params: Path = Path("params.yaml"), merge: bool = False) -> str:
+def apply(name: str, /, *, params: ToFile = Path("params.yaml"), merge: bool = False) -> str:
     """Make `params.yaml` from a preset and say what changed.
 
     Parameters

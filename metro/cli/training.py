@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cyclopts.types import Directory, File
+from metro.cli.options import OutFile, OutFolder, Place
 
 
 def info(path: Path, /) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def info(path: Path, /) -> dict[str, Any]:
     }
 
 
-def import_official(path: Path, out: Directory, body: Path, /, *, sampling: Path | None = None) -> str:
+def import_official(path: Path, out: OutFolder, body: Path, /, *, sampling: Place | None = None) -> str:
     """Turn an official METRO state dict (metro_h36m_state_dict.bin, …) into a checkpoint folder.
 
     Every key is accounted for; the ones that the official code never reads are dropped.
@@ -67,9 +67,8 @@ def import_official(path: Path, out: Directory, body: Path, /, *, sampling: Path
     from metro.body.arrays import digest
     from metro.body.figure import FIGURES
     from metro.body.load import load_body
-    from metro.config import BodyConfig, Params, SamplingConfig
-    from metro.mesh.legacy import load_legacy, require_published
-    from metro.mesh.sampling import build_sampling
+    from metro.config import load_params
+    from metro.mesh.legacy import levels_of, require_published
     from metro.model.official import convert, describe
     from metro.model.tensors import load_tensors
     from metro.training.checkpoint import save_checkpoint
@@ -77,24 +76,22 @@ def import_official(path: Path, out: Directory, body: Path, /, *, sampling: Path
     state = load_tensors(path)
     model, weights = convert(state)
     levels, figure = describe(state).sizes, FIGURES[model.joint_set]
-    params = Params(
-        preset=figure.preset,
-        body=BodyConfig.model_validate({"kind": figure.licensed, "path": body}),
-        sampling=SamplingConfig(sizes=levels[-2::-1], legacy=sampling),
-        model=model,
+    params = load_params(
+        {
+            "preset": figure.preset,
+            "body": {"kind": figure.licensed, "path": body},
+            "sampling": {"sizes": levels[-2::-1], "legacy": sampling},
+            "model": model.model_dump(),
+        }
     )
     data = load_body(params.body)
-    mesh = (
-        load_legacy(sampling, data.faces, params.sampling.sizes)
-        if sampling
-        else build_sampling(data.v_template, data.faces, params.sampling.sizes)
-    )
+    mesh = levels_of(params.sampling, data)
     require_published(mesh, path)
     save_checkpoint(out, weights, params=params, step=0, metrics={}, body_digest=digest(data), levels=mesh)
     return f"{out}: {model.backbone}, {model.joint_set}, mesh levels {' → '.join(map(str, levels))}"
 
 
-def export_official(checkpoint: Path, out: File, /) -> str:
+def export_official(checkpoint: Path, out: OutFile, /) -> str:
     """Write a checkpoint as a state dict that the official code loads strictly.
 
     Parameters
@@ -107,14 +104,16 @@ def export_official(checkpoint: Path, out: File, /) -> str:
     import torch
 
     from metro.export.bundle import from_checkpoint
+    from metro.files import atomic_file
     from metro.model.official import to_official
 
     state = to_official(from_checkpoint(checkpoint).model)
-    torch.save(state, out)
+    with atomic_file(out) as temporary:
+        torch.save(state, temporary)
     return f"{out}: {len(state)} keys"
 
 
-def release(checkpoint: Path, out: Directory, /) -> str:
+def release(checkpoint: Path, out: OutFolder, /) -> str:
     """Write a checkpoint for others to start from: averaged weights only, in half precision.
 
     A MODEL_CARD.md that stands there stays, to be brought up to date by hand.

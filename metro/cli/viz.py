@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.types import File
-from cyclopts.validators import Number
 
+from metro.cli.options import Between, OutFile, Place
 from metro.words import BodyKind, Gender
 
 if TYPE_CHECKING:
@@ -41,13 +39,13 @@ _TURNS = (0.0, -50.0, 180.0)
 
 
 def render(
-    out: File,
+    out: OutFile,
     /,
     *,
     kind: BodyKind = "open",
     gender: Gender = "neutral",
-    path: Path | None = None,
-    size: Annotated[int, Parameter(validator=Number(gte=16, lte=4096))] = 320,
+    path: Place | None = None,
+    size: Annotated[int, Parameter(validator=Between(16, 4096))] = 320,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Draw a contact sheet of a body model: poses from three sides, and its first shape directions.
@@ -77,7 +75,7 @@ def render(
         raise MetroError(f"{out}: the picture is a PNG; give it that ending")
     if out.exists() and not overwrite:
         raise MetroError(f"{out}: exists already; give --overwrite to replace it")
-    data = load_body(kind, gender, path)
+    data = load_body(kind, gender, path, partial=True)
     posed, shaped = _meshes(data)
     # One scale for all, so that sizes compare; from the model frame to camera axes: y down, z forward.
     everything = np.stack([*posed.values(), *shaped.values()])

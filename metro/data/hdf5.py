@@ -12,13 +12,16 @@ import h5py
 import numpy as np
 
 from metro.errors import MetroError
-from metro.files import atomic_file
+from metro.files import atomic_file, readable
 
-SCHEMA = 1
-"""Version of the layout. A shard of another version is refused."""
+SCHEMA = 2
+"""Version of the layout. A file of another version is refused."""
 
 MAX_BYTES = 1 << 30
 """Largest size of a shard."""
+
+BLOB = "images/bytes"
+"""The array that the digest leaves out: it is read record by record, and each record has a checksum."""
 
 
 def write_h5(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
@@ -40,14 +43,10 @@ def write_h5(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[s
         temporary.write_bytes(image)
 
 
-def read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
-    """Every array of a shard, by path."""
-    return {f"{group}/{name}": file[group][name][...] for group in file for name in file[group]}
-
-
 def content_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Digest of all arrays but `BLOB`: names, types, shapes and values."""
     digest = hashlib.sha256()
-    for name in sorted(arrays):
+    for name in sorted(arrays.keys() - {BLOB}):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data if array.size else b"")
@@ -55,29 +54,75 @@ def content_digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 @contextmanager
-def open_h5(path: Path) -> Iterator[h5py.File]:
-    """Open a shard or sidecar for reading and check its version.
+def open_h5(path: Path, made_by: str = "prepare") -> Iterator[h5py.File]:
+    """Open a shard, or a sidecar that the stage `made_by` wrote, for reading, and check its version.
+
+    Whatever turns out to be wrong with its content inside of the block is one line as well.
 
     Raises
     ------
     MetroError
-        It is missing, truncated, not a shard, or of another layout version.
+        It is missing, truncated, damaged, not a shard, or of another layout version.
     """
-    remedy = "delete it and run prepare again"
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except FileNotFoundError:
-        raise MetroError(f"{path}: no such shard") from None
-    except OSError as err:
-        what = "truncated" if "truncated" in str(err) else "damaged or not a shard"
-        raise MetroError(f"{path}: {what}; {remedy}") from None
-    with file:
-        version = file.attrs.get("schema")
-        if version is None:
-            raise MetroError(f"{path}: not a shard (no schema version); {remedy}")
-        if version != SCHEMA:
-            raise MetroError(f"{path}: shard layout version {version}, this metro reads {SCHEMA}; {remedy}")
+    remedy = f"delete it and run {made_by} again"
+    if not path.is_file():
+        raise MetroError(f"{path}: no such {'shard' if made_by == 'prepare' else 'sidecar'}; run {made_by} again")
+    with readable(path, remedy):
         try:
+            file = h5py.File(path, "r", locking=False)
+        except OSError as err:
+            if err.strerror:
+                raise
+            what = "truncated" if "truncated" in str(err) else "damaged or not a shard"
+            raise MetroError(f"{path}: {what}; {remedy}") from None
+        with file:
+            version = file.attrs.get("schema")
+            if not isinstance(version, np.integer):
+                raise MetroError(f"{path}: not a shard (no schema version); {remedy}")
+            if version != SCHEMA:
+                raise MetroError(f"{path}: shard layout version {version}, this metro reads {SCHEMA}; {remedy}")
             yield file
-        except (KeyError, RuntimeError, OSError) as err:
-            raise MetroError(f"{path}: damaged ({' '.join(str(err).split())}); {remedy}") from None
+
+
+def piece(file: h5py.File, name: str) -> h5py.Dataset:
+    """The array ``GROUP/NAME``, which must lie in one piece, as it is, inside of this very file.
+
+    HDF5 can also follow links into other files, take an array together from them, inflate it, or leave it unwritten;
+    `write_h5` does none of that, and a file that asks for it is not one of ours.
+
+    Raises
+    ------
+    ValueError
+        It does.
+    """
+    group, _, leaf = name.partition("/")
+    array = _own(_own(file, group, h5py.Group), leaf, h5py.Dataset)
+    start = array.id.get_offset()
+    if array.dtype.hasobject or (array.size and (start is None or start + array.nbytes > file.id.get_filesize())):
+        raise ValueError(f"{name} is not stored in one piece")
+    return array
+
+
+def _own(parent: h5py.Group, name: str, kind: type) -> Any:
+    found = parent[name] if isinstance(parent.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(found, kind):
+        raise ValueError(f"no {kind.__name__.lower()} {name}")
+    return found
+
+
+def read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
+    """Every array of a shard or sidecar but `BLOB`, by path, once their digest has been compared.
+
+    Raises
+    ------
+    ValueError
+        An array is not stored as `write_h5` stores it, or the digest differs.
+    """
+    names = [f"{group}/{name}" for group in file for name in _own(file, group, h5py.Group)]
+    pieces = {name: piece(file, name) for name in names if name != BLOB}
+    if sum(array.nbytes for array in pieces.values()) > file.id.get_filesize():
+        raise ValueError("arrays overlap")
+    arrays = {name: array[...] for name, array in pieces.items()}
+    if file.attrs["digest"] != content_digest(arrays):
+        raise ValueError("changed since it was written: its digest differs")
+    return arrays

@@ -23,6 +23,7 @@ from metro.config import ModelConfig, TrainConfig
 from metro.data import augment, crop
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
+from metro.processes import serve_parent
 from metro.random import Purpose, stream
 
 Batch = dict[str, torch.Tensor]
@@ -140,7 +141,7 @@ class TrainStream:
             sampler=itertools.count(self._start_step),
             num_workers=workers,
             prefetch_factor=_PREFETCH if workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
             pin_memory=torch.cuda.is_available(),
         )
         for batch in loader:
@@ -160,26 +161,36 @@ class TrainStream:
             arrays["mask"] = np.array([self._draw_mask(rng) for rng in rngs])
         return _tensors(arrays)
 
+    def _shuffled(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        train = self._train
+        return shuffled_round(train.seed, number, self._sizes, self._quotas, train.shuffle_block, train.shuffle_window)
+
     def _records(self, position_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position in the concatenated datasets, and pass over its dataset, of each place of the stream."""
         round_B, place_B = np.divmod(position_B, sum(self._quotas))
         index_B, epoch_B = np.empty_like(place_B), np.empty_like(place_B)
         for number in range(round_B[0], round_B[-1] + 1):
             if self._round is None or self._round[0] != number:
-                self._round = number, *shuffled_round(self._train.seed, number, self._sizes, self._quotas)
+                self._round = number, *self._shuffled(number)
             here = round_B == number
             index_B[here], epoch_B[here] = (values_N[place_B[here]] for values_N in self._round[1:])
         return index_B, epoch_B
 
 
 def shuffled_round(
-    seed: int, number: int, sizes: Sequence[int], quotas: Sequence[int]
+    seed: int,
+    number: int,
+    sizes: Sequence[int],
+    quotas: Sequence[int],
+    block: int | None = None,
+    window: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Round `number` of a training stream, in order: which record each is, and in which pass over its dataset.
 
-    A round takes `quotas[d]` records of dataset d, which is gone through permutation after permutation. Each loader
-    process keeps the round it is in, 8 bytes a record; for 10 million records that is 80 MB, and a second and a half
-    of work a round.
+    A round takes `quotas[d]` records of dataset d, which is gone through permutation after permutation. With `block`
+    a permutation is that of `blockwise`, and the datasets are interleaved at random without losing their order. Each
+    loader process keeps the round it is in, 8 bytes a record; for 10 million records that is 80 MB, and a second and a
+    half of work a round.
 
     Returns
     -------
@@ -190,11 +201,37 @@ def shuffled_round(
     for d, (size, quota, first) in enumerate(zip(sizes, quotas, np.cumsum([0, *sizes[:-1]]), strict=True)):
         begun, offset = divmod(number * quota, size)
         passes = range(begun, begun + -(-(offset + quota) // size))
-        order = np.concatenate([stream(seed, Purpose.PASS, d, epoch).permutation(size) for epoch in passes])
+        rngs = [stream(seed, Purpose.PASS, d, epoch) for epoch in passes]
+        orders = [blockwise(rng, size, block, window) if block else rng.permutation(size) for rng in rngs]
+        order = np.concatenate(orders)
         indices.append((first + order[offset : offset + quota]).astype(np.int32))
         epochs.append(np.repeat(np.array(passes, np.int32), size)[offset : offset + quota])
-    order_N = stream(seed, Purpose.ORDER, number).permutation(sum(quotas))
+    rng = stream(seed, Purpose.ORDER, number)
+    order_N = _interleaved(rng, quotas) if block else rng.permutation(sum(quotas))
     return np.concatenate(indices)[order_N], np.concatenate(epochs)[order_N]
+
+
+def blockwise(rng: np.random.Generator, size: int, block: int, window: int) -> np.ndarray:
+    """A permutation of `size` records that stays near one place of the disk after the other, `window` of them at once.
+
+    Blocks of `block` neighbours (cut elsewhere each time) are put into random order, and the records of each `window`
+    successive blocks are mixed. Two records of a batch then come from one block, and are neighbours on disk, in one of
+    `window` cases; in a full permutation in `block` of `size`. A record may come at any place of the pass.
+    """
+    cuts = np.unique([0, *range(rng.integers(1, block + 1), size, block), size])
+    blocks = [np.arange(*ends) for ends in itertools.pairwise(cuts)]
+    order = np.concatenate([blocks[i] for i in rng.permutation(len(blocks))])
+    for first in range(0, size, block * window):
+        rng.shuffle(order[first : first + block * window])
+    return order
+
+
+def _interleaved(rng: np.random.Generator, quotas: Sequence[int]) -> np.ndarray:
+    """A random merge of runs of these lengths that keeps the order of each: place in the joined runs."""
+    run_N = rng.permutation(np.repeat(np.arange(len(quotas)), quotas))
+    order_N = np.empty_like(run_N)
+    order_N[np.argsort(run_N, kind="stable")] = np.arange(len(run_N))
+    return order_N
 
 
 class _People:
@@ -214,6 +251,7 @@ class _People:
 
     def batch(self, index_B: np.ndarray, draws: augment.Draws, integer_2d: bool = False) -> dict[str, np.ndarray]:
         """Images and labels of these records under these draws."""
+        self._expect(index_B)
         labels = self._labels(index_B)
         side_B = 200.0 * labels["scale"] * draws.scale_B
         affine_B23 = crop.crop_affine(labels["center"], side_B, self._size, draws.rotation_B, draws.flip_B)
@@ -233,6 +271,11 @@ class _People:
     def _rows(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         dataset_B = np.searchsorted(self._firsts, index_B, side="right") - 1
         return dataset_B, index_B - self._firsts[dataset_B]
+
+    def _expect(self, index_B: np.ndarray) -> None:
+        dataset_B, row_B = self._rows(index_B)
+        for d in np.unique(dataset_B):
+            self._datasets[d].expect(row_B[dataset_B == d])
 
     def _labels(self, index_B: np.ndarray) -> dict[str, np.ndarray]:
         dataset_B, row_B = self._rows(index_B)
@@ -290,7 +333,8 @@ def _tensors(arrays: dict[str, np.ndarray]) -> Batch:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    serve_parent()
     cv2.setNumThreads(0)  # workers share the cores; OpenCV's own threads would fight over them
 
 

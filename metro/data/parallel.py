@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from metro.errors import MetroError
+from metro.kernels import cache_folder
+from metro.processes import serve_parent
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -47,18 +52,27 @@ def map_shards(
     MetroError
         The first that a job raised, after all jobs have ended; a worker process died; the scheduler is not reachable.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(1)  # a worker that is starting runs the script which wanted it: `_pool` tells the cure
     calls: list[Callable[[], Any]] = [functools.partial(_attempt, function, job) for job in jobs]
     workers = min(workers or len(os.sched_getaffinity(0)), len(calls))
     with tqdm(total=len(calls), desc=label, unit="shard", disable=not progress) as bar:
+        if not any(cache_folder().rglob("*.nbi")):
+            bar.set_postfix_str("compiling kernels, once")
+
+        def advance() -> None:
+            bar.set_postfix_str("", refresh=False)
+            bar.update()
+
         if scheduler is not None:
-            results = _on_cluster(calls, scheduler, label, bar)
+            results = _on_cluster(calls, scheduler, label, advance)
         elif workers > 1:
-            results = _on_processes(calls, workers, label, bar)
+            results = _on_processes(calls, workers, label, advance)
         else:
             results = []
             for call in calls:
                 results.append(call())
-                bar.update()
+                advance()
     for result in results:
         if isinstance(result, MetroError):
             raise result
@@ -73,25 +87,46 @@ def _attempt(function: Callable[[Job], Result], job: Job) -> Result | MetroError
         return err
 
 
-def _on_processes(calls: list[Callable[[], Any]], workers: int, label: str, bar: tqdm) -> list[Any]:
-    from concurrent.futures.process import BrokenProcessPool
-
+def _on_processes(calls: list[Callable[[], Any]], workers: int, label: str, advance: Callable[[], None]) -> list[Any]:
     import dask
     from dask.callbacks import Callback
 
     tasks = [dask.delayed(call, pure=False)() for call in calls]
     names = {task.key for task in tasks}
-    on_done = Callback(posttask=lambda key, *_: bar.update(key in names))
+    on_done = Callback(posttask=lambda key, *_: advance() if key in names else None)
+    with _pool(workers, label) as pool, on_done:
+        return list(dask.compute(*tasks, scheduler="processes", pool=pool, chunksize=1))
+
+
+@contextmanager
+def _pool(workers: int, label: str) -> Iterator[ProcessPoolExecutor]:
+    """Processes that have started, each with one thread for the numeric libraries: they share the cores.
+
+    Left by an exception (Ctrl-C, for one), they are ended in the middle of their work.
+    """
+    others = multiprocessing.active_children()
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), serve_parent)
     try:
-        with _single_threaded_children(), on_done:
-            return list(dask.compute(*tasks, scheduler="processes", num_workers=workers, chunksize=1))
+        with _single_threaded_children():
+            started = [pool.submit(os.getpid) for _ in range(workers)]
+            started[0].result()
+        yield pool
     except BrokenProcessPool:
-        raise MetroError(
-            f"{label}: a worker process died, usually for lack of memory; try fewer workers or smaller shards"
-        ) from None
+        if started[0].exception() is None:
+            problem = "a worker process died, usually for lack of memory; try fewer workers or smaller shards"
+        else:
+            problem = 'worker processes cannot start; a script that comes here needs `if __name__ == "__main__":`'
+        raise MetroError(f"{label}: {problem}") from None
+    except BaseException:
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.kill()
+        raise
+    finally:
+        pool.shutdown()
 
 
-def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, label: str, bar: tqdm) -> list[Any]:
+def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, label: str, advance: Callable[[], None]) -> list[Any]:
     from distributed import Client, KilledWorker, as_completed
 
     try:
@@ -102,7 +137,7 @@ def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, label: str, bar:
         futures = [client.submit(call, pure=False) for call in calls]
         try:
             for _ in as_completed(futures):
-                bar.update()
+                advance()
             return list(client.gather(futures))
         except KilledWorker as err:
             raise MetroError(f"{label}: workers of the cluster keep dying: {' '.join(str(err).split())}") from None

@@ -7,17 +7,22 @@ Conventions, for every source:
 - Body joints are in J24 order, hand joints in HAND21 order (`metro.body.joints`). A joint that is not annotated has
   confidence 0, and its coordinates are 0.
 - The box already includes the context a source's recipe asks for (1.2 × the tight box in the METRO line of work).
+- Pixels are those of the file as it is stored. A picture whose EXIF data say that viewers turn it is refused unless the
+  record's `upright` tells which of both its coordinates refer to (`metro.data.crop.decode` is what reads pictures).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from metro.body.figure import BODY, Figure
+from metro.body.figure import BODY, HAND, Figure
 from metro.errors import MetroError
 from metro.words import Gender
 
@@ -26,6 +31,16 @@ GENDERS = get_args(Gender)
 
 MESH_ORIGINS = ("none", "mocap", "fit", "synthetic")
 """Where a mesh comes from; shards store the position in this tuple."""
+
+EXTENT_M = {BODY.labels: (0.1, 1.6, 4.0), HAND.labels: (0.01, 0.17, 0.6)}
+"""Largest distance between the joints of a person, and of a hand: smallest believed, usual, largest believed."""
+UNITS = {"millimetres": 1e-3, "centimetres": 1e-2, "inches": 0.0254, "kilometres": 1e3}
+FARTHEST_M = 200.0
+"""Distance from the camera that is believed."""
+LARGEST_ANGLE = 20.0
+"""Rotation of a joint that is believed, radians: fits may turn a joint more than once."""
+LARGEST_BETA = 50.0
+FOCAL_PX = (10.0, 1e6)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,6 +83,9 @@ class Record:
     """Where pose and shape come from: `mocap`, `fit`, `synthetic` or `none`."""
     fit_error: float | None = None
     """Mean joint error of the fit, metres, where `mesh_origin` is `fit` and the source tells it."""
+    upright: bool | None = None
+    """Whether coordinates refer to the picture as its EXIF orientation turns it, or to the stored pixels; `None` where
+    no picture has one."""
 
     @property
     def has_2d(self) -> bool:
@@ -99,7 +117,7 @@ class Record:
         return np.array([x + width / 2, y + height / 2]), max(width, height) / 200
 
     def check(self, figure: Figure = BODY) -> None:
-        """Check shapes and values.
+        """Check shapes and values, and whether they can be: a person of a kilometre has been measured in millimetres.
 
         Parameters
         ----------
@@ -131,10 +149,20 @@ class Record:
             self._fail("center", "and scale go together")
         if not 0 < self.crop_square()[1] < 1e3:
             self._fail("box", f"has side {200 * self.crop_square()[1]:.4g} px")
-        for field in ("keypoints_2d", "joints_3d"):
-            value = getattr(self, field)
-            if value is not None and not (np.asarray(value)[:, -1] >= 0).all():
-                self._fail(field, "has a negative confidence")
+        if self.box is not None and not (np.asarray(self.box)[2:] > 0).all():
+            self._fail("box", f"has width {self.box[2]:.4g} and height {self.box[3]:.4g} px")
+        if self.fit_error is not None and not 0 <= self.fit_error <= 10:
+            self._fail("fit_error", f"is {self.fit_error} m")
+        given = {field: getattr(self, field) for field in shapes}
+        alone = {field: np.asarray(value)[None] for field, value in given.items() if value is not None}
+        for _, field, problem in implausible(figure, alone):
+            self._fail(field, problem)
+        if self.keypoints_2d is not None:
+            center, scale = self.crop_square()
+            known = np.asarray(self.keypoints_2d, np.float64)
+            known = known[known[:, 2] > 0, :2]
+            if len(known) and (np.abs(known - center).max(1) > 200 * scale).all():
+                self._fail("keypoints_2d", "lie outside of twice the box, all of them; are they pixels of the frame?")
         if (self.pose_aa is None) != (self.betas is None):
             self._fail("pose_aa", "and betas go together")
         if not (self.has_2d or self.has_3d or self.has_mesh):
@@ -148,6 +176,8 @@ class Record:
                 self._fail("image", f"is {self.image.dtype} {self.image.shape}, not uint8 (H, W, 3)")
         elif not isinstance(self.image, (bytes, Path)):
             self._fail("image", f"is a {type(self.image).__name__}, not an array, bytes or a path")
+        if not self.name.isprintable():
+            self._fail("frame", "holds characters that cannot be stored")
 
     def _check_array(self, field: str, value: Any, shape: tuple[int, ...]) -> None:
         array = np.asarray(value)
@@ -157,7 +187,85 @@ class Record:
             self._fail(field, "has values that are not finite numbers")
 
     def _fail(self, field: str, problem: str) -> None:
-        raise MetroError(f"{self.name}: {field} {problem}")
+        name = self.name if self.name.isprintable() else ascii(self.name)
+        raise MetroError(f"{name}: {field} {problem}")
+
+
+def implausible(figure: Figure, labels: Mapping[str, np.ndarray | None]) -> Iterator[tuple[int, str, str]]:
+    """What labels say that cannot be: row, name of the label and problem, with the likely unit.
+
+    Parameters
+    ----------
+    figure
+        What the records are of.
+    labels
+        Of N records, in the units of `Record`: `keypoints_2d` (N, J, 3), `joints_3d` (N, J, 4), `pose_aa` (N, P),
+        `betas` (N, 10), `transl` (N, 3) and `intrinsics` (N, 3, 3). Those that are missing or `None`, and rows that are
+        not finite, are not looked at.
+    """
+    wanted = ("keypoints_2d", "joints_3d", "pose_aa", "betas", "transl", "intrinsics")
+    given = {name: np.asarray(labels[name], np.float64) for name in wanted if labels.get(name) is not None}
+    for name in ("keypoints_2d", "joints_3d"):
+        if name in given:
+            least_N, most_N = given[name][..., -1].min(1), given[name][..., -1].max(1)
+            for row in _where((least_N < 0) | (most_N > 1)):
+                yield row, name, f"has confidences from {least_N[row]:.4g} to {most_N[row]:.4g}, not within 0 and 1"
+    if "joints_3d" in given:
+        least, usual, most = EXTENT_M[figure.labels]
+        seen_NJ = given["joints_3d"][..., 3] > 0
+        extent_N = _extents(given["joints_3d"][..., :3], seen_NJ)
+        far_N = (np.abs(given["joints_3d"][..., :3]).max(2) * seen_NJ).max(1)
+        # A few joints, of the face say, may lie close together.
+        wrong_N = (extent_N > most) | (extent_N < least) & (seen_NJ.sum(1) > figure.num_labels / 2)
+        for row in _where(wrong_N):
+            yield row, "joints_3d", f"reach over {extent_N[row]:.4g} m{_likely_unit(extent_N[row], usual)}"
+        for row in _where(~wrong_N & (far_N > FARTHEST_M)):
+            yield row, "joints_3d", f"are {far_N[row]:.4g} m from the camera"
+    if "transl" in given:
+        far_N = np.abs(given["transl"]).max(1)
+        for row in _where(far_N > FARTHEST_M):
+            yield row, "transl", f"is {far_N[row]:.4g} m{_likely_unit(far_N[row], 4.0)}"
+    if "pose_aa" in given:
+        angle_N = np.linalg.norm(given["pose_aa"].reshape(len(given["pose_aa"]), -1, 3), axis=2).max(1)
+        for row in _where(angle_N > LARGEST_ANGLE):
+            yield row, "pose_aa", f"turns a joint by {angle_N[row]:.4g} radians; are they degrees?"
+    if "betas" in given:
+        size_N = np.abs(given["betas"]).max(1)
+        for row in _where(size_N > LARGEST_BETA):
+            yield row, "betas", f"reach {size_N[row]:.4g}, which is no human shape"
+    if "intrinsics" in given:
+        camera_N33 = given["intrinsics"]
+        known_N = np.isfinite(camera_N33).all((1, 2))
+        focal_N2 = camera_N33[:, [0, 1], [0, 1]]
+        low, high = FOCAL_PX
+        blurred_N = ((focal_N2 < low) | (focal_N2 > high)).any(1)
+        for row in _where(known_N & blurred_N):
+            yield row, "intrinsics", f"have focal lengths {focal_N2[row, 0]:.4g} and {focal_N2[row, 1]:.4g} px"
+        odd_N = (camera_N33[:, [1, 2, 2, 2], [0, 0, 1, 2]] != [0, 0, 0, 1]).any(1)
+        for row in _where(known_N & ~blurred_N & odd_N):
+            yield row, "intrinsics", "are no camera matrix [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels"
+
+
+def _where(flag_N: ArrayLike) -> list[int]:
+    rows: list[int] = np.flatnonzero(flag_N).tolist()
+    return rows
+
+
+def _extents(joints_NJ3: np.ndarray, seen_NJ: np.ndarray) -> np.ndarray:
+    """(N,) largest distance between two joints that are seen."""
+    extent_N = np.zeros(len(joints_NJ3))
+    for j in range(joints_NJ3.shape[1]):
+        distance_NJ = np.linalg.norm(joints_NJ3 - joints_NJ3[:, j : j + 1], axis=2)
+        np.maximum(extent_N, (distance_NJ * (seen_NJ & seen_NJ[:, j : j + 1])).max(1), out=extent_N)
+    return extent_N
+
+
+def _likely_unit(length: float, usual: float) -> str:
+    """The unit in which a length would be nearest to the usual one, if that is near."""
+    if length <= 0:
+        return ""
+    name, off = min(((n, abs(math.log(length * u / usual))) for n, u in UNITS.items()), key=lambda pair: pair[1])
+    return f"; they look like {name}" if off < math.log(3) else ""
 
 
 @dataclass(frozen=True, slots=True)

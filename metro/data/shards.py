@@ -1,12 +1,14 @@
-"""HDF5 shards: written once, atomically, the same bytes each time; read by memory map.
+"""HDF5 shards: written once, atomically, the same bytes each time; images are read one by one, labels as a table.
 
 A shard holds, for N records:
 
     images/bytes     (L,) uint8: all JPEG files, one after the other, in one contiguous piece
     images/offsets   (N + 1,) int64: where each begins; the last is L
-    labels/NAME      one array per label, first axis N (see `LABELS`)
-    attributes       schema, source, licence, params (JSON), recipe (digest of params and place in the set),
-                     digest (of the arrays), image_size, skipped (JSON), colour_sum, colour_square_sum
+    images/crc32     (N,) uint32: checksum of each, compared whenever it is read
+    labels/NAME      one array per label, first axis N (see `metro.data.table.LABELS`)
+    attributes       schema, source, licence, params (JSON), recipe (digest of params and place in the set), digest (of
+                     all arrays but the first, compared on opening), image_size, skipped (JSON), colour_sum,
+                     colour_square_sum
 
 A dataset is a folder of shards with a `manifest.json`. Pseudo-meshes lie in sidecar files (`fit-00000.h5` for
 `shard-00000.h5`) in a folder of their own; shards are never edited.
@@ -18,38 +20,27 @@ from __future__ import annotations
 
 import copy
 import json
-import mmap
+import os
+import zlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import h5py
 import numpy as np
+from typing_extensions import TypedDict
 
-from metro.body.figure import BODY, FIGURES, Figure
+from metro.body.figure import BODY, Figure
 from metro.config import CropConfig
 from metro.data import crop
 from metro.data.hdf5 import MAX_BYTES, SCHEMA, open_h5, write_h5
 from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Record
+from metro.data.table import FIT_LABELS, LABELS, label_type, load_table
 from metro.errors import MetroError
-from metro.files import read_json
+from metro.files import read_json, readable
 
-LABELS = (
-    *("keys", "box", "center", "scale", "affine", "intrinsics", "gender"),
-    *("joints_2d", "joints_3d", "pose_aa", "betas", "transl"),
-    *("has_2d", "has_3d", "has_mesh", "mesh_origin", "fit_error"),
-)
-"""Label arrays: `keys` bytes; `box` (N, 4) and `center` (N, 2) px of the frame; `scale` (N,) square side / 200 px;
-`affine` (N, 2, 3) frame px → stored px; `intrinsics` (N, 3, 3), nan if unknown; `gender`, `mesh_origin` (N,) positions
-in `GENDERS`, `MESH_ORIGINS`; `joints_2d` (N, J, 3) frame px + confidence; `joints_3d` (N, J, 4) camera frame, metres +
-confidence; `pose_aa` (N, P); `betas` (N, 10); `transl` (N, 3) metres, nan if unknown; `fit_error` (N,) metres, nan if
-there is none. Absent 2D, 3D and mesh labels are zeros, and their `has_*` is false."""
-
-FIT_LABELS = ("keys", "pose_aa", "betas", "transl", "fit_error", "accepted")
-"""Arrays of a fit sidecar."""
-
+_OPEN_SHARDS = 64  # of one dataset, in one process
 
 # ---------------------------------------------------------------------------------------------------- writing
 
@@ -86,15 +77,10 @@ class ShardWriter:
         self._config = config
         self._supervision = supervision
         self._figure = figure
-        self._shapes = {
-            "joints_2d": (figure.num_labels, 3),
-            "joints_3d": (figure.num_labels, 4),
-            "pose_aa": (figure.pose_size,),
-            **{"box": (4,), "center": (2,), "affine": (2, 3), "intrinsics": (3, 3), "betas": (10,), "transl": (3,)},
-        }
         self._attributes = dict(attributes or {})
         self._blob = bytearray()
         self._offsets = [0]
+        self._crc32: list[int] = []
         self._rows: list[dict[str, Any]] = []
         self._skipped: list[str] = []
         self._colour = np.zeros((2, 3))
@@ -112,7 +98,9 @@ class ShardWriter:
             return
         options = [cv2.IMWRITE_JPEG_QUALITY, self._config.quality]
         _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-        self._blob += encoded.tobytes()
+        data = encoded.tobytes()
+        self._blob += data
+        self._crc32.append(zlib.crc32(data))
         if len(self._blob) > MAX_BYTES:
             raise MetroError(f"{self.path}: more than 1 GiB; lower the dataset's shard_size")
         self._offsets.append(len(self._blob))
@@ -122,7 +110,7 @@ class ShardWriter:
 
     def _cut(self, record: Record, center: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
         try:
-            return crop.cut(record.image, center, scale, self._config.box_px, self._config.margin)
+            return crop.cut(record.image, center, scale, self._config.box_px, self._config.margin, record.upright)
         except MetroError as err:
             raise MetroError(f"{record.name}: {err}") from None
 
@@ -138,9 +126,9 @@ class ShardWriter:
             "affine": affine,
             "intrinsics": np.full((3, 3), np.nan) if record.intrinsics is None else record.intrinsics,
             "gender": GENDERS.index(record.gender),
-            "joints_2d": record.keypoints_2d if record.has_2d else np.zeros(self._shapes["joints_2d"]),
-            "joints_3d": record.joints_3d if keep_3d else np.zeros(self._shapes["joints_3d"]),
-            "pose_aa": record.pose_aa if keep_mesh else np.zeros(self._shapes["pose_aa"]),
+            "joints_2d": record.keypoints_2d if record.has_2d else np.zeros((self._figure.num_labels, 3)),
+            "joints_3d": record.joints_3d if keep_3d else np.zeros((self._figure.num_labels, 4)),
+            "pose_aa": record.pose_aa if keep_mesh else np.zeros(self._figure.pose_size),
             "betas": record.betas if keep_mesh else np.zeros(10),
             "transl": record.transl if keep_mesh and record.transl is not None else np.full(3, np.nan),
             "has_2d": record.has_2d,
@@ -161,6 +149,7 @@ class ShardWriter:
         arrays = {f"labels/{name}": self._column(name) for name in LABELS}
         arrays["images/bytes"] = np.frombuffer(self._blob, np.uint8)
         arrays["images/offsets"] = np.array(self._offsets, np.int64)
+        arrays["images/crc32"] = np.array(self._crc32, np.uint32)
         attributes = {
             **self._attributes,
             "schema": SCHEMA,
@@ -175,8 +164,8 @@ class ShardWriter:
         values = [row[name] for row in self._rows]
         if name == "keys":
             return np.array(values, dtype=f"S{max(map(len, values), default=1)}")
-        kind = np.bool_ if name.startswith("has_") else np.uint8 if name in ("gender", "mesh_origin") else np.float32
-        return np.array(values, dtype=kind).reshape(-1, *self._shapes.get(name, ()))
+        kind = label_type(name, self._figure)
+        return np.array(values, kind.base).reshape(-1, *kind.shape)
 
 
 def write_fits(
@@ -218,17 +207,8 @@ def fit_path(folder: Path, shard_name: str) -> Path:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-@dataclass(frozen=True)
-class _Blob:
-    """Where the images of one shard lie."""
-
-    path: Path
-    start: int  # byte in the file where images/bytes begins
-    offsets: np.ndarray  # (N + 1,)
-
-
 class ShardDataset:
-    """Records of one or more shards: labels in memory, images by memory map, opened when first used.
+    """Records of one or more shards: labels in memory or mapped (`metro.data.table`), images read when asked for.
 
     Works as a map-style dataset and may be pickled or inherited by forked worker processes.
 
@@ -238,19 +218,20 @@ class ShardDataset:
         Folder written by `prepare`, or a list of shards.
     fits
         Folder of fit sidecars. Accepted fits are laid over the records: they get `has_mesh`.
+    cache
+        Folder for a file with all labels, from which this and other processes map them (`metro.data.table.load_table`);
+        none: they are read into memory.
 
     Attributes
     ----------
     labels
-        Arrays over all records, see `LABELS`.
+        Arrays over all records, see `metro.data.table.LABELS`; read-only where they are mapped.
     image_size
         Side of the stored images, pixels.
     paths
         The shards.
     figure
         What the records are of.
-    colour_moments
-        (2, 3) mean and mean square of each RGB channel in [0, 1], over all images of the shards.
 
     Raises
     ------
@@ -259,46 +240,26 @@ class ShardDataset:
         the others.
     """
 
-    def __init__(self, source: Path | str | Sequence[Path], fits: Path | str | None = None) -> None:
-        if isinstance(source, str | Path):
-            self.paths = [Path(source) / entry["file"] for entry in read_manifest(Path(source))["shards"]]
-        else:
-            self.paths = [Path(path) for path in source]
+    def __init__(
+        self, source: Path | str | Sequence[Path], fits: Path | str | None = None, cache: Path | None = None
+    ) -> None:
+        self.paths = shard_paths(Path(source)) if isinstance(source, str | Path) else [Path(path) for path in source]
         if not self.paths:
             raise MetroError("a dataset needs at least one shard")
         self.name = str(self.paths[0].parent)
-        columns, blobs, sizes = [], [], set()
-        colour = np.zeros((2, 3))
-        for path in self.paths:
-            with open_h5(path) as file:
-                columns.append({name: file["labels"][name][...] for name in LABELS})
-                blobs.append(_blob(path, file))
-                sizes.add(int(file.attrs["image_size"]))
-                colour += [file.attrs["colour_sum"], file.attrs["colour_square_sum"]]
-            if fits is not None:
-                _overlay(columns[-1], fit_path(Path(fits), path.name))
-        shapes = {(c["joints_2d"].shape[1], c["pose_aa"].shape[1]) for c in columns}
-        figures = [f for f in FIGURES.values() if shapes == {(f.num_labels, f.pose_size)}]
-        if len(sizes) > 1 or len(figures) != 1:
-            raise MetroError(f"{self.paths[0].parent}: not all shards are of one kind and size, body or hand")
-        self.figure = figures[0]
-        self.image_size = sizes.pop()
-        self.labels: dict[str, np.ndarray] = {name: np.concatenate([c[name] for c in columns]) for name in LABELS}
-        self._blobs = blobs
-        self.colour_moments = colour / max(1, len(self))
-        self._firsts = np.cumsum([0] + [len(blob.offsets) - 1 for blob in blobs])
-        self._rows = np.arange(self._firsts[-1])
-        self._maps: dict[int, np.ndarray] = {}
+        sidecars = [fit_path(Path(fits), path.name) for path in self.paths] if fits is not None else []
+        self._rows, self.figure, self.image_size = load_table(self.paths, sidecars, cache)
+        self.labels: dict[str, np.ndarray] = {name: self._rows[name] for name in LABELS}
+        self._files = _Files(self.paths)
 
     def __len__(self) -> int:
-        return len(self.labels["keys"])
+        return len(self._rows)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> ShardDataset:
         """A view of some records, in the given order."""
-        rows = np.asarray(indices, np.int64)
         view = copy.copy(self)
-        view.labels = {name: values[rows] for name, values in self.labels.items()}
-        view._rows = self._rows[rows]
+        view._rows = self._rows[np.asarray(indices, np.int64)]
+        view.labels = {name: view._rows[name] for name in LABELS}
         return view
 
     def first(self, count: int) -> ShardDataset:
@@ -310,21 +271,38 @@ class ShardDataset:
         """Joints of the labels: `J24` or `HAND21`."""
         return self.figure.labels
 
-    def encoded(self, index: int) -> np.ndarray:
-        """JPEG file of a record, as a view (L,) uint8 of the mapped shard."""
-        shard, row = self._find(index)
-        if shard not in self._maps:
-            self._maps[shard] = _map(self._blobs[shard])
-        offsets = self._blobs[shard].offsets
-        return self._maps[shard][offsets[row] : offsets[row + 1]]
+    def colour_moments(self) -> np.ndarray:
+        """(2, 3) mean and mean square of each RGB channel in [0, 1], over all images of the shards."""
+        sums, count = np.zeros((2, 3)), 0
+        for path in self.paths:
+            with open_h5(path) as file:
+                sums += [file.attrs["colour_sum"], file.attrs["colour_square_sum"]]
+                count += len(file["labels/keys"])
+        return sums / max(1, count)
 
-    def _find(self, index: int) -> tuple[int, int]:
-        """Shard of a record, and its row there."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        row = int(self._rows[index])
-        shard = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        return shard, row - int(self._firsts[shard])
+    def expect(self, indices: np.ndarray) -> None:
+        """Have the system read the images of these records (N,) ahead, all at once and in the order of the disk."""
+        rows = self._rows[["shard", "start", "size"]][np.sort(indices)]
+        for shard, start, size in rows.tolist():
+            self._files.expect(shard, start, size)
+
+    def encoded(self, index: int) -> bytes:
+        """JPEG file of a record.
+
+        Raises
+        ------
+        MetroError
+            It is not what was written.
+        """
+        shard, start, size, crc32 = (self._rows[name][index].item() for name in ("shard", "start", "size", "crc32"))
+        data = self._files.read(shard, start, size)
+        if zlib.crc32(data) != crc32:
+            raise self._corrupt(index)
+        return data
+
+    def _corrupt(self, index: int) -> MetroError:
+        path, key = self.paths[self._rows["shard"][index]], self.labels["keys"][index].decode(errors="replace")
+        return MetroError(f"{path}: image of {key} is corrupt; `metro data verify` checks the dataset")
 
     def image(self, index: int, reduce: int = 1) -> np.ndarray:
         """The stored image (S, S, 3) uint8 RGB; with `reduce` 2, 4 or 8 decoded at that fraction of its size.
@@ -336,51 +314,62 @@ class ShardDataset:
         """
         image = crop.decode(self.encoded(index), reduce)
         if image is None:
-            shard, _ = self._find(index)
-            key = self.labels["keys"][index].decode()
-            raise MetroError(f"{self.paths[shard]}: image of {key} is corrupt; `metro data verify` checks the dataset")
+            raise self._corrupt(index)
         return image
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"image": self.image(index), **{name: values[index] for name, values in self.labels.items()}}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_maps": {}}
+
+class _Files:
+    """Open shards, those last used. Reads give a place, so processes may share a descriptor that they inherited."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._open: OrderedDict[int, int] = OrderedDict()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Files, (self._paths,)
+
+    def __del__(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+    def read(self, shard: int, start: int, size: int) -> bytes:
+        """Bytes of a shard; fewer than asked for if it has become shorter."""
+        with readable(self._paths[shard], "run prepare again"):
+            return os.pread(self._descriptor(shard), size, start)
+
+    def expect(self, shard: int, start: int, size: int) -> None:
+        """Have bytes of a shard read ahead."""
+        with readable(self._paths[shard], "run prepare again"):
+            os.posix_fadvise(self._descriptor(shard), start, size, os.POSIX_FADV_WILLNEED)
+
+    def _descriptor(self, shard: int) -> int:
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        while len(self._open) >= _OPEN_SHARDS:
+            os.close(self._open.popitem(last=False)[1])
+        descriptor = os.open(self._paths[shard], os.O_RDONLY)
+        # Otherwise the system reads what lies around a record as well, some hundred times as much.
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        self._open[shard] = descriptor
+        return descriptor
 
 
-def _blob(path: Path, file: h5py.File) -> _Blob:
-    offsets = file["images/offsets"][...]
-    data = file["images/bytes"]
-    if offsets[0] != 0 or (np.diff(offsets) <= 0).any() or offsets[-1] != len(data):
-        raise MetroError(f"{path}: damaged (image offsets are out of order); delete it and run prepare again")
-    if len(offsets) != len(file["labels/keys"]) + 1:
-        raise MetroError(f"{path}: damaged (images and labels differ in number); delete it and run prepare again")
-    return _Blob(path, data.id.get_offset() or 0, offsets)
+class ManifestEntry(TypedDict):
+    """What a manifest says of one shard."""
+
+    file: str
+    count: int
+    bytes: int
+    sha256: str
 
 
-def _map(blob: _Blob) -> np.ndarray:
-    try:
-        with blob.path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as err:
-        raise MetroError(f"{blob.path}: cannot be read: {err}") from None
-    end = blob.start + int(blob.offsets[-1])
-    if end > len(mapped):
-        raise MetroError(f"{blob.path}: truncated; delete it and run prepare again")
-    return np.frombuffer(mapped, np.uint8, count=int(blob.offsets[-1]), offset=blob.start)
-
-
-def _overlay(labels: dict[str, np.ndarray], path: Path) -> None:
-    """Lay accepted fits over the labels of their shard."""
-    with open_h5(path) as file:
-        fits = {name: file["labels"][name][...] for name in FIT_LABELS}
-    if not np.array_equal(fits["keys"], labels["keys"]):
-        raise MetroError(f"{path}: fits of other records than the shard has; run the fit stage again")
-    accepted = fits["accepted"].astype(bool)
-    for name in ("pose_aa", "betas", "transl", "fit_error"):
-        labels[name][accepted] = fits[name][accepted]
-    labels["has_mesh"][accepted] = True
-    labels["mesh_origin"][accepted] = MESH_ORIGINS.index("fit")
+class _Manifest(TypedDict):
+    count: int
+    shards: list[ManifestEntry]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -392,4 +381,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         It is missing (the folder is not a finished dataset), damaged, or of another version.
     """
     remedy = "run the dataset's prepare stage to the end"
-    return read_json(folder / "manifest.json", remedy, ("count", "shards"), version=("schema", SCHEMA))
+    path = folder / "manifest.json"
+    manifest: dict[str, Any] = read_json(path, remedy, ("count", "shards"), ("schema", SCHEMA), shape=_Manifest)
+    for entry in manifest["shards"]:
+        if Path(entry["file"]).name != entry["file"] or entry["count"] < 0:
+            raise MetroError(f"{path}: damaged, {entry['file']!r} is no shard of this folder; {remedy}")
+    if manifest["count"] != sum(entry["count"] for entry in manifest["shards"]):
+        raise MetroError(f"{path}: damaged, the shards do not add up to {manifest['count']} records; {remedy}")
+    return manifest
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The shards of a dataset folder, whose sizes are as its manifest says.
+
+    Raises
+    ------
+    MetroError
+        They are not, or the folder is not a finished dataset.
+    """
+    paths = []
+    for entry in read_manifest(folder)["shards"]:
+        path = folder / entry["file"]
+        if not path.is_file():
+            raise MetroError(f"{path}: no such shard; run the prepare stage again")
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise MetroError(f"{path}: {size} bytes instead of {entry['bytes']}; delete it and run prepare again")
+        paths.append(path)
+    return paths

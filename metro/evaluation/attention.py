@@ -28,7 +28,6 @@ from metro.config import AttentionConfig
 from metro.data.augment import normalise
 from metro.data.loader import EvalPass
 from metro.data.shards import ShardDataset
-from metro.errors import MetroError
 from metro.mesh.sampling import Level
 from metro.model.metro import Metro
 from metro.viz import overlay, plots
@@ -114,8 +113,6 @@ def measure_attention(
         count += len(images)
         if count >= config.samples:
             break
-    if not kept:
-        raise MetroError("attention: give attention.samples and attention.examples of at least 1")
     examples, crops, vertices, cameras, mesh_joints = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     mean, effective = total / count, entropy / count
     return Attention(

@@ -28,6 +28,7 @@ from metro.body.joints import index_map, names_of
 from metro.body.model import BodyModel
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
+from metro.files import read_arrays, readable
 
 BASELINES = ("camera_mean", "canonical_mean", "canonical_true_heading")
 """Names of the baselines, in the order of tables."""
@@ -61,11 +62,18 @@ class Baselines:
     @classmethod
     def load(cls, path: Path) -> Baselines:
         """Read the npz that `save` wrote."""
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(arrays["camera"], arrays["canonical"], int(arrays["count"]), str(arrays["origin"]))
-        except (OSError, KeyError, ValueError) as err:
-            raise MetroError(f"{path}: not a baselines file ({err}); make it again with `metro evaluate`") from None
+        remedy = "the `catalogue` stage makes it"
+        arrays = read_arrays(path, remedy)
+        with readable(path, remedy):
+            camera, canonical = arrays["camera"], arrays["canonical"]
+            count, origin = int(arrays["count"].item()), arrays["origin"].item()
+            shapes = {camera.shape, canonical.shape}
+            if len(shapes) != 1 or camera.ndim != 2 or camera.shape[1] != 3 or count < 1 or not isinstance(origin, str):
+                raise ValueError("no two mean meshes")
+            for mesh in (camera, canonical):
+                if mesh.dtype.kind != "f" or not np.isfinite(mesh).all():
+                    raise ValueError("a mean mesh that is not finite")
+        return cls(camera.astype(np.float32), canonical.astype(np.float32), count, origin)
 
 
 def facing_rotation(joints_BJ3: Tensor, joint_set: str) -> Tensor:

@@ -1,19 +1,13 @@
-"""Bundles: a folder with everything inference needs and nothing else; no body model, no training code.
+"""Bundles: a network with what is needed to use it; no body model, no training code.
 
-==================== ===================================================================================
-``bundle.json``      format, model section, joint names, normalisation, origin, licence, sha256 of the rest
-``model.safetensors`` weights
-``geometry.safetensors`` template tokens, faces and up-sampling of each mesh level, joint regressor
-``model.onnx``       the network as ONNX, and ``model.pt2`` as a torch.export program, where asked for
-==================== ===================================================================================
-
-A bundle is written under a temporary name and renamed, and carries checksums, as checkpoints do.
+`metro.export.folder` tells the files. A bundle is written under a temporary name and renamed, and carries checksums, as
+checkpoints do.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +15,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 
@@ -33,19 +24,29 @@ from metro.body.joints import JOINT_SETS
 from metro.body.load import load_body
 from metro.config import ModelConfig
 from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD
-from metro.errors import MetroError
-from metro.files import atomic_folder, read_json, sha256_of
+from metro.export.folder import (
+    CONTEXT,
+    FORMAT,
+    GEOMETRY,
+    META,
+    ONNX,
+    PROGRAM,
+    REMEDY,
+    WEIGHTS,
+    check_faces,
+    read_folder,
+)
+from metro.export.onnx import write_onnx, write_program
+from metro.files import atomic_folder, readable, sha256_of
 from metro.mesh.sampling import Level
+from metro.mesh.sparse import checked_csr
 from metro.model.metro import Metro
 from metro.training.checkpoint import Checkpoint, load_checkpoint
 from metro.training.restore import load_weights, restore
 from metro.version import __version__
 
-FORMAT = 1
-META, WEIGHTS, GEOMETRY = "bundle.json", "model.safetensors", "geometry.safetensors"
-ONNX, PROGRAM = "model.onnx", "model.pt2"
-CONTEXT = 1.2
-"""Side of the network's crop over the side of a tight box, as in training."""
+PROGRAMS = {ONNX: write_onnx, PROGRAM: write_program}
+"""Files that hold the network as a program, and what writes them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,33 +110,52 @@ def from_checkpoint(checkpoint: Checkpoint | Path | str) -> Bundle:
         checkpoint = load_checkpoint(checkpoint)
     body = load_body(checkpoint.params.body)
     model = restore(checkpoint, body)
-    about = {"checkpoint": checkpoint.folder.name, "step": checkpoint.step, "metrics": checkpoint.metrics}
-    return bundle_of(model, body, checkpoint.levels(), about)
+    about = {
+        "checkpoint": checkpoint.folder.name,
+        "step": checkpoint.step,
+        "metrics": checkpoint.metrics,
+        "sha256": checkpoint.sha256,
+    }
+    return bundle_of(model, body, checkpoint.levels, about)
 
 
-def write_bundle(folder: Path | str, bundle: Bundle) -> Path:
-    """Write a bundle to `folder`, replacing one that is there with its ONNX file and program.
+def write_bundle(folder: Path | str, bundle: Bundle, programs: Sequence[str] = (), weights: bool = True) -> Path:
+    """Write a bundle to `folder`, replacing one that is there.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    bundle
+        The network.
+    programs
+        Files of `PROGRAMS` to write with it. How far each is from the network stands in ``bundle.json``.
+    weights
+        False leaves the weights out, and of the geometry what only they need.
 
     Raises
     ------
     MetroError
-        The folder holds something else, or cannot be written.
+        The folder holds something else or cannot be written; a program differs from the network.
     """
     folder = Path(folder)
-    arrays: dict[str, np.ndarray] = {
-        "template_T3": bundle.model.template_T3.cpu().numpy(),
-        "faces_0": np.asarray(bundle.faces_F3, np.int32),
-    }
-    for k, level in enumerate(bundle.levels, 1):
-        arrays |= {f"faces_{k}": np.asarray(level.faces, np.int32), f"indices_{k}": np.asarray(level.indices, np.int64)}
-        arrays |= _sparse_arrays(f"up_{k}", level.up)
-    arrays |= _sparse_arrays("regressor", bundle.regressor)
-    with atomic_folder(folder, META, added=(ONNX, PROGRAM)) as partial:
-        state = {k: v.contiguous().cpu() for k, v in bundle.model.state_dict().items()}
-        (partial / WEIGHTS).write_bytes(save(state))
+    arrays: dict[str, np.ndarray] = {"faces_0": np.asarray(bundle.faces_F3, np.int32)}
+    if weights:
+        arrays["template_T3"] = bundle.model.template_T3.cpu().numpy()
+        for k, level in enumerate(bundle.levels, 1):
+            arrays[f"faces_{k}"] = np.asarray(level.faces, np.int32)
+            arrays[f"indices_{k}"] = np.asarray(level.indices, np.int64)
+            arrays |= _sparse_arrays(f"up_{k}", level.up)
+        arrays |= _sparse_arrays("regressor", bundle.regressor)
+    with atomic_folder(folder, META, added=PROGRAMS) as partial:
+        if weights:
+            state = {k: v.contiguous().cpu() for k, v in bundle.model.state_dict().items()}
+            (partial / WEIGHTS).write_bytes(save(state))
         (partial / GEOMETRY).write_bytes(save_arrays({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
-        sums = {name: sha256_of(partial / name) for name in (WEIGHTS, GEOMETRY)}
-        (partial / META).write_text(json.dumps({**bundle.meta, "sha256": sums}, indent=1) + "\n")
+        differences = {name: PROGRAMS[name](bundle, partial / name) for name in programs}
+        sums = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
+        meta = {**bundle.meta, "largest_difference_m": differences, "sha256": sums}
+        (partial / META).write_text(json.dumps(meta, indent=1) + "\n")
     return folder
 
 
@@ -145,31 +165,34 @@ def load_bundle(folder: Path | str) -> Bundle:
     Raises
     ------
     MetroError
-        Not a bundle, a later format, or damaged files.
+        Not a bundle, one without weights, of another format, or damaged.
     """
-    folder = Path(folder)
-    remedy = "make a bundle with `metro export`"
-    meta = read_json(folder / META, remedy, ("model", "mesh_levels", "sha256"), version=("format", FORMAT))
-    for name in (WEIGHTS, GEOMETRY):
-        if not (folder / name).is_file():
-            raise MetroError(f"{folder / name}: missing, the bundle is incomplete; export it again")
-        if sha256_of(folder / name) != meta["sha256"][name]:
-            raise MetroError(f"{folder / name}: checksum differs from {META}, the file is damaged; export it again")
-    try:
-        arrays, weights = load_arrays(folder / GEOMETRY), load_file(folder / WEIGHTS)
-        config = ModelConfig.model_validate(meta["model"])
-    except (SafetensorError, ValidationError) as err:
-        raise MetroError(f"{folder}: cannot be read ({' '.join(str(err).split())[:200]}); export it again") from None
-    count = len(meta["mesh_levels"]) - 1
-    levels = [
-        Level(arrays[f"indices_{k}"], _sparse_matrix(f"up_{k}", arrays), arrays[f"faces_{k}"])
-        for k in range(1, count + 1)
-    ]
-    with torch.random.fork_rng():  # fresh weights are overwritten; the caller's random stream stays as it was
-        regressor = _sparse_matrix("regressor", arrays)
-        model = Metro(config, arrays["template_T3"], levels, regressor)
+    found = read_folder(folder)
+    path, arrays = found.verified(WEIGHTS), found.geometry()
+    sizes, joints = found.meta["mesh_levels"], len(found.meta["joint_names"])
+    with readable(found.folder / GEOMETRY, REMEDY):
+        levels = [_level(k, arrays, *sizes[k - 1 : k + 1]) for k in range(1, len(sizes))]
+        regressor = _sparse_matrix("regressor", arrays, (joints, sizes[0]))
+        template_T3 = arrays["template_T3"]
+        if template_T3.dtype != np.float32 or not np.isfinite(template_T3).all():
+            raise ValueError("the template is not of finite float32 numbers")
+    with readable(path, REMEDY):
+        weights = load_file(path)
+    with readable(found.folder / META, REMEDY), torch.random.fork_rng():
+        # Fresh weights are overwritten; the caller's random stream stays as it was.
+        config = ModelConfig.model_validate(found.meta["model"])
+        model = Metro(config.model_copy(update={"backbone_weights": "none"}), template_T3, levels, regressor)
     load_weights(model, weights, folder)
-    return Bundle(model.eval(), arrays["faces_0"], levels, regressor, meta)
+    return Bundle(model.eval(), arrays["faces_0"], levels, regressor, dict(found.meta))
+
+
+def _level(k: int, arrays: Mapping[str, np.ndarray], finer: int, coarser: int) -> Level:
+    indices, faces = arrays[f"indices_{k}"], arrays[f"faces_{k}"]
+    kept = indices.dtype.kind == "i" and indices.shape == (coarser,)
+    if not kept or indices[0] < 0 or indices[-1] >= finer or (indices[1:] <= indices[:-1]).any():
+        raise ValueError(f"indices_{k} are not {coarser} ascending ones of {finer} vertices")
+    check_faces(faces, coarser)
+    return Level(indices, _sparse_matrix(f"up_{k}", arrays, (finer, coarser)), faces)
 
 
 def _sparse_arrays(name: str, matrix: sp.spmatrix) -> dict[str, np.ndarray]:
@@ -182,6 +205,8 @@ def _sparse_arrays(name: str, matrix: sp.spmatrix) -> dict[str, np.ndarray]:
     }
 
 
-def _sparse_matrix(name: str, arrays: Mapping[str, np.ndarray]) -> sp.csr_matrix:
-    parts = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
-    return sp.csr_matrix(parts, shape=tuple(arrays[f"{name}.shape"]))
+def _sparse_matrix(name: str, arrays: Mapping[str, np.ndarray], shape: tuple[int, int]) -> sp.csr_matrix:
+    if tuple(arrays[f"{name}.shape"].tolist()) != shape:
+        raise ValueError(f"{name} is {arrays[f'{name}.shape'].tolist()}, the mesh levels need {shape}")
+    data, indices, indptr = (arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
+    return checked_csr(data, indices, indptr, shape)

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import re
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metro.errors import MetroError
-from metro.export.bundle import META, Bundle, from_checkpoint, load_bundle
-from metro.training.checkpoint import META as CHECKPOINT_META
+from metro.export.folder import META, ONNX, read_folder
+from metro.export.networks import Network, OnnxNetwork, TorchNetwork
+
+if TYPE_CHECKING:
+    import torch
+
+    from metro.export.bundle import Bundle
 
 RESOLVERS = "metro.resolvers"
 """Entry-point group of functions ``resolve(address: str) -> Path``, named by the scheme of the addresses they take."""
+OPEN = Path(str(resources.files("metro") / "assets" / "open_bundle"))
+"""The shipped checkpoint as a bundle with its ONNX file and without weights."""
+
+
+def open_network(source: Path | str, device: torch.device | str | None = None) -> Network:
+    """The network of whatever `open_bundle` takes, for prediction.
+
+    Without a device a bundle that has an ONNX file runs in ONNX Runtime, on the CPU, and torch is not imported.
+
+    Raises
+    ------
+    MetroError
+        As `open_bundle`, or the device cannot be used.
+    """
+    place = _place(source)
+    folder = OPEN if place == "open" else Path(place)
+    if device is None and (folder / META).is_file() and (found := read_folder(folder)).holds(ONNX):
+        return OnnxNetwork(found)
+    return TorchNetwork(open_bundle(place), device)
 
 
 def open_bundle(source: Path | str) -> Bundle:
@@ -22,11 +47,13 @@ def open_bundle(source: Path | str) -> Bundle:
     MetroError
         Nothing usable is there, or no installed package resolves the address.
     """
-    if address := re.match(r"(\w{2,}):/", str(source)):
-        return open_bundle(_resolve(address[1], str(source)))
-    if str(source) == "open":
-        return from_checkpoint("open")
-    folder = Path(source)
+    from metro.export.bundle import from_checkpoint, load_bundle
+    from metro.training.checkpoint import META as CHECKPOINT_META
+
+    place = _place(source)
+    folder = Path(place)
+    if place == "open":
+        return from_checkpoint(place)
     if (folder / META).is_file():
         return load_bundle(folder)
     if (folder / CHECKPOINT_META).is_file():
@@ -36,11 +63,16 @@ def open_bundle(source: Path | str) -> Bundle:
     raise MetroError(f"{folder}: neither a bundle ({META}) nor a checkpoint ({CHECKPOINT_META})")
 
 
-def _resolve(scheme: str, address: str) -> Path:
-    """The folder that an address leads to; if it is not a network itself, the one within it that is."""
-    resolvers = metadata.entry_points(group=RESOLVERS, name=scheme)
+def _place(source: Path | str) -> Path | str:
+    """Where a network is: `open` or a folder. For an address, the folder it leads to or the first network within."""
+    address = re.match(r"(\w{2,}):/", str(source))
+    if not address:
+        return "open" if str(source) == "open" else Path(source)
+    from metro.training.checkpoint import META as CHECKPOINT_META
+
+    resolvers = metadata.entry_points(group=RESOLVERS, name=address[1])
     if not resolvers:
-        raise MetroError(f"{address}: nothing installed opens {scheme}:/ addresses; give a folder")
-    folder: Path = next(iter(resolvers)).load()(address)
+        raise MetroError(f"{source}: nothing installed opens {address[1]}:/ addresses; give a folder")
+    folder: Path = next(iter(resolvers)).load()(str(source))
     found = [path.parent for name in (META, CHECKPOINT_META) for path in sorted(folder.rglob(name))]
     return found[0] if found else folder

@@ -14,16 +14,22 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD
 from metro.errors import MetroError
-from metro.export.bundle import Bundle
+from metro.export.networks import OUTPUTS
 from metro.model.metro import Metro
 
-OUTPUTS = ("camera", "joints", "vertices")
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from metro.export.bundle import Bundle
+
 TOLERANCE = 1e-4
 """Largest difference (metres, or camera units) between a program and the network."""
 BATCHES = (1, 3)
@@ -54,8 +60,11 @@ def program_of(bundle: Bundle) -> torch.export.ExportedProgram:
     size = bundle.model.config.image_size
     batch = torch.export.Dim("batch", min=1, max=4096)
     with torch.no_grad():
-        example = torch.rand(2, 3, size, size)
-        return torch.export.export(deployed, (example,), dynamic_shapes={"image": {0: batch}})
+        # The program keeps its example.
+        program = torch.export.export(deployed, (torch.zeros(2, 3, size, size),), dynamic_shapes={"image": {0: batch}})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # holds the paths of this machine
+    return program
 
 
 def write_program(bundle: Bundle, path: Path) -> float:
@@ -75,6 +84,8 @@ def write_program(bundle: Bundle, path: Path) -> float:
 def write_onnx(bundle: Bundle, path: Path) -> float:
     """Write an ONNX file with a free batch size and return its largest difference from the network.
 
+    Weights that half precision holds exactly, as those of a released checkpoint, are stored in it.
+
     Raises
     ------
     MetroError
@@ -83,6 +94,7 @@ def write_onnx(bundle: Bundle, path: Path) -> float:
     try:
         import onnx
         import onnxruntime
+        from onnxscript import optimizer
     except ImportError as err:
         raise MetroError(f"{path}: ONNX export needs {err.name}; `pip install onnx onnxscript onnxruntime`") from None
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,9 +107,18 @@ def write_onnx(bundle: Bundle, path: Path) -> float:
             dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1, max=4096)}},
             input_names=["image"],
             output_names=list(OUTPUTS),
+            optimize=False,
         )
-    assert program is not None
+        assert program is not None
+        # Of the exporter's optimisation all but its fusions, which ONNX Runtime does as well when it opens the file:
+        # weights stay as they are.
+        optimizer.inline(program.model)
+        optimizer.fold_constants(program.model)
+        optimizer.remove_unused_nodes(program.model)
     model = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info):
+        del part.metadata_props[:]  # where the exporter was called from
+    _store_halves(model)
     record = {k: bundle.meta[k] for k in ("joint_names", "input", "output", "licence", "origin")}
     for key, value in record.items():
         onnx.helper.set_model_props(model, {p.key: p.value for p in model.metadata_props} | {key: json.dumps(value)})
@@ -111,13 +132,32 @@ def write_onnx(bundle: Bundle, path: Path) -> float:
     )
 
 
+def _store_halves(model: ModelProto) -> None:
+    """Store large arrays of float32 in float16, each with a cast before everything else, where no value changes."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 1000:
+            continue
+        full, name = numpy_helper.to_array(tensor), tensor.name
+        with np.errstate(over="ignore"):
+            half = full.astype(np.float16)
+        if np.array_equal(half.astype(np.float32), full):
+            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+            casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
 def _compare(bundle: Bundle, path: Path, run: Callable[[Tensor], Iterable[Tensor]]) -> float:
     deployed, size, worst = Deployed(bundle.model).eval(), bundle.model.config.image_size, 0.0
     for count in BATCHES:
         image = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(count))
         with torch.inference_mode():
-            pairs = zip(deployed(image), run(image.clone()), strict=True)
-            worst = max([worst, *(float((a - b).abs().max()) for a, b in pairs)])
+            for ours, theirs in zip(deployed(image), run(image.clone()), strict=True):
+                worst = float(np.maximum(worst, float((ours - theirs).abs().max())))  # unlike max(), hands NaN on
     if not worst <= TOLERANCE:
         raise MetroError(f"{path}: differs from the network by {worst:.2g} (allowed: {TOLERANCE:g}); do not use it")
     return worst

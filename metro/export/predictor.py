@@ -8,24 +8,42 @@ viewer, as those formats expect.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from metro.body.figure import FIGURES
-from metro.data.augment import normalise
 from metro.data.crop import cut
 from metro.errors import MetroError
-from metro.export.bundle import CONTEXT, Bundle
+from metro.export.folder import CONTEXT
+from metro.export.gltf import glb
+from metro.export.networks import Network
+from metro.files import atomic_file
 from metro.viz.camera import pinhole, project
 from metro.viz.overlay import Image, mesh_overlay, skeleton
 
-Picture = Path | str | np.ndarray
+LARGEST = 10
+"""Longest side of a box over that of its image, from which on it is taken for a mistake."""
+ASSUMED = "none given: the middle square was taken; a tight box around the person gives better results"
+"""What results say of a box that nobody gave."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """An image that has been read, and what to call it."""
+
+    pixels: Image
+    """(H, W, 3) uint8 RGB."""
+    source: str
+    """Stands in messages and results."""
+
+
+Picture = Path | str | np.ndarray | Photo
 Box = Sequence[float] | np.ndarray
 
 
@@ -46,7 +64,7 @@ class Prediction:
     image_size: tuple[int, int]
     """Width and height of the image."""
     box: tuple[float, float, float, float]
-    """x, y, width, height of the box that was asked for, image pixels."""
+    """x, y, width, height of the box, image pixels."""
     faces: np.ndarray
     """(F, 3) triangles, anticlockwise seen from outside."""
     joint_set: str
@@ -56,6 +74,10 @@ class Prediction:
     """Position of the image among those that were given."""
     source: str = ""
     """Path of the image, if it came from a file."""
+    score: float | None = None
+    """The detector's confidence, if it came with the box."""
+    assumed: bool = False
+    """Whether the box is the middle square of the image, for want of one."""
 
     @property
     def joints_2d(self) -> np.ndarray:
@@ -71,7 +93,13 @@ class Prediction:
 
         The principal point is the image's centre. `focal` is in pixels; none: the image's diagonal, a common field of
         view. Distance is proportional to it, so it is only as true as the focal length is.
+
+        Raises
+        ------
+        MetroError
+            The focal length is not a positive number.
         """
+        check_focal(focal)
         width, height = self.image_size
         centre = ((width - 1) / 2, (height - 1) / 2)
         return pinhole(self.camera, self.crop_size, self.affine, focal=focal or self.focal, centre=centre)[1]
@@ -81,7 +109,7 @@ class Prediction:
         """Focal length in pixels that is assumed when none is given: the diagonal of the image."""
         return float(np.hypot(*self.image_size))
 
-    def overlay(self, image: Picture | None = None, *, joints: bool = False) -> Image:
+    def overlay(self, image: Path | str | np.ndarray | None = None, *, joints: bool = False) -> Image:
         """The mesh (and skeleton) over the image; none: the file it came from."""
         if image is None and not self.source:
             raise MetroError("overlay: the prediction came from an array, pass that image")
@@ -96,31 +124,23 @@ class Prediction:
         lines = ["# metres, y up, root-relative"]
         lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in self._upright()]
         lines += [f"f {a} {b} {c}" for a, b, c in self.faces + 1]
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n")
-        return path
+        return _write(path, ("\n".join(lines) + "\n").encode())
 
     def save_glb(self, path: Path | str) -> Path:
         """Write the mesh as binary glTF (metres, y up)."""
-        import trimesh
+        return _write(path, glb([("person", self._upright(), self.faces)]))
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        material = trimesh.visual.material.PBRMaterial(
-            baseColorFactor=[140, 165, 210, 255], metallicFactor=0.0, roughnessFactor=0.7
-        )
-        mesh = trimesh.Trimesh(self._upright(), self.faces, process=False)
-        mesh.visual = trimesh.visual.TextureVisuals(material=material)
-        path.write_bytes(trimesh.exchange.gltf.export_glb(trimesh.Scene(mesh), include_normals=True))
-        return path
+    def save_json(self, path: Path | str, *, vertices: bool = False, focal: float | None = None) -> Path:
+        """Write what `to_json` gives."""
+        return _write(path, (self.to_json(vertices=vertices, focal=focal) + "\n").encode())
 
-    def to_json(self, *, vertices: bool = False) -> str:
-        """The prediction as JSON; `vertices` adds the mesh, which is long."""
+    def to_json(self, *, vertices: bool = False, focal: float | None = None) -> str:
+        """The prediction as JSON; `vertices` adds the mesh, which is long, `focal` is as in `translation`."""
         record: dict[str, Any] = {
             "image": self.source,
             "image_size": list(self.image_size),
             "box_xywh": [float(x) for x in self.box],
+            "box": ASSUMED if self.assumed else "as given",
             "units": "metres, camera axes (x right, y down, z forward), relative to the root; 2D in image pixels",
             "joint_names": list(self.joint_names),
             "joints": _rounded(self.joints, 5),
@@ -128,17 +148,48 @@ class Prediction:
             "camera": _rounded(self.camera, 6),
             "crop": {"size": self.crop_size, "affine": _rounded(self.affine, 6)},
             "perspective": {
-                "focal": round(self.focal, 3),
-                "translation": _rounded(self.translation(), 5),
-                "note": "for an assumed focal length, the image's diagonal in pixels",
+                "focal": round(focal or self.focal, 3),
+                "translation": _rounded(self.translation(focal), 5),
+                "note": "for the given focal length"
+                if focal
+                else "for an assumed focal length, the image's diagonal in pixels",
             },
         }
+        if self.score is not None:
+            record["score"] = self.score
         if vertices:
             record["vertices"] = _rounded(self.vertices, 5)
         return json.dumps(record)
 
-    def _upright(self) -> np.ndarray:
-        return self.vertices.astype(np.float64) * [1, -1, -1]
+    def _upright(self, shift: ArrayLike = (0, 0, 0)) -> np.ndarray:
+        return (self.vertices + np.asarray(shift, np.float64)) * [1, -1, -1]
+
+
+def check_focal(focal: float | None) -> None:
+    """Refuse what is no focal length.
+
+    Raises
+    ------
+    MetroError
+        It is not a positive number.
+    """
+    if focal is not None and not 0 < focal < math.inf:
+        raise MetroError(f"focal length {focal:g}: expected a positive number of pixels")
+
+
+def overlay(people: Sequence[Prediction], image: Image) -> Image:
+    """The meshes of people over their image, the far ones first."""
+    for person in sorted(people, key=lambda p: -p.translation()[2]):
+        image = person.overlay(image)
+    return image
+
+
+def save_scene(path: Path | str, people: Sequence[Prediction], focal: float | None = None) -> Path:
+    """Write the people of one image as binary glTF, placed where they stand before its camera.
+
+    Metres, y up; the camera is at the origin and looks along -z. `focal` is as in `Prediction.translation`.
+    """
+    return _write(path, glb([(f"person_{k}", p._upright(p.translation(focal)), p.faces) for k, p in enumerate(people)]))
 
 
 class Predictor:
@@ -146,21 +197,12 @@ class Predictor:
 
     Parameters
     ----------
-    bundle
-        Network, faces and joint names (`metro.load` makes one from a path).
-    device
-        Where to run; none: a GPU if there is one.
+    network
+        The network (`metro.load` opens one and makes a predictor of it).
     """
 
-    def __init__(self, bundle: Bundle, device: torch.device | str | None = None) -> None:
-        self.bundle = bundle
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            self.model = bundle.model.to(self.device).eval()
-        except (RuntimeError, AssertionError) as err:
-            raise MetroError(
-                f"device {device!r} cannot be used ({str(err).splitlines()[0]}); try device='cpu'"
-            ) from None
+    def __init__(self, network: Network) -> None:
+        self.network = network
 
     def __call__(
         self,
@@ -175,70 +217,77 @@ class Predictor:
         Parameters
         ----------
         images
-            A path or an (H, W[, C]) array, or a list of them. Files may be greyscale, have alpha (shown on white) or an
-            EXIF orientation, which is applied first; boxes refer to the upright image.
+            A path, an (H, W[, C]) array or a `Photo`, or a list of them. Files may be greyscale, have alpha (shown on
+            white) or an EXIF orientation, which is applied first; boxes refer to the upright image.
         boxes
-            Tight boxes x, y, width, height in pixels. For one image: a box or a list of boxes. For a list of images: a
-            list with a box, a list of boxes or None for each. None is the largest square in the middle of the image.
+            Tight boxes x, y, width, height in pixels, and perhaps the detector's score. For one image: a box or a list
+            of boxes, which may be empty. For a list of images: a list with a box, a list of boxes or None for each.
+            None is the largest square in the middle of the image.
         batch_size
-            Crops per forward pass.
+            People per forward pass.
         left_hand
             For a hand model, which knows right hands only: the crop is mirrored and the result mirrored back.
 
         Raises
         ------
         MetroError
-            An image cannot be read, or a box is not four finite numbers, is empty, or lies outside its image.
+            An image cannot be read, or a box is not of finite numbers, is empty, or lies outside its image.
         """
-        single = isinstance(images, Path | str | np.ndarray)
+        single = isinstance(images, Picture)
         pictures: Sequence[Picture] = [images] if single else images  # type: ignore[assignment, list-item]
         wanted: Sequence[Any] = [boxes] if single else [None] * len(pictures) if boxes is None else boxes  # type: ignore[assignment]
         if len(wanted) != len(pictures):
             raise MetroError(f"{len(pictures)} images but boxes for {len(wanted)}; give one entry per image, or None")
-        if left_hand and FIGURES[self.bundle.model.config.joint_set].may_flip:
-            raise MetroError("left_hand is for hand models; this one predicts bodies")
+        if batch_size < 1:
+            raise MetroError(f"batch_size {batch_size}: expected a positive number of people")
+        self.check_hand(left_hand)
         people: list[_Crop] = []
         for number, (picture, boxes_of_one) in enumerate(zip(pictures, wanted, strict=True)):
-            people += self._crops(number, picture, boxes_of_one)
+            people += self._crops(number, read_photo(picture), boxes_of_one)
         results: list[Prediction] = []
         for start in range(0, len(people), batch_size):
             results += self._forward(people[start : start + batch_size], left_hand)
         return results
 
-    def _crops(self, number: int, picture: Picture, boxes: Any) -> list[_Crop]:
-        image = read_image(picture)
-        name = str(picture) if isinstance(picture, Path | str) else ""
-        height, width = image.shape[:2]
-        size = self.model.config.image_size
+    def check_hand(self, left_hand: bool) -> None:
+        """Refuse the mirror image of what has none.
+
+        Raises
+        ------
+        MetroError
+            A left hand is asked for, and the network predicts bodies.
+        """
+        if left_hand and FIGURES[self.network.meta["model"]["joint_set"]].may_flip:
+            raise MetroError("left_hand is for hand models; this one predicts bodies")
+
+    def _crops(self, number: int, photo: Photo, boxes: Any) -> list[_Crop]:
+        height, width = photo.pixels.shape[:2]
+        name, size = photo.source or "image", self.network.meta["model"]["image_size"]
+        # Without boxes no context is added: it is all there is. Pixel centres are whole, so the picture begins at -0.5.
+        middle = float(min(width, height))
+        square = ((width - 1 - middle) / 2, (height - 1 - middle) / 2, middle, middle, None)
         crops = []
-        for box in _boxes(boxes, name or "image"):
-            if box is None:
-                # No context: it is all there is. Pixel centres are whole, so the picture begins at -0.5.
-                side = min(width, height)
-                x, y, w, h = (width - 1 - side) / 2, (height - 1 - side) / 2, side, side
-            else:
-                x, y, w, h = box
-                if w <= 0 or h <= 0 or x + w <= 0 or y + h <= 0 or x >= width or y >= height:
-                    raise MetroError(
-                        f"{name or 'image'}: box {','.join(f'{v:g}' for v in box)} is empty or outside the image of "
-                        f"{_size(image)}; boxes are x,y,width,height in pixels"
-                    )
-                side = max(w, h) * CONTEXT
-            centre = np.array([x + w / 2, y + h / 2])
-            crop, affine = cut(image, centre, side / 200, size, 1.0)
-            crops.append(_Crop(crop, affine, (float(x), float(y), float(w), float(h)), (width, height), number, name))
+        for x, y, w, h, score in [square] if boxes is None else box_table(boxes, name):
+            inside = w > 0 and h > 0 and x + w > 0 and y + h > 0 and x < width and y < height
+            if not inside or max(w, h) > LARGEST * max(width, height):
+                raise MetroError(
+                    f"{name}: box {x:g},{y:g},{w:g},{h:g} is empty or outside the image of {_size(photo.pixels)}, or "
+                    f"more than {LARGEST} times as large; boxes are x,y,width,height in pixels"
+                )
+            centre, side = np.array([x + w / 2, y + h / 2]), max(w, h) * (1 if boxes is None else CONTEXT)
+            pixels, affine = cut(photo.pixels, centre, side / 200, size, 1.0)
+            crops.append(
+                _Crop(pixels, affine, (x, y, w, h), score, boxes is None, (width, height), number, photo.source)
+            )
         return crops
 
-    @torch.inference_mode()
     def _forward(self, crops: list[_Crop], mirrored: bool) -> list[Prediction]:
-        pixels = np.stack([c.pixels[:, ::-1] if mirrored else c.pixels for c in crops])
-        images = torch.from_numpy(pixels).to(self.device)
-        output = self.model(normalise(images, torch.ones(len(crops), 3, device=self.device)))
-        assert output.mesh_joints is not None
-        vertices, joints, camera = (
-            t.float().cpu().numpy() for t in (output.vertices[-1], output.mesh_joints, output.camera)
-        )
-        faces = self.bundle.faces_F3
+        camera, joints, vertices = self.network(np.stack([c.pixels[:, ::-1] if mirrored else c.pixels for c in crops]))
+        meta, faces = self.network.meta, self.network.faces_F3
+        if not all(np.isfinite(numbers).all() for numbers in (camera, joints, vertices)):
+            raise MetroError(
+                f"{crops[0].source or 'image'}: the network's answer is not finite, its weights are damaged"
+            )
         if mirrored:
             vertices, joints = vertices * [-1, 1, 1], joints * [-1, 1, 1]
             camera, faces = camera * [1, -1, 1], faces[:, ::-1]
@@ -252,10 +301,12 @@ class Predictor:
                 image_size=crop.image_size,
                 box=crop.box,
                 faces=faces,
-                joint_set=self.model.config.joint_set,
-                joint_names=self.bundle.joint_names,
+                joint_set=meta["model"]["joint_set"],
+                joint_names=tuple(meta["joint_names"]),
                 picture=crop.picture,
                 source=crop.source,
+                score=crop.score,
+                assumed=crop.assumed,
             )
             for crop, v, j, k in zip(crops, vertices, joints, camera, strict=True)
         ]
@@ -266,12 +317,21 @@ class _Crop:
     pixels: np.ndarray
     affine: np.ndarray
     box: tuple[float, float, float, float]
+    score: float | None
+    assumed: bool
     image_size: tuple[int, int]
     picture: int
     source: str
 
 
-def read_image(picture: Picture) -> Image:
+def read_photo(picture: Picture) -> Photo:
+    """An image with its path, if it has one. Raises as `read_image`."""
+    if isinstance(picture, Photo):
+        return picture
+    return Photo(read_image(picture), "" if isinstance(picture, np.ndarray) else str(picture))
+
+
+def read_image(picture: Path | str | np.ndarray) -> Image:
     """An image as (H, W, 3) uint8 RGB.
 
     Files are turned upright by their EXIF orientation; alpha is laid on white; 16-bit greys are scaled to 8 bits.
@@ -292,23 +352,23 @@ def read_image(picture: Picture) -> Image:
         with Pil.open(path) as file:
             image = ImageOps.exif_transpose(file)
             image.load()
+        if image.mode.startswith("I") or image.mode == "F":
+            grey = np.nan_to_num(np.asarray(image, np.float64))
+            top = 65535 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else 255
+            return _from_array(np.clip(grey * 255 / top, 0, 255).astype(np.uint8))
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            return _from_array(np.asarray(image.convert("RGBA")))
+        return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise MetroError(f"{path}: no such image") from None
     except IsADirectoryError:
         raise MetroError(f"{path}: is a folder; give image files") from None
     except UnidentifiedImageError:
         raise MetroError(f"{path}: not an image in a known format") from None
-    except (OSError, SyntaxError, ValueError, Pil.DecompressionBombError) as err:
+    except Exception as err:  # decoders raise whatever they meet in damaged bytes
         raise MetroError(
             f"{path}: unreadable image ({' '.join(str(err).split())[:120]}); is the file complete?"
         ) from None
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, np.float64)
-        top = 65535 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else 255
-        return _from_array(np.clip(grey * 255 / top, 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        return _from_array(np.asarray(image.convert("RGBA")))
-    return np.asarray(image.convert("RGB"))
 
 
 def _from_array(array: np.ndarray) -> Image:
@@ -326,16 +386,34 @@ def _from_array(array: np.ndarray) -> Image:
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
-def _boxes(boxes: Any, where: str) -> list[tuple[float, float, float, float] | None]:
-    if boxes is None:
-        return [None]
+def box_table(boxes: Any, where: str) -> list[tuple[float, float, float, float, float | None]]:
+    """Boxes as rows x, y, width, height, score; the score may be missing. One box alone is a table of one row.
+
+    Raises
+    ------
+    MetroError
+        They are not numbers, not finite or not four or five; `where` says whose they are.
+    """
     try:
-        table = np.atleast_2d(np.asarray(boxes, np.float64))
-    except (TypeError, ValueError):
-        table = np.empty((0, 0))
-    if table.ndim != 2 or table.shape[1:] != (4,) or not np.isfinite(table).all():
-        raise MetroError(f"{where}: a box is four finite numbers, x,y,width,height in pixels; got {boxes!r:.100}")
-    return [(row[0], row[1], row[2], row[3]) for row in table.tolist()]
+        table = np.asarray(boxes, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        table = np.empty(())
+    if table.ndim and not len(table):
+        return []
+    table = np.atleast_2d(table)
+    if table.ndim != 2 or table.shape[1] not in (4, 5) or not np.isfinite(table).all():
+        raise MetroError(
+            f"{where}: a box is four finite numbers, x,y,width,height in pixels, and perhaps its score; "
+            f"got {boxes!r:.100}"
+        )
+    return [(*row[:4], row[4] if len(row) > 4 else None) for row in table.tolist()]
+
+
+def _write(path: Path | str, content: bytes) -> Path:
+    path = Path(path)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+    return path
 
 
 def _rounded(array: np.ndarray, digits: int) -> list[Any]:

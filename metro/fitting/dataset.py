@@ -15,7 +15,7 @@ import numpy as np
 from metro.body.arrays import digest
 from metro.body.load import load_body
 from metro.config import BodyConfig, FitConfig
-from metro.data.hdf5 import open_h5
+from metro.data.hdf5 import open_h5, read_arrays
 from metro.data.parallel import map_shards
 from metro.data.shards import ShardDataset, read_manifest, write_fits
 from metro.errors import MetroError
@@ -72,7 +72,7 @@ def fit_dataset(
     dict
         What `summary.json` holds: `count`, `accepted`, `rejected` by reason, `kept_meshes` (people who had a mesh),
         `error_3d_mm` and `error_2d_percent` (mean and percentiles over accepted fits, None without any), `converged`
-        (share of the fits), `seconds` and `seconds_per_fit`.
+        (share of the fits); and the `seconds` it took, which the file does not hold: equal fits are equal files.
 
     Raises
     ------
@@ -99,17 +99,17 @@ def fit_dataset(
         _fit_shard, jobs, scheduler=scheduler, workers=workers, progress=progress, label=f"fit {manifest['name']}"
     )
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    summary = _summarise(columns, time.monotonic() - started)
+    summary = _summarise(columns)
     with atomic_file(out / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
+    return summary | {"seconds": round(time.monotonic() - started, 2)}
 
 
 def _fit_shard(job: _Job) -> dict[str, np.ndarray]:
     """Write the sidecar of one shard, unless it is there; what the summary needs of it."""
     kept = ("accepted", "reason", "converged", "error_3d", "error_2d")
     if _is_finished(job):
-        with open_h5(_sidecar(job)) as file:
+        with open_h5(_sidecar(job), "fit") as file:
             return {name: file["labels"][name][...] for name in kept}
     labels = ShardDataset([job.shard]).labels
     rows = np.flatnonzero(~labels["has_mesh"])
@@ -145,13 +145,13 @@ def _sidecar(job: _Job) -> Path:
 
 def _is_finished(job: _Job) -> bool:
     try:
-        with open_h5(_sidecar(job)) as file:
-            return file.attrs.get("recipe") == job.recipe
+        with open_h5(_sidecar(job), "fit") as file:
+            return file.attrs.get("recipe") == job.recipe and bool(read_arrays(file))
     except (MetroError, OSError):
         return False  # missing or damaged: made again
 
 
-def _summarise(columns: dict[str, np.ndarray], seconds: float) -> dict[str, Any]:
+def _summarise(columns: dict[str, np.ndarray]) -> dict[str, Any]:
     accepted, reason = columns["accepted"], columns["reason"]
     had_mesh = reason == Reason.HAS_MESH.encode()
     tried = np.isfinite(columns["error_3d"]) | np.isfinite(columns["error_2d"])
@@ -164,8 +164,6 @@ def _summarise(columns: dict[str, np.ndarray], seconds: float) -> dict[str, Any]
         "error_3d_mm": _distribution(1000 * columns["error_3d"][accepted]),
         "error_2d_percent": _distribution(100 * columns["error_2d"][accepted]),
         "converged": round(float(columns["converged"][tried].mean()), 4) if tried.any() else None,
-        "seconds": round(seconds, 2),
-        "seconds_per_fit": round(seconds / max(int(tried.sum()), 1), 5),
     }
 
 

@@ -13,7 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metro.config import FitConfig
+from metro.errors import MetroError
 
+_TALLEST_M = 4.0  # a body, arms stretched out
+_TYPICAL_M = 1.6
+_UNITS = {"millimetres": 1000.0, "centimetres": 100.0, "inches": 39.37, "feet": 3.281}
 _LEAST_SPREAD_3D = 0.1  # metres
 _LEAST_SPREAD_2D = 0.05  # share of the box side
 
@@ -31,6 +35,35 @@ class Reason(StrEnum):
     DIVERGED = "not finite"
     ERROR_3D = "3D error too large"
     ERROR_2D = "2D error too large"
+
+
+def check_metres(points_NK3: NDArray[np.floating], known_NK: NDArray[np.bool_], name: str) -> None:
+    """Refuse points of people most of whom are taller than people are.
+
+    Parameters
+    ----------
+    points_NK3
+        Points that are said to be in metres.
+    known_NK
+        Which of them count.
+    name
+        What they are called in the message.
+
+    Raises
+    ------
+    MetroError
+        The message names the unit that they are likely in.
+    """
+    somebody = known_NK.sum(1) > 1
+    points, known = points_NK3[somebody], known_NK[somebody][..., None]
+    extent_NC = np.where(known, points, -np.inf).max(1) - np.where(known, points, np.inf).min(1)
+    extent = float(np.median(np.linalg.norm(extent_NC, axis=1))) if len(points) else 0.0
+    if extent > _TALLEST_M:
+        unit = min(_UNITS, key=lambda unit: abs(np.log(extent / _UNITS[unit] / _TYPICAL_M)))
+        raise MetroError(
+            f"{name}: a person reaches over {extent:.4g} m; are these {unit}? Divide by {_UNITS[unit]:g}, as fits "
+            "take metres"
+        )
 
 
 def judge_input(

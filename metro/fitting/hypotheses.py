@@ -2,7 +2,8 @@
 
 A 2D pose does not tell a limb that points to the camera from one that points away, nor at first glance a front from a
 back. So an image fit starts twice, facing the camera and turned away, and its best result is tried again with one bone
-at a time mirrored in depth ("jumps", the discrete search of Sminchisescu & Triggs, CVPR 2003).
+at a time mirrored in depth ("jumps", the discrete search of Sminchisescu & Triggs, CVPR 2003). A fit whose pose is
+known roughly starts from that alone.
 
 Shape legend: B batch, H hypothesis, K point.
 """
@@ -54,13 +55,17 @@ def start_from_space(objective: Objective, torso_K: Tensor) -> FitState:
     return FitState(turn, rest.joints_aa, rest.betas, transl)
 
 
-def start_from_image(objective: Objective, torso_K: Tensor, yaw_deg: float) -> FitState:
-    """The mean pose, upright, turned by `yaw_deg` from facing the camera, as far as its spread in the image tells."""
+def facing(objective: Objective, yaw_deg: float) -> Tensor:
+    """Root rotations (B, 3, 3) of people who stand upright, turned by `yaw_deg` from facing the camera."""
+    about_x, about_y = objective.target_BKR.new_tensor([[math.pi, 0, 0], [0, math.radians(yaw_deg), 0]])
+    return (rot_from_aa(about_x) @ rot_from_aa(about_y)).repeat(len(objective), 1, 1)
+
+
+def start_from_image(objective: Objective, torso_K: Tensor, root_B33: Tensor) -> FitState:
+    """The mean pose with a given root rotation, as far away as its spread in the image tells."""
     assert objective.focal_B2 is not None
     rest = _mean_state(objective)
-    yaw = math.radians(yaw_deg)
-    upright = rot_from_aa(rest.transl.new_tensor([math.pi, 0, 0])) @ rot_from_aa(rest.transl.new_tensor([0, yaw, 0]))
-    turned = FitState(upright.expand(len(rest), 3, 3).contiguous(), rest.joints_aa, rest.betas, rest.transl)
+    turned = FitState(root_B33, rest.joints_aa, rest.betas, rest.transl)
     points_BKC = objective.points.evaluate(*_rest_arguments(turned)).points_CKB.permute(2, 1, 0)
     weight_BK1 = (objective.conf_BK * (1 + 2 * torso_K))[..., None]
     weight_BK1 = weight_BK1 / weight_BK1.sum(1, keepdim=True)
@@ -111,7 +116,7 @@ def _mean_state(objective: Objective) -> FitState:
     batch, like = len(objective), objective.target_BKR
     return FitState(
         torch.eye(3, dtype=like.dtype, device=like.device).repeat(batch, 1, 1),
-        objective.prior.mean_D.repeat(batch, 1),
+        objective.prior.mean_BD.expand(batch, -1),
         like.new_zeros(batch, objective.points.num_betas),
         like.new_zeros(batch, 3),
     )

@@ -3,10 +3,11 @@
     Σ_k conf_k ρ(|point_k - target_k| / sigma)  +  |z(pose)|²  +  |betas|²  +  Σ hinge(knees, elbows)²
 
 in units of standard deviations, so that no weight needs tuning: ρ is Geman–McClure, z(pose) the pose prior's whitened
-coordinates, and the hinge acts on knees and elbows that bend the wrong way.
+coordinates, and the hinge acts on knees and elbows that bend the wrong way. A root rotation that is known beforehand
+adds |log(known⁻¹ root) / sigma_root|².
 
 Shape legend: B batch, K point, R residual rows per point (2 image axes or 3 space axes), X all residual rows,
-Z whitened pose and betas, F = 6 root rotation and translation.
+H rows besides the points, Z whitened pose and betas, F = 6 root rotation and translation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from metro.body.joints import JOINT_SETS
-from metro.body.rotation import rot_from_aa
+from metro.body.rotation import aa_from_rot, rot_from_aa
 from metro.fitting.points import PosedPoints, right_jacobian
 from metro.fitting.prior import PosePrior
 from metro.fitting.state import FitState
@@ -68,6 +69,12 @@ class Objective:
     """Scale of Geman–McClure in sigmas; none: least squares."""
     fixed_betas: bool = False
     """Whether the shape stays as it is."""
+    hinged: bool = True
+    """Whether knees and elbows are kept from bending the wrong way: for bodies with SMPL's joints."""
+    root_B33: Tensor | None = None
+    """Root rotations that are known beforehand, to `sigma_root`."""
+    sigma_root: float = 1.0
+    """Radians along each axis."""
 
     def __len__(self) -> int:
         return len(self.conf_BK)
@@ -76,9 +83,11 @@ class Objective:
         """The people at `index`."""
         return replace(
             self,
+            prior=self.prior.select(index),
             target_BKR=self.target_BKR[index],
             conf_BK=self.conf_BK[index],
             focal_B2=None if self.focal_B2 is None else self.focal_B2[index],
+            root_B33=None if self.root_B33 is None else self.root_B33[index],
         )
 
     def predict(self, state: FitState) -> Tensor:
@@ -113,22 +122,40 @@ class Objective:
         batch, pose = len(state), state.joints_aa.shape[1]
         jacobian_BXU = jacobian_RKUB.flatten(0, 2).T.contiguous().reshape(batch, -1, self.points.num_unknowns)
         residual_BX = (root_weight_KB * residual_RKB).flatten(0, 1).T
-        columns = torch.tensor([c for c, _ in _HINGES], device=rot.device)
-        signs = torch.tensor([s for _, s in _HINGES], dtype=rot.dtype, device=rot.device) / _HINGE_RAD
-        hinge_BH = (state.joints_aa[:, columns] * signs).clamp_min(0)
-        hinge_BHD = torch.diag_embed((hinge_BH > 0) * signs) @ self.prior.spread_DD[columns]
-        pose_BXD = torch.cat((jacobian_BXU[..., 3 : 3 + pose] @ self.prior.spread_DD, hinge_BHD), 1)
+        beside_BH, pose_BHD, free_BHF = self._beside_points(state)
+        below = (0, 0, 0, beside_BH.shape[1])
+        pose_BXD = torch.cat((jacobian_BXU[..., 3 : 3 + pose] @ self.prior.spread_DD, pose_BHD), 1)
         others = jacobian_BXU[..., 3 + pose : -3] * (0.0 if self.fixed_betas else 1.0)
-        others = torch.nn.functional.pad(others, (0, 0, 0, len(_HINGES)))
         free = torch.cat((jacobian_BXU[..., :3], jacobian_BXU[..., -3:]), -1)
-        free = torch.nn.functional.pad(free, (0, 0, 0, len(_HINGES)))
         prior_BZ = torch.cat((self.prior.whiten(state.joints_aa), state.betas), 1)
         return Linearisation(
-            cost.sum(0) + prior_BZ.square().sum(1) + hinge_BH.square().sum(1),
-            torch.cat((residual_BX, hinge_BH), 1),
-            torch.cat((pose_BXD, others), 2),
-            free,
+            cost.sum(0) + prior_BZ.square().sum(1) + beside_BH.square().sum(1),
+            torch.cat((residual_BX, beside_BH), 1),
+            torch.cat((pose_BXD, torch.nn.functional.pad(others, below)), 2),
+            torch.cat((free, free_BHF), 1),
             prior_BZ,
+        )
+
+    def _beside_points(self, state: FitState) -> tuple[Tensor, Tensor, Tensor]:
+        """Residuals (B, H) that are not of points, their derivatives by the whitened pose and by root and translation.
+
+        The hinges come first, then the turn from the root that is known.
+        """
+        joints, pose = state.joints_aa, state.joints_aa.shape[1]
+        hinges = _HINGES if self.hinged else ()
+        columns = torch.tensor([c for c, _ in hinges], dtype=torch.long, device=joints.device)
+        signs = torch.tensor([s for _, s in hinges], dtype=joints.dtype, device=joints.device) / _HINGE_RAD
+        hinge_BH = (joints[:, columns] * signs).clamp_min(0)
+        pose_BHD = torch.diag_embed((hinge_BH > 0) * signs) @ self.prior.spread_DD[columns]
+        free_BHF = joints.new_zeros(len(joints), len(hinges), 6)
+        if self.root_B33 is None:
+            return hinge_BH, pose_BHD, free_BHF
+        turn_B3 = aa_from_rot(self.root_B33.mT @ state.root_rot)
+        by_root_B33 = torch.linalg.inv(right_jacobian(turn_B3)) / self.sigma_root
+        return (
+            torch.cat((hinge_BH, turn_B3 / self.sigma_root), 1),
+            torch.cat((pose_BHD, pose_BHD.new_zeros(len(joints), 3, pose)), 1),
+            torch.cat((free_BHF, torch.nn.functional.pad(by_root_B33, (0, 3))), 1),
         )
 
     def _project(self, points_CKB: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,10 @@ asked one with the robust penalty, which would throw out whole limbs if it came 
 a loose sigma, then at the asked one; the cheaper facing wins; then rounds of jumps (see `metro.fitting.hypotheses`),
 each kept where it lowers the cost.
 
+A pose that is known beforehand, a network's say, narrows the pose prior and the root's rotation to its neighbourhood,
+and takes the place of the facings. To start from it and then forget it would gain nothing: noisy image joints lead
+away from it as soon as from any other pose.
+
 Shape legend: N people asked for, B people solved together, K points, R target coordinates.
 """
 
@@ -21,11 +25,12 @@ from torch import Tensor
 
 from metro.body.arrays import BodyData
 from metro.body.joints import JOINT_SETS
+from metro.body.rotation import rot_from_aa
 from metro.config import CROP_PX, FitConfig
 from metro.data.records import Record
 from metro.errors import MetroError
 from metro.fitting import gate
-from metro.fitting.hypotheses import TORSO, mirrored_in_depth, start_from_image, start_from_space
+from metro.fitting.hypotheses import TORSO, facing, mirrored_in_depth, start_from_image, start_from_space
 from metro.fitting.objective import Objective
 from metro.fitting.points import PosedPoints
 from metro.fitting.prior import JOINTS, PosePrior, load_prior
@@ -40,6 +45,7 @@ _LEAST_ROBUST_3D = 0.08  # metres
 _LEAST_ROBUST_2D = 0.04  # × box side
 _LOOSE_2D = 8.0  # × sigma_2d in the first stages
 _LOOSE_JUMP = 4.0  # × sigma_2d right after a jump
+_LARGEST_START = 4 * np.pi  # radians along one axis: two whole turns are a mistake
 _LEAST_GAIN = 0.05  # by which a jump must lower the cost
 
 
@@ -73,6 +79,7 @@ def fit(
     body: BodyData,
     config: FitConfig | None = None,
     *,
+    start: NDArray[np.floating] | None = None,
     device: torch.device | str = "cpu",
     prior: PosePrior | None = None,
 ) -> Fits:
@@ -92,6 +99,10 @@ def fit(
         A body in SMPL layout (24 joints).
     config
         Weights, schedule and gate; the defaults if left out.
+    start
+        (N, 72) poses to start from and stay near (`config.sigma_start`), such as `metro.fitting.from_mesh` reads off
+        predicted meshes: axis-angle, the root turning the body into the camera frame; a row of nan where there is none.
+        Shape and position are not needed, as they follow from pose and joints.
     device
         Where to compute.
     prior
@@ -100,7 +111,8 @@ def fit(
     Raises
     ------
     MetroError
-        The body has not SMPL's joints or no J24 regressor, or label arrays are missing.
+        The body has not SMPL's joints or no J24 regressor, label arrays are missing, 3D joints are not in metres, or
+        the start is no array of poses.
     """
     config = config or FitConfig()
     if body.num_joints != JOINTS + 1 or "j24" not in body.regressors:
@@ -108,6 +120,8 @@ def fit(
     arrays = _label_arrays(labels)
     prior = (prior or load_prior()).to(device)
     count = len(arrays["joints_2d"])
+    starts = _start_poses(start, count)
+    started = np.all(np.isfinite(starts), axis=1)
     fits = _empty(count, body.num_betas)
     in_space = _Task.in_space(arrays, config)
     in_image = _Task.in_image(arrays, config)
@@ -119,8 +133,10 @@ def fit(
         if len(rows) == 0:
             continue
         points = PosedPoints(body, body.regressors["j24"][used], device)
-        for first in range(0, len(rows), config.batch_size):
-            _fit_batch(task, rows[first : first + config.batch_size], used, points, prior, config, fits)
+        for alike in (rows[~started[rows]], rows[started[rows]]):
+            for first in range(0, len(alike), config.batch_size):
+                batch = alike[first : first + config.batch_size]
+                _fit_batch(task, batch, used, points, prior, starts[batch], config, fits)
     return fits
 
 
@@ -136,6 +152,7 @@ class _Task:
     @staticmethod
     def in_space(arrays: Mapping[str, np.ndarray], config: FitConfig) -> _Task:
         target_NK3, conf_NK = _split(arrays["joints_3d"], arrays["has_3d"])
+        gate.check_metres(target_NK3, conf_NK > 0, "joints_3d")
         return _Task(target_NK3, conf_NK, None, gate.judge_input(target_NK3, conf_NK, config))
 
     @staticmethod
@@ -169,13 +186,14 @@ def _fit_batch(
     used: NDArray[np.intp],
     points: PosedPoints,
     prior: PosePrior,
+    start: NDArray[np.floating],
     config: FitConfig,
     fits: Fits,
 ) -> None:
-    """Fit some people and enter them into `fits`."""
+    """Fit some people, all of whom have a start or none, and enter them into `fits`."""
 
     def tensor(array: np.ndarray) -> Tensor:
-        return torch.as_tensor(array).to(prior.mean_D)
+        return torch.as_tensor(array).to(prior.mean_BD)
 
     in_space = task.focal_N2 is None
     objective = Objective(
@@ -187,6 +205,13 @@ def _fit_batch(
         focal_B2=None if task.focal_N2 is None else tensor(task.focal_N2[rows]),
         robust=_robust_scale(in_space, config),
     )
+    if np.isfinite(start).all():
+        objective = replace(
+            objective,
+            prior=prior.towards(tensor(start[:, 3:]), config.sigma_start),
+            root_B33=rot_from_aa(tensor(start[:, :3])),
+            sigma_root=config.sigma_start,
+        )
     torso_K = tensor(np.array([JOINT_SETS["J24"][k] in TORSO for k in used]))
     solution = (_solve_space if in_space else _solve_image)(objective, torso_K, config)
     solution = _with_sound_shapes(objective, solution, config)
@@ -222,8 +247,10 @@ def _solve_space(objective: Objective, torso_K: Tensor, config: FitConfig) -> So
 
 
 def _solve_image(objective: Objective, torso_K: Tensor, config: FitConfig) -> Solution:
-    count, starts = len(objective), len(config.yaws_deg)
-    state = concatenate([start_from_image(objective, torso_K, yaw) for yaw in config.yaws_deg])
+    known = objective.root_B33
+    roots = [known] if known is not None else [facing(objective, yaw) for yaw in config.yaws_deg]
+    count, starts = len(objective), len(roots)
+    state = concatenate([start_from_image(objective, torso_K, root_B33) for root_B33 in roots])
     person = torch.arange(count, device=torso_K.device)
     twice = objective.select(person.repeat(starts))
     loose = replace(twice, sigma=_LOOSE_2D * objective.sigma)
@@ -280,6 +307,19 @@ def _with_sound_shapes(objective: Objective, solution: Solution, config: FitConf
     state = FitState(state.root_rot, state.joints_aa, torch.zeros_like(state.betas), state.transl)
     again = minimise(replace(objective.select(extreme), fixed_betas=True), state, config.iterations)
     return solution.replaced(extreme, again)
+
+
+def _start_poses(start: NDArray[np.floating] | None, count: int) -> NDArray[np.float64]:
+    """Poses (N, 72) to start from, nan where there is none."""
+    if start is None:
+        return np.full((count, 3 * (JOINTS + 1)), np.nan)
+    poses = np.asarray(start, np.float64)
+    if poses.shape != (count, 3 * (JOINTS + 1)):
+        raise MetroError(f"start has shape {poses.shape}; {count} people need ({count}, {3 * (JOINTS + 1)})")
+    largest = np.abs(poses[np.isfinite(poses)]).max(initial=0)
+    if largest > _LARGEST_START:
+        raise MetroError(f"start: rotations by up to {largest:.3g} rad; are they in degrees? Axis-angle is in radians")
+    return poses
 
 
 def _label_arrays(labels: Mapping[str, np.ndarray] | Sequence[Record]) -> dict[str, np.ndarray]:

@@ -7,7 +7,8 @@ the damping are multiples of the identity, so with J the derivatives by z, F tho
     minimise  |J dz + F df + r|² + |z + dz|² + damping (|dz|² + |D df|²)
 
 has df from the 6 × 6 system  Fᵀ S⁻¹ F + (damping / m) D²  and  dz = -Jᵀ S⁻¹ (r - J z / m + F df) - z / m  with
-S = m + J Jᵀ, which is as small as the number of residuals (34 for 17 image points against 85 unknowns).
+S = m + J Jᵀ, which is as small as the number of residuals (34 for 17 image points against 85 unknowns). Where there are
+more residuals than unknowns (the points of a mesh), the ordinary normal equations are the smaller system.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from metro.fitting.state import FitState
 
 _DAMPING_DOWN, _DAMPING_UP = 0.3, 5.0
 _DAMPING_LEAST, _DAMPING_MOST = 1e-4, 1e8
+_FREE_LEAST = 1e-6  # keeps root and translation solvable where nothing sees them
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,24 @@ def minimise(
 
 def _step(here: Linearisation, damping_B: Tensor, objective: Objective) -> Tensor:
     """The step (B, U) of all unknowns."""
+    residuals, whitened = here.jacobian_BXZ.shape[1:]
+    by = _by_residuals if residuals < whitened + here.jacobian_BXF.shape[2] else _by_unknowns
+    whitened_BZ, free_BF, failed_B = by(here, damping_B)
+    pose = objective.prior.spread_DD.shape[0]
+    step = torch.cat(
+        (
+            free_BF[:, :3],
+            whitened_BZ[:, :pose] @ objective.prior.spread_DD.T,
+            whitened_BZ[:, pose:],
+            free_BF[:, 3:],
+        ),
+        1,
+    )
+    return torch.where(failed_B[:, None], 0, step)
+
+
+def _by_residuals(here: Linearisation, damping_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps (B, Z) and (B, F) and failures (B,), from a system as large as the residuals."""
     jac_BXZ, free_BXF, prior_BZ = here.jacobian_BXZ, here.jacobian_BXF, here.prior_BZ
     m_B11 = 1 + damping_B[:, None, None]
     system_BXX = jac_BXZ @ jac_BXZ.mT
@@ -119,22 +139,24 @@ def _step(here: Linearisation, damping_B: Tensor, objective: Objective) -> Tenso
     solved = torch.cholesky_solve(torch.cat((here.residual_BX[..., None] - from_prior_BX1, free_BXF), 2), factor)
     scale_B6 = free_BXF.square().sum(1)
     small_BFF = free_BXF.mT @ solved[..., 1:]
-    small_BFF.diagonal(dim1=1, dim2=2).add_(scale_B6 * (damping_B / (1 + damping_B))[:, None] + 1e-6)
+    small_BFF.diagonal(dim1=1, dim2=2).add_(scale_B6 * (damping_B / (1 + damping_B))[:, None] + _FREE_LEAST)
     free_step_BF1, failed_small = _solve(small_BFF, -free_BXF.mT @ solved[..., :1])
     whitened_B1Z = -(solved[..., :1] + solved[..., 1:] @ free_step_BF1).mT @ jac_BXZ
-    whitened_BZ = whitened_B1Z[:, 0] - prior_BZ / m_B11[..., 0]
-    pose = objective.prior.spread_DD.shape[0]
-    free_step_BF = free_step_BF1[..., 0]
-    step = torch.cat(
-        (
-            free_step_BF[:, :3],
-            whitened_BZ[:, :pose] @ objective.prior.spread_DD.T,
-            whitened_BZ[:, pose:],
-            free_step_BF[:, 3:],
-        ),
-        1,
-    )
-    return torch.where(((failed + failed_small) > 0)[:, None], 0, step)
+    return whitened_B1Z[:, 0] - prior_BZ / m_B11[..., 0], free_step_BF1[..., 0], (failed + failed_small) > 0
+
+
+def _by_unknowns(here: Linearisation, damping_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps (B, Z) and (B, F) and failures (B,), from the normal equations."""
+    whole_BXU = torch.cat((here.jacobian_BXZ, here.jacobian_BXF), 2)
+    scale_B6 = here.jacobian_BXF.square().sum(1)
+    system_BUU = whole_BXU.mT @ whole_BXU
+    damped = (damping_B[:, None] * scale_B6 + _FREE_LEAST, torch.ones_like(here.prior_BZ) + damping_B[:, None])
+    system_BUU.diagonal(dim1=1, dim2=2).add_(torch.cat(damped[::-1], 1))
+    right_BU1 = -(whole_BXU.mT @ here.residual_BX[..., None])
+    right_BU1[:, : here.prior_BZ.shape[1], 0] -= here.prior_BZ
+    step_BU1, failed = _solve(system_BUU, right_BU1)
+    whitened_BZ, free_BF = step_BU1[..., 0].split((here.prior_BZ.shape[1], scale_B6.shape[1]), 1)
+    return whitened_BZ, free_BF, failed > 0
 
 
 def _solve(matrix_BFF: Tensor, right_BF1: Tensor) -> tuple[Tensor, Tensor]:

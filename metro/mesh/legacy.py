@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from metro.body.arrays import BodyData
 from metro.body.pickles import plain, read_pickle
+from metro.config import SamplingConfig
 from metro.errors import MetroError
-from metro.mesh.sampling import Level, compose_indices
+from metro.files import MAX_UNPACKED, ZIP, readable
+from metro.mesh.sampling import Level, build_sampling, compose_indices
 from metro.mesh.topology import Ints
 
 # sha256 of the int32 little-endian indices into the full mesh, first 16 digits.
@@ -89,15 +91,29 @@ def load_legacy(path: Path | str, faces_F3: Ints, sizes: Sequence[int] | None = 
         levels of other sizes, or belongs to another mesh.
     """
     path = Path(path)
-    stored = _read_objects(path, ("D", "U", "F"))
+    remedy = "get it again from METRO's code (metro/modeling/data)"
+    with readable(path, remedy, (ZIP,)):
+        return _levels(path, _read_objects(path, ("D", "U", "F")), faces_F3, sizes)
+
+
+def levels_of(config: SamplingConfig, body: BodyData) -> list[Level]:
+    """Levels of a body as `sampling` wants them: from the published file that it names, or built."""
+    if config.legacy:
+        return load_legacy(config.legacy, body.faces, config.sizes)
+    return build_sampling(body.v_template, body.faces, config.sizes)
+
+
+def _levels(path: Path, stored: dict[str, Any], faces_F3: Ints, sizes: Sequence[int] | None) -> list[Level]:
     for key in ("D", "U"):
         if key not in stored:
             raise MetroError(f"{path}: has no {key!r}; not a mesh_downsampling.npz or mano_downsampling.npz")
+        if not isinstance(stored[key], np.ndarray) or stored[key].ndim != 1:
+            raise ValueError(f"{key} is no list of matrices")
     available = min(len(stored["D"]), len(stored["U"]))
     count = available if sizes is None else len(sizes)
     if not 1 <= count <= available:
         raise MetroError(f"{path}: has {available} coarser levels, {count} are asked for; mend sampling.sizes")
-    faces = [np.asarray(plain(f)) for f in stored.get("F", [])[: count + 1]]
+    faces = [_array(plain(f)) for f in stored.get("F", [])[: count + 1]]
     finer = int(np.max(faces_F3)) + 1
     if faces and not np.array_equal(faces[0], faces_F3):
         raise MetroError(f"{path}: made for another mesh than the body's {finer} vertices and {len(faces_F3)} faces")
@@ -105,7 +121,7 @@ def load_legacy(path: Path | str, faces_F3: Ints, sizes: Sequence[int] | None = 
     for k in range(count):
         indices = _selection(path, k, _matrix(path, f"D[{k}]", stored["D"][k]))
         up = _matrix(path, f"U[{k}]", stored["U"][k])
-        if up.shape != (finer, len(indices)) or indices[-1] >= finer:
+        if up.shape != (finer, len(indices)) or not len(indices) or indices[-1] >= finer:
             raise MetroError(f"{path}: level {k + 1} does not fit a mesh of {finer} vertices")
         levels.append(Level(indices, up, _faces(path, k + 1, faces, len(indices))))
         finer = len(indices)
@@ -128,9 +144,16 @@ def _faces(path: Path, level: int, faces: list[Any], vertices: int) -> Any:
     if len(faces) <= level:
         raise MetroError(f"{path}: F has no faces for level {level}")
     found = faces[level]
-    if found.ndim != 2 or found.shape[1] != 3 or found.dtype.kind not in "iu" or found.max() >= vertices:
+    shaped = found.ndim == 2 and found.shape[1] == 3 and found.dtype.kind in "iu"
+    if not shaped or not 0 <= found.min() <= found.max() < vertices:
         raise MetroError(f"{path}: F[{level}] does not hold the faces of a mesh with {vertices} vertices")
     return found.astype(np.int32)
+
+
+def _array(value: Any) -> npt.NDArray[Any]:
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"F holds a {type(value).__name__}")
+    return value.view(np.ndarray)
 
 
 def _matrix(path: Path, name: str, value: Any) -> sp.csr_matrix:
@@ -148,24 +171,21 @@ def _matrix(path: Path, name: str, value: Any) -> sp.csr_matrix:
 def _read_objects(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """The wanted entries of an npz, pickled ones through the allow-list; the others are not opened."""
     found: dict[str, Any] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for key in keys:
-                if f"{key}.npy" not in archive.namelist():
+    with zipfile.ZipFile(path) as archive:
+        for key in keys:
+            if f"{key}.npy" not in archive.namelist():
+                continue
+            if archive.getinfo(f"{key}.npy").file_size > MAX_UNPACKED:
+                raise ValueError(f"{key} unpacks to more than {MAX_UNPACKED >> 30} GiB")
+            with archive.open(f"{key}.npy") as stream:
+                version = np.lib.format.read_magic(stream)
+                read_header = np.lib.format.read_array_header_1_0
+                if version >= (2, 0):
+                    read_header = np.lib.format.read_array_header_2_0
+                _, _, kind = read_header(stream)
+                if kind.hasobject:
+                    found[key] = read_pickle(path, stream)
                     continue
-                with archive.open(f"{key}.npy") as stream:
-                    version = np.lib.format.read_magic(stream)
-                    read_header = np.lib.format.read_array_header_1_0
-                    if version >= (2, 0):
-                        read_header = np.lib.format.read_array_header_2_0
-                    _, _, kind = read_header(stream)
-                    if kind.hasobject:
-                        found[key] = read_pickle(path, stream)
-                        continue
-                with archive.open(f"{key}.npy") as stream:
-                    found[key] = np.lib.format.read_array(stream, allow_pickle=False)
-    except FileNotFoundError:
-        raise MetroError(f"{path}: no such file; it comes with METRO's code (metro/modeling/data)") from None
-    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError) as err:
-        raise MetroError(f"{path}: not a readable npz ({err})") from None
+            with archive.open(f"{key}.npy") as stream:
+                found[key] = np.lib.format.read_array(stream, allow_pickle=False)
     return found

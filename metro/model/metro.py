@@ -217,11 +217,6 @@ class Metro(nn.Module):
                 f"model: the template has shape {tuple(template_T3.shape)}, but {config.joint_set} and the coarsest "
                 f"mesh level need ({tokens}, 3); use the template and `sampling.sizes` that the model was made with"
             )
-        if config.blocks[-1].out != 3:
-            raise MetroError(f"model.blocks: the last block must have out: 3 (xyz), not {config.blocks[-1].out}")
-        for block in config.blocks:
-            if block.width % block.heads:
-                raise MetroError(f"model.blocks: width {block.width} cannot be split into heads {block.heads}")
         self.register_buffer("template_T3", torch.as_tensor(template_T3, dtype=torch.float32), persistent=False)
 
         self.backbone, channels, (height, width) = build_backbone(
@@ -355,5 +350,5 @@ def build_model(config: ModelConfig, body: BodyData, levels: Sequence[Level]) ->
         The sizes disagree or backbone weights cannot be had.
     """
     figure = FIGURES[config.joint_set]
-    regressor = body.regressors[figure.regressor][figure.token_rows]
+    regressor = body.regressor(figure.regressor)[figure.token_rows]
     return Metro(config, template_tokens(config, body, levels), levels, regressor)

@@ -101,13 +101,15 @@ def describe(state: Mapping[str, Tensor], heads: int = 4) -> Description:
         return _describe(state, heads)
     except KeyError as err:
         raise MetroError(f"official checkpoint: {err.args[0]} is missing") from None
+    except (ValueError, IndexError) as err:  # shapes of another rank, numbers that make no network
+        raise MetroError(f"official checkpoint: {' '.join(str(err).split())[:200]}; the file is damaged") from None
 
 
 def _describe(state: Mapping[str, Tensor], heads: int) -> Description:
     blocks: list[BlockConfig] = []
     while (prefix := f"trans_encoder.{len(blocks)}.") + "cls_head.weight" in state:
         layer = f"{prefix}bert.encoder.layer."
-        layers = 1 + max((int(key[len(layer) :].split(".")[0]) for key in state if key.startswith(layer)), default=-1)
+        layers = len({key[len(layer) :].split(".")[0] for key in state if key.startswith(layer)})
         out, width = state[f"{prefix}cls_head.weight"].shape
         ffn = len(state[f"{layer}0.intermediate.dense.weight"])
         blocks.append(BlockConfig(width=width, out=out, layers=layers, heads=heads, ffn=ffn))
@@ -170,6 +172,8 @@ def convert(state: Mapping[str, Tensor], heads: int = 4) -> tuple[ModelConfig, d
                 problems.append(f"{key} is missing")
             elif tuple(state[key].shape) != shape:
                 problems.append(f"{key} is {_times(state[key].shape)}, not {_times(shape)}")
+            elif state[key].is_floating_point() != value.is_floating_point():
+                problems.append(f"{key} holds {state[key].dtype}, not {value.dtype}")
         if not problems:
             joined = torch.cat([state[key] for key in keys]) if len(keys) > 1 else state[keys[0]]
             # position table: rows beyond T are never read; Conv1d of kernel 1: a trailing axis more

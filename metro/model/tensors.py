@@ -1,19 +1,31 @@
-"""Tensors from files of others: a flat dict of them, and nothing that runs."""
+"""Tensors from files: a flat dict of them, and nothing that runs."""
 
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metro.errors import MetroError
+from metro.files import PICKLE, SAFETENSORS, TAR, ZIP, readable, refuse_others
+
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+"""Where training code of others keeps the weights in a file that holds more."""
+
+_SAVED = (ZIP, PICKLE, TAR)
+"""What `torch.save` has written over the years."""
 
 
-def load_tensors(path: Path | str) -> dict[str, Tensor]:
+def load_tensors(path: Path | str, remedy: str = "save the model's state_dict(), or get it again") -> dict[str, Tensor]:
     """Read a flat dict of tensors: safetensors, or any era of `torch.save`, without running code from the file.
+
+    Weights of wrapped networks are taken as well: under ``state_dict`` or ``model``, or with the ``module.`` of
+    `DataParallel` before every name.
 
     Raises
     ------
@@ -21,22 +33,54 @@ def load_tensors(path: Path | str) -> dict[str, Tensor]:
         Missing, unreadable, or more than tensors.
     """
     path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
 
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise MetroError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise MetroError(f"{path}: a folder; give the state dict file in it") from None
-    except pickle.UnpicklingError:
-        raise MetroError(
-            f"{path}: holds more than tensors (a whole pickled model?); save its state_dict() instead"
-        ) from None
-    except Exception as err:  # zip, pickle and safetensors readers each raise their own
-        raise MetroError(f"{path}: not a readable state dict ({' '.join(str(err).split())[:120]})") from None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MetroError(f"{path}: holds no flat dict of tensors; save the model's state_dict()")
-    return dict(state)
+        with readable(path, remedy, (SAFETENSORS,)):
+            return _unwrapped(load_file(path), path, remedy)
+    with readable(path, remedy, _SAVED):
+        return _unwrapped(load_saved(path, remedy), path, remedy)
+
+
+def load_saved(path: Path, remedy: str) -> Any:
+    """What `torch.save` wrote, if it is plain data and tensors.
+
+    Raises
+    ------
+    MetroError
+        Missing, unreadable, or more than that.
+    """
+    with readable(path, remedy, _SAVED):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as err:
+            refuse_others(path, remedy, _SAVED)
+            why = str(err).partition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+            if re.search("[Gg]lobal|allowlisted|unrecognized function", why):
+                raise MetroError(f"{path}: holds more than tensors (a whole pickled model?); {remedy}") from None
+            raise ValueError(why) from None  # without torch's advice to load it all the same
+
+
+def _unwrapped(state: Any, path: Path, remedy: str) -> dict[str, Tensor]:
+    """The tensors of a state dict, by name."""
+    for _ in range(2):  # one within the other at most
+        inner = [state[key] for key in WRAPPERS if isinstance(state, Mapping) and isinstance(state.get(key), Mapping)]
+        state = inner[0] if inner else state
+    if not isinstance(state, Mapping) or not state or not all(isinstance(key, str) for key in state):
+        raise MetroError(f"{path}: holds no flat dict of tensors; {remedy}")
+    for key, value in state.items():
+        if not _is_whole(value):
+            raise MetroError(f"{path}: holds no flat dict of tensors ({key!r:.80}); {remedy}")
+    wrapped = all(key.startswith("module.") for key in state)
+    return {key.removeprefix("module.") if wrapped else key: value for key, value in state.items()}
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether this is a plain tensor whose numbers are all in the file; a view may claim any size."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )

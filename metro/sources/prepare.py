@@ -11,15 +11,12 @@ from typing import Any
 from metro import sources
 from metro.body.figure import Figure, figure_of
 from metro.config import BodyConfig, DatasetConfig
-from metro.data.hdf5 import SCHEMA, content_digest, open_h5, read_arrays
+from metro.data.hdf5 import SCHEMA, open_h5
 from metro.data.parallel import map_shards
 from metro.data.shards import ShardDataset, ShardWriter
 from metro.data.verify import statistics
 from metro.errors import MetroError
 from metro.files import atomic_file, sha256_of
-
-MAX_SKIPPED = 0.01
-"""Largest share of unreadable records that `prepare` accepts."""
 
 _SHOWN = 20  # problems listed by name; the rest is counted
 
@@ -68,7 +65,8 @@ def prepare(
     Raises
     ------
     MetroError
-        The source is unknown or its raw data missing, the disk is full, or more than 1 % of the records is unreadable.
+        The source is unknown or its raw data missing, the disk is full, or more than `config.max_bad` of the records
+        are bad.
     """
     tasks = sources.shard_tasks(config, body)
     if not tasks:
@@ -79,8 +77,10 @@ def prepare(
         (out / "manifest.json").unlink(missing_ok=True)
     except OSError as err:
         raise MetroError(f"{out}: cannot be written: {err.strerror}") from None
-    # Paths name a place on this machine, not the data: they stay out, so that shards are equal everywhere.
-    params = config.model_dump(mode="json", exclude={"root"}) | {"body": body.model_dump(mode="json", exclude={"path"})}
+    # Paths name a place on this machine, not the data: they stay out, so that shards are equal everywhere. So does what
+    # is put up with, which changes nothing that is written.
+    params = config.model_dump(mode="json", exclude={"root", "max_bad"})
+    params["body"] = body.model_dump(mode="json", exclude={"path"})
     jobs = []
     for number, task in enumerate(tasks):
         recipe = json.dumps([SCHEMA, params, number, len(tasks)], sort_keys=True)
@@ -118,8 +118,11 @@ def _is_finished(job: _Job) -> bool:
         with open_h5(job.path) as file:
             if file.attrs.get("recipe") != job.attributes["recipe"]:
                 return False
-            return file.attrs["digest"] == content_digest(read_arrays(file))
-    except (MetroError, OSError, KeyError):
+        dataset = ShardDataset([job.path])
+        for index in range(len(dataset)):
+            dataset.encoded(index)
+        return True
+    except MetroError:
         return False  # missing or damaged: made again
 
 
@@ -128,10 +131,13 @@ def _write_manifest(
 ) -> dict[str, Any]:
     skipped = [problem for entry in entries for problem in entry.pop("skipped")]
     count = sum(entry["count"] for entry in entries)
-    if len(skipped) > MAX_SKIPPED * (count + len(skipped)) or not count:
+    if not count and not skipped:
+        raise MetroError(f"{name}: the source {config.source!r} gave no records")
+    if len(skipped) > config.max_bad * (count + len(skipped)) or not count:
         raise MetroError(
-            f"{name}: {len(skipped)} of {count + len(skipped)} records are unreadable, more than {MAX_SKIPPED:.0%}; "
-            f"the first: {skipped[0] if skipped else 'the source has none'}"
+            f"{name}: {len(skipped)} of {count + len(skipped)} records {'is' if len(skipped) == 1 else 'are'} bad, the "
+            f"first: {skipped[0]}; mend {'it' if len(skipped) == 1 else 'them'}"
+            + (f" or raise datasets.{name}.max_bad, now {config.max_bad:g}" if count else "")
         )
     manifest = {
         "schema": SCHEMA,

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from metro.body.joints import JOINT_SETS
 from metro.kernels import njit
+from metro.mesh.topology import vertex_normals
 from metro.synthetic import exact
 from metro.synthetic.cloth import ramp
 from metro.synthetic.head import hair_margin
 from metro.synthetic.looks import BALD, BUN, CAP, MEDIUM, Look, Marks
 from metro.synthetic.skinning import Skin
-from metro.viz.raster import vertex_normals
 
 Array = NDArray[np.float64]
 

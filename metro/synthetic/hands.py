@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metro.config import BodyConfig, DatasetConfig, SyntheticConfig
-from metro.mesh.topology import boundary_edges
+from metro.mesh.topology import boundary_edges, vertex_normals
 from metro.synthetic import materials as mt
 from metro.synthetic.camera import aim
 from metro.synthetic.people import Figure, Studio, limits, open_studio
@@ -23,7 +23,6 @@ from metro.synthetic.skinning import shape_and_pose
 from metro.synthetic.stage import Array, Stage
 from metro.synthetic.streams import Stream, stream
 from metro.synthetic.world import build_world
-from metro.viz.raster import vertex_normals
 
 OCCLUDERS = {"crate": 0.5, "bar": 0.25, "rail": 0.25}
 FINGERS = {"index": (1, 5.0), "middle": (4, 1.0), "ring": (10, -3.0), "pinky": (7, -7.0)}

@@ -17,8 +17,8 @@ from metro.synthetic import exact
 from metro.synthetic.camera import to_camera
 from metro.synthetic.filters import blur
 from metro.synthetic.people import Figure
+from metro.synthetic.raster import draw
 from metro.synthetic.stage import Objects, cross, unit
-from metro.viz.raster import draw
 
 Floats = NDArray[np.float32]
 

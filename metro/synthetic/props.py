@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from metro.mesh.topology import vertex_normals
 from metro.synthetic import exact
 from metro.synthetic import materials as mt
 from metro.synthetic.camera import Camera
@@ -13,7 +14,6 @@ from metro.synthetic.looks import LONG
 from metro.synthetic.materials import random_material
 from metro.synthetic.people import Figure, Person, Studio
 from metro.synthetic.stage import Stage, box, tube
-from metro.viz.raster import vertex_normals
 
 Array = NDArray[np.float64]
 

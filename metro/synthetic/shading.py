@@ -21,9 +21,9 @@ from metro.synthetic.camera import Camera, Lens, to_camera
 from metro.synthetic.light import Light, floor_light, irradiance
 from metro.synthetic.looks import Marks
 from metro.synthetic.materials import FLOOR, THING, WALL, surface_colour
+from metro.synthetic.raster import draw
 from metro.synthetic.stage import Objects
 from metro.synthetic.textures import Noise, noise_at, slope_at
-from metro.viz.raster import draw
 
 Floats = NDArray[np.float32]
 

@@ -12,23 +12,37 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from metro.config import Params, load_params
 from metro.errors import MetroError
 from metro.files import atomic_folder, read_json, sha256_of
 from metro.mesh.sampling import Level, difference, load_sampling, save_sampling
+from metro.model.tensors import load_saved, load_tensors
 from metro.version import __version__
 
 FORMAT = 2
 WEIGHTS, LEVELS, META, TRAINING = "model.safetensors", "levels.npz", "checkpoint.json", "training.pt"
 CARD = "MODEL_CARD.md"
+_DAMAGED = "restore or delete the checkpoint"
+
+
+class _Meta(TypedDict):
+    """The content of ``checkpoint.json``."""
+
+    params: dict[str, Any]
+    step: int
+    metrics: dict[str, float]
+    body: str
+    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -44,27 +58,25 @@ class Checkpoint:
 
     def weights(self) -> dict[str, Tensor]:
         """State dict in float32 (a checkpoint may be stored in half precision)."""
-        state = load_file(self._verified(WEIGHTS))
+        state = load_tensors(self._verified(WEIGHTS), _DAMAGED)
         return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
+    @cached_property
     def levels(self) -> list[Level]:
         """The mesh levels that the network was trained with, fine to coarse."""
         return load_sampling(self._verified(LEVELS))
 
-    def check(self, body_digest: str, levels: Sequence[Level]) -> None:
-        """Refuse a body model or mesh levels that the network was not trained with.
-
-        Raises
-        ------
-        MetroError
-            They differ; says in what.
-        """
+    def check_body(self, body_digest: str) -> None:
+        """Raise a MetroError if the network was trained on another body model."""
         if self.body_digest != body_digest:
             raise MetroError(
                 f"{self.folder}: trained on another body model ({self.body_digest[:12]}, here {body_digest[:12]}); use "
                 "the body file it was trained with, or train again"
             )
-        found = difference(self.levels(), levels)
+
+    def check_levels(self, levels: Sequence[Level]) -> None:
+        """Raise a MetroError that says in what if the network was trained with other mesh levels."""
+        found = difference(self.levels, levels)
         if found:
             raise MetroError(
                 f"{self.folder}: trained with other mesh levels ({found}); set sampling.checkpoint to it to use its "
@@ -75,16 +87,14 @@ class Checkpoint:
         """Optimizer, averaged weights and counters that an exact resume needs."""
         if TRAINING not in self.sha256:
             raise MetroError(f"{self.folder}: weights only, it can start a run but not resume one")
-        return torch.load(self._verified(TRAINING), map_location="cpu", weights_only=True)
+        return load_saved(self._verified(TRAINING), _DAMAGED)
 
     def _verified(self, name: str) -> Path:
         path = self.folder / name
         if not path.is_file():
             raise MetroError(f"{path}: missing, the checkpoint is incomplete; use another one or train again")
         if sha256_of(path) != self.sha256.get(name):
-            raise MetroError(
-                f"{path}: checksum differs from {META}, the file is damaged; restore or delete the checkpoint"
-            )
+            raise MetroError(f"{path}: checksum differs from {META}, the file is damaged; {_DAMAGED}")
         return path
 
 
@@ -111,6 +121,8 @@ def save_checkpoint(
         the folder cannot be written; nothing half-written stays behind.
     """
     folder = Path(folder)
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise MetroError(f"{folder}: the folder that you are in would be replaced; give one of its own")
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     if dtype is not None:
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
@@ -147,7 +159,7 @@ def copy_weights(source: Path | str, target: Path, dtype: torch.dtype | None = N
         step=found.step,
         metrics=found.metrics,
         body_digest=found.body_digest,
-        levels=found.levels(),
+        levels=found.levels,
         dtype=dtype,
     )
 
@@ -162,10 +174,15 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """
     folder = open_checkpoint() if str(path) == "open" else Path(path)
     remedy = "give a checkpoint folder that training wrote, or `open`; older ones lack the mesh levels: train again"
-    meta = read_json(folder / META, remedy, ("params", "step", "metrics", "body", "sha256"), version=("format", FORMAT))
+    meta = read_json(folder / META, remedy, version=("format", FORMAT), shape=_Meta)
+    try:
+        params = load_params(meta["params"], f"{folder / META}: params")
+    except MetroError as err:
+        by = f"metro {meta.get('metro')!r:.20}, this is {__version__!r}"
+        raise MetroError(f"{err}; written by {by}: use the version that wrote it, or train again") from None
     return Checkpoint(
         folder=folder,
-        params=load_params(meta["params"]),
+        params=params,
         step=meta["step"],
         metrics=meta["metrics"],
         body_digest=meta["body"],

@@ -8,7 +8,6 @@ continues from its last checkpoint to the same weights as a run that was never i
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +31,7 @@ from metro.model.metro import Metro, build_model
 from metro.random import Purpose, stream
 from metro.training.checkpoint import Checkpoint
 from metro.training.meter import Console, Meter
+from metro.training.processes import launched
 from metro.training.run import Figure, Log, Run, Validate
 from metro.training.schedule import learning_rate
 
@@ -80,10 +80,24 @@ def train(
     ------
     MetroError
         `work` holds another run, it or `train.init` belongs to another body or other mesh levels, the loss or a
-        gradient is not finite, it leaps (`train.spike`), or the disk is full.
+        gradient is not finite, it leaps (`train.spike`), the disk is full, or another process of the training ended.
     """
+    with launched(params.train) as fabric:
+        return _train(fabric, params, datasets, body, levels, Path(work), log, validate, figure)
+
+
+def _train(
+    fabric: Fabric,
+    params: Params,
+    datasets: Sequence[ShardDataset],
+    body: BodyData,
+    levels: Sequence[Level],
+    work: Path,
+    log: Log | None,
+    validate: Validate | None,
+    figure: Figure | None,
+) -> TrainResult:
     config = params.train
-    fabric = make_fabric(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -92,7 +106,7 @@ def train(
     if config.channels_last:
         metro.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(metro, config)
-    run = Run(Path(work), params, digest(body), levels, metro, optimizer, fabric, log)
+    run = Run(work, params, digest(body), levels, metro, optimizer, fabric, log)
     start = run.begin()
     network: Any = torch.compile(metro) if config.compile else metro
     network, optimizer = fabric.setup(network, optimizer)
@@ -133,12 +147,12 @@ def train(
             run.refuse_nonfinite(done)
         if logs:
             means = run.close_window([*(f"loss/{name}" for name in terms), "grad_norm"], done)
-            record = means | {"lr": learning_rate(step, config)} | meter.read()
-            run.record(record, done)
-            console.log(record["loss/total"], record["speed/images_per_s"], done)
+            measured = meter.read()
+            run.record(means | {"lr": learning_rate(step, config)}, done, measured)
+            console.log(means["loss/total"], measured["speed/images_per_s"], done)
         if validate and validates:
             run.judge(validate, figure, done)
-            console.say("validation " + "  ".join(f"{k} {v:.4g}" for k, v in run.metrics.items()), done)
+            console.say("validation " + "  ".join(f"{k} {1000 * v:.1f} mm" for k, v in run.metrics.items()), done)
             meter.restart()
         if saves:
             run.save(done)
@@ -168,20 +182,6 @@ def backward(
         for name, value in losses.items():
             terms[name] = terms.get(name, 0.0) + value.detach() / len(parts)
     return terms
-
-
-def make_fabric(config: TrainConfig) -> Fabric:
-    """Lightning Fabric on the processes that torchrun started, else on all GPUs, else on `cpu_processes`.
-
-    Without torchrun, Fabric starts the other processes itself: each runs the same command from its beginning.
-    """
-    devices, nodes = torch.cuda.device_count() or config.cpu_processes, 1
-    if torch.distributed.is_torchelastic_launched():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = Fabric(devices=devices, num_nodes=nodes, precision=config.precision)
-    fabric.launch()
-    return fabric
 
 
 def build_optimizer(metro: Metro, config: TrainConfig) -> torch.optim.Optimizer:

@@ -31,10 +31,11 @@ def restore(checkpoint: Checkpoint, body: BodyData, levels: Sequence[Level] | No
     MetroError
         The body or the levels are others, or the files are damaged.
     """
-    own = checkpoint.levels()
-    checkpoint.check(digest(body), own if levels is None else levels)
+    checkpoint.check_body(digest(body))
+    if levels is not None:
+        checkpoint.check_levels(levels)
     config = checkpoint.params.model.model_copy(update={"backbone_weights": "none"})
-    network = build_model(config, body, own)
+    network = build_model(config, body, checkpoint.levels)
     load_weights(network, checkpoint.weights(), checkpoint.folder)
     return network.eval()
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from metro.config import Params
 from metro.errors import MetroError
+from metro.files import readable
 from metro.mesh.legacy import require_published
 from metro.mesh.sampling import Level
 from metro.model.metro import Metro
@@ -68,8 +69,14 @@ class Run:
         self.lowest = math.inf  # mean loss of a window
 
     def begin(self) -> int:
-        """Load the newest checkpoint, or the start weights where there is none; returns the step to go on with."""
-        found = latest_checkpoint(self.work)
+        """Load the newest checkpoint, or the start weights where there is none; returns the step to go on with.
+
+        The first process looks for it: what the others would find might be another.
+        """
+        found = latest_checkpoint(self.work) if self.fabric.is_global_zero else None
+        folder = self.fabric.broadcast(found.folder if found else None)
+        if folder is not None and found is None:
+            found = load_checkpoint(folder)
         if found is None:
             load_start_weights(self.metro, self.params.train.init, self.body_digest, self.levels)
         if self.params.train.ema is not None:
@@ -79,15 +86,17 @@ class Run:
         same = all(getattr(found.params, name) == getattr(self.params, name) for name in RUN_SECTIONS)
         if not same:
             raise MetroError(f"{self.work}: holds a run with other parameters; remove it or train in another folder")
-        found.check(self.body_digest, self.levels)
+        found.check_body(self.body_digest)
+        found.check_levels(self.levels)
         state = found.training_state()
-        load_weights(self.metro, state["weights"], found.folder)
-        if self.average is not None:
-            load_weights(self.average, state["average"], found.folder)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.best, self.metrics, self.curves = state["best"], state["metrics"], json.loads(state["curves"])
-        self.window = [row.to(self.fabric.device) for row in state["window"]]
-        self.lowest = min((r["loss/total"] for r in self.curves if "loss/total" in r), default=math.inf)
+        with readable(found.folder, f"remove {self.work} to train from the start"):
+            load_weights(self.metro, state["weights"], found.folder)
+            if self.average is not None:
+                load_weights(self.average, state["average"], found.folder)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.best, self.metrics, self.curves = state["best"], state["metrics"], json.loads(state["curves"])
+            self.window = [row.to(self.fabric.device) for row in state["window"]]
+            self.lowest = min((r["loss/total"] for r in self.curves if "loss/total" in r), default=math.inf)
         return found.step
 
     @property
@@ -119,8 +128,8 @@ class Run:
             first = finite.index(False)
             loss, norm = self.window[first][-2:].tolist()
             raise MetroError(
-                f"train: loss {loss:.4g} and gradient norm {norm:.4g} at step {done - len(finite) + first + 1} are not "
-                f"finite; the last good checkpoint is in {self.work}; lower train.lr or set train.clip"
+                f"loss {loss:.4g} and gradient norm {norm:.4g} at step {done - len(finite) + first + 1} are not "
+                f"finite; {self._kept()}; lower train.lr or set train.clip"
             )
 
     def close_window(self, names: list[str], done: int) -> dict[str, float]:
@@ -134,18 +143,18 @@ class Run:
         loss, limit = means["loss/total"], self.params.train.spike
         if limit and loss > limit * self.lowest:
             raise MetroError(
-                f"train: the loss, once {self.lowest:.4g}, leapt to {loss:.4g} in the {self.params.train.log_every} "
-                f"steps before step {done}; the last checkpoint is in {self.work}; lower train.lr, or raise train.spike"
+                f"the loss, once {self.lowest:.4g}, leapt to {loss:.4g} in the {self.params.train.log_every} "
+                f"steps before step {done}; {self._kept()}; lower train.lr, or raise train.spike"
             )
         self.lowest = min(self.lowest, loss)
         return means
 
-    def record(self, scalars: Mapping[str, float], done: int) -> None:
-        """Add to the curves and tell the caller."""
+    def record(self, scalars: Mapping[str, float], done: int, measured: Mapping[str, float] | None = None) -> None:
+        """Add to the curves, and tell the caller, who also hears what was `measured` of the machine, never the same."""
         if self.fabric.is_global_zero:
             self.curves.append({"step": done, **scalars})
             if self._log:
-                self._log(scalars, done)
+                self._log({**scalars, **(measured or {})}, done)
 
     def judge(self, validate: Validate, figure: Figure | None, done: int) -> None:
         """Validate, and keep the weights if they are the best so far; the other processes wait."""
@@ -183,6 +192,11 @@ class Run:
         self.fabric.barrier()  # the caller may move what the other processes have just read
         return checkpoint
 
+    def _kept(self) -> str:
+        """Where the run can be taken up."""
+        newest = latest_checkpoint(self.work)
+        return f"the last checkpoint is {newest.folder}" if newest else "no checkpoint had been written yet"
+
     def _write(self, name: str, done: int, state: Mapping[str, Any] | None) -> None:
         save_checkpoint(
             self.work / name,
@@ -212,7 +226,8 @@ def load_start_weights(metro: Metro, init: str, body_digest: str, levels: Sequen
         load_weights(metro, weights, init)
     else:
         checkpoint = load_checkpoint(init)
-        checkpoint.check(body_digest, levels)
+        checkpoint.check_body(body_digest)
+        checkpoint.check_levels(levels)
         load_weights(metro, checkpoint.weights(), checkpoint.folder)
 
 

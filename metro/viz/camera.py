@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from metro.config import CROP_PX
+from metro.words import CROP_PX
 
 FOCAL = 5000.0
 """Focal length that a weak-perspective camera is drawn with, in pixels of METRO's crop: far away, nearly parallel."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metro.body.joints import EDGES, names_of
+from metro.files import atomic_file
 from metro.viz.camera import pinhole
 from metro.viz.raster import NEAR, render_mesh
 
@@ -211,9 +212,11 @@ def resize(image: Image, width: int) -> Image:
 
 def save_image(image: Image, path: Path) -> Path:
     """Write a PNG or JPEG, by the file's ending."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+    done, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
         raise OSError(f"{path}: cannot write the image")
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
     return path
 
 

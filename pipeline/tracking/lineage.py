@@ -1,22 +1,23 @@
-"""Between DVC, git and MLflow: where a run comes from, and tags that lead from an output of DVC back to its run."""
+"""Between DVC, git and MLflow: what a run tells of where it comes from, and the way from an output of DVC to its run.
+
+A run is tagged with the md5 of every input and, once it is finished, of every output of its stage, as ``dvc.lock`` has
+them. So it is found by what it made: outputs hold no name of a run, and two runs that make the same are alike.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from pipeline import stage
 from pipeline.environment import environment
-from pipeline.tracking.run import MlflowRun
-from pipeline.tracking.store import setup, status_of, store_uri
-
-POINTER = "run.json"
+from pipeline.paths import METRICS
+from pipeline.tracking.store import EXPERIMENT, connect, is_there, newest, store_uri, usable
 
 
 def facts() -> dict[str, str]:
@@ -33,9 +34,16 @@ def facts() -> dict[str, str]:
     lock = Path("dvc.lock")
     if lock.is_file():
         tags["dvc.lock"] = hashlib.sha256(lock.read_bytes()).hexdigest()[:32]
-    for path, md5 in stage.inputs().files.items():
-        tags[re.sub(r"[^\w./: -]", "_", f"dvc.dep.{path}")] = md5  # what MLflow takes as a name
-    return tags | git_facts(Path())
+    return tags | _named("dep", stage.inputs().files) | git_facts(Path())
+
+
+def made(of: str) -> dict[str, str]:
+    """What the stage `of` has made, as tags."""
+    return _named("out", stage.outputs(of))
+
+
+def _named(kind: str, files: Mapping[str, str]) -> dict[str, str]:
+    return {re.sub(r"[^\w./: -]", "_", f"dvc.{kind}.{path}"): md5 for path, md5 in files.items()}  # what MLflow takes
 
 
 def git_facts(root: Path) -> dict[str, str]:
@@ -52,36 +60,27 @@ def git_facts(root: Path) -> dict[str, str]:
     return {"git.commit": commit, "git.dirty": str(bool(dirty)).lower()}
 
 
-def link(root: Path | None = None) -> dict[str, str]:
-    """Tag the runs that ``dvc.lock`` points to (through ``run.json``) with the md5 of their stages' outputs.
+def runs(root: Path | None = None) -> dict[str, str]:
+    """Stage to the run that made, or judged, the outputs that ``dvc.lock`` holds; a question, which makes no store.
 
-    Returns
-    -------
-    dict
-        Stage to run id, of the runs that were tagged. Runs that the store does not know are left out.
+    Stages whose outputs no run of this store has made are left out.
     """
-    root = root or Path.cwd()
-    lock = root / "dvc.lock"
-    stages = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.is_file() else {}
-    outs = {name: {out["path"]: out.get("md5", "") for out in entry.get("outs", [])} for name, entry in stages.items()}
-    runs = {name: run_id for name, made in outs.items() if (run_id := _pointed_to(root, made))}
-    if not runs:
+    lock = (root or Path.cwd()) / "dvc.lock"
+    if not (environment().tracking and lock.is_file() and is_there()):
         return {}
-    setup()
-    known = {name: run_id for name, run_id in runs.items() if status_of(run_id)}
-    for name, run_id in known.items():
-        tags = {f"dvc.out.{path}": md5 for path, md5 in outs[name].items() if md5 and Path(path).name != POINTER}
-        MlflowRun(run_id).tag({**tags, **git_facts(root)})
-    return known
+    outs = {
+        name: {out["path"]: out["md5"] for out in entry.get("outs", []) if METRICS not in Path(out["path"]).parents}
+        for name, entry in (yaml.safe_load(lock.read_text()) or {}).get("stages", {}).items()
+    }
+    with usable():
+        import mlflow
 
-
-def _pointed_to(root: Path, outs: Iterable[str]) -> str | None:
-    """Run that a stage's ``run.json`` names, if it is an output of its own."""
-    for path in outs:
-        if Path(path).name == POINTER and (root / path).is_file():
-            run_id: str | None = json.loads((root / path).read_text()).get("run_id")
-            return run_id
-    return None
+        connect()
+        experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return {}
+        found = {name: newest(experiment.experiment_id, _named("out", paths)) for name, paths in outs.items() if paths}
+    return {name: str(run.info.run_id) for name, run in found.items() if run}
 
 
 def run_url(run_id: str) -> str | None:
@@ -89,8 +88,9 @@ def run_url(run_id: str) -> str | None:
     base = environment().mlflow_ui or store_uri()
     if not base.startswith("http"):
         return None
-    setup()
-    from mlflow import MlflowClient
+    with usable():
+        from mlflow import MlflowClient
 
-    experiment = MlflowClient().get_run(run_id).info.experiment_id
+        connect()
+        experiment = MlflowClient().get_run(run_id).info.experiment_id
     return f"{base.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"

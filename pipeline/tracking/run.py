@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import stage
+from pipeline.tracking.ledger import Entry, Value
 from pipeline.tracking.sender import Sender
-from pipeline.tracking.store import EXPERIMENT, first_line, quiet
+from pipeline.tracking.store import first_line, quiet
 
 if TYPE_CHECKING:
+    from mlflow.entities import Metric
     from torch import nn
 
 REGISTERED_MODEL = "metro"
@@ -47,8 +49,8 @@ class Run:
 
     def model(
         self, model: nn.Module, images: np.ndarray, metric: tuple[str, float] | None, files: Iterable[Path] = ()
-    ) -> str | None:
-        """The trained network, callable from MLflow; returns its address.
+    ) -> None:
+        """The trained network, callable from MLflow.
 
         Parameters
         ----------
@@ -57,27 +59,33 @@ class Run:
         images
             Example batch, B ≥ 2: a batch of one would freeze the batch size.
         metric
-            Name and value, lower is better: the alias `champion` moves to the best model registered so far.
+            Name and value, lower is better. The alias `champion` moves to the best of all models registered with a
+            value of this name, which therefore tells on which records it was measured.
         files
             Files kept beside the model.
         """
-        return None
-
-    def pointer(self) -> dict[str, Any]:
-        """Content of ``run.json``."""
-        return {"tracking": "off", "experiment": None, "run_id": None}
 
 
 class MlflowRun(Run):
-    """A run in MLflow. Its bookkeeping never ends the work it describes: what the store refuses is said, once."""
+    """A run in MLflow. Its bookkeeping never ends the work it describes: what the store refuses is said, once.
 
-    def __init__(self, run_id: str) -> None:
+    Parameters
+    ----------
+    run_id
+        The run.
+    own
+        Whether it is this stage's own, to be ended with it; a run that a stage has joined stays as it is.
+    """
+
+    def __init__(self, run_id: str, own: bool = False) -> None:
         from mlflow import MlflowClient
 
         self.run_id: str = run_id
+        self.own = own
         self._client = MlflowClient()
         self._sender = Sender(lambda batch: self.attempt(lambda: self._client.log_batch(run_id, metrics=batch)))
         self._warned = False
+        self._entry = Entry(run_id, "KILLED" if own else None)
 
     def log(self, record: Mapping[str, float], step: int = 0) -> None:
         from mlflow.entities import Metric
@@ -118,8 +126,7 @@ class MlflowRun(Run):
 
     def model(
         self, model: nn.Module, images: np.ndarray, metric: tuple[str, float] | None, files: Iterable[Path] = ()
-    ) -> str | None:
-        import mlflow
+    ) -> None:
         import mlflow.pytorch
         import torch
         from mlflow.models import infer_signature
@@ -128,48 +135,60 @@ class MlflowRun(Run):
             raise ValueError("an example batch of one would freeze the batch size of the logged model")
         with torch.no_grad():
             output = model(torch.from_numpy(images))
-        with quiet("mlflow"):
+        said = {
+            "signature": infer_signature(images, output.numpy()),
+            "input_example": images,
+            "pip_requirements": [f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
+            "extra_files": [str(path) for path in files],
+        }
+
+        def send() -> None:
             info = mlflow.pytorch.log_model(
                 model,
                 name="model",
-                signature=infer_signature(images, output.numpy()),
-                input_example=images,
-                pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
+                run_id=self.run_id,
                 serialization_format="pt2",
                 registered_model_name=REGISTERED_MODEL,
-                extra_files=[str(path) for path in files],
+                **said,
             )
-        if metric is not None and info.registered_model_version is not None:
-            self.promote(str(info.registered_model_version), *metric)
-        return str(info.model_uri)
+            if metric is not None and info.registered_model_version is not None:
+                self.promote(str(info.registered_model_version), *metric)
+
+        with quiet("mlflow"):
+            self.attempt(send)
 
     def promote(self, version: str, metric: str, value: float) -> None:
-        """Move `champion` to this version unless the present one scores better (lower) on the same metric."""
-        from mlflow.exceptions import MlflowException
-
+        """Note what the version scores (lower is better), and make the best with this metric `champion`."""
         self._client.set_model_version_tag(REGISTERED_MODEL, version, metric, repr(value))
-        try:
-            best = self._client.get_model_version_by_alias(REGISTERED_MODEL, "champion").tags.get(metric)
-        except MlflowException:
-            best = None
-        if best is None or value < float(best):
-            self._client.set_registered_model_alias(REGISTERED_MODEL, "champion", version)
+        versions = self._client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
+        best = min((v for v in versions if metric in v.tags), key=lambda v: (float(v.tags[metric]), int(v.version)))
+        self._client.set_registered_model_alias(REGISTERED_MODEL, "champion", best.version)
 
-    def pointer(self) -> dict[str, Any]:
-        return {"tracking": "mlflow", "experiment": EXPERIMENT, "run_id": self.run_id}
+    def end(self, status: str) -> None:
+        """Send what is left and end the run, if it is the stage's own; what the store does not take stays noted."""
+        import mlflow
 
-    def close(self) -> None:
-        """Send what is left; say what could not be sent."""
-        if lost := self._sender.close():
-            print(f"tracking: {lost} metric values of {stage.name()} could not be sent", file=sys.stderr)
+        values: list[Metric] = []
+        self.attempt(lambda: values.extend(self._sender.close()))
+        if values:
+            print(f"tracking: {len(values)} metric values of {stage.name()} are kept for later", file=sys.stderr)
+        with quiet("mlflow"):
+            ended = not self.own or self.attempt(lambda: mlflow.end_run(status))
+        if values or not ended:
+            left: list[Value] = [(value.key, value.value, value.timestamp, value.step) for value in values]
+            self.attempt(lambda: self._entry.leave(status if self.own else None, left))
+        else:
+            self._entry.settled()
+        self._entry.release()
 
     def attempt(self, send: Callable[[], object]) -> bool:
-        """Whether the store took it."""
-        from mlflow.exceptions import MlflowException
+        """Whether the store took it.
 
+        A store that breaks raises whatever it meets, so everything counts; the work goes on in any case.
+        """
         try:
             send()
-        except (MlflowException, OSError) as err:
+        except Exception as err:
             if not self._warned:
                 self._warned = True
                 print(f"tracking: the store does not answer, the stage goes on: {first_line(err)}", file=sys.stderr)

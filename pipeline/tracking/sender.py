@@ -38,13 +38,13 @@ class Sender:
         if len(self._buffer) >= FLUSH_VALUES or time.monotonic() >= self._due:
             self._flush()
 
-    def close(self) -> int:
-        """Send what is left; the number of values that could not be sent."""
+    def close(self) -> list[Any]:
+        """Send what is left; returns the values that could not be sent."""
         if self._sending is not None:
             self._sending.result()
         self._flush()
         self._thread.shutdown(wait=True)
-        return len(self._buffer)
+        return self._buffer
 
     def _flush(self) -> None:
         if self._sending is not None and not self._sending.done():

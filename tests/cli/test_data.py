@@ -10,6 +10,7 @@ import pytest
 
 from metro.body.load import load_body
 from metro.cli import data as commands
+from metro.cli.app import main
 from metro.config import AugmentConfig, ModelConfig, TrainConfig
 from metro.data import shards
 from metro.data.show import stored_sheet, training_sheet
@@ -73,9 +74,9 @@ def test_show_writes_a_picture(made, tmp_path, augmented):
     assert cv2.imread(str(out)).std() > 10
 
 
-def test_show_refuses_what_it_cannot_write(made, tmp_path):
+def test_show_refuses_what_it_cannot_write(made, tmp_path, capsys):
     with pytest.raises(MetroError, match=r"sheet\.txt: pictures are written as \.png or \.jpg"):
         commands.show(made, out=tmp_path / "sheet.txt")
     (tmp_path / "file").write_text("")
-    with pytest.raises(MetroError, match="cannot be written"):
-        commands.show(made, out=tmp_path / "file" / "sheet.png", count=1)
+    assert main(["data", "show", str(made), "--out", str(tmp_path / "file" / "sheet.png")]) == 2
+    assert "--out. Cannot be written: Not a directory" in capsys.readouterr().err

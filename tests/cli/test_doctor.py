@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,11 +25,65 @@ def test_it_says_what_presets_need(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_a_package_that_cannot_be_imported_hides_nothing_before_it() -> None:
-    code = "import sys; sys.modules['torch'] = None; from metro.cli.app import main; sys.exit(main(['doctor']))"
+    code = "import sys; sys.modules['yaml'] = None; from metro.cli.app import main; sys.exit(main(['doctor']))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     topics = [line.split()[1] for line in done.stdout.splitlines()[1:]]
     assert topics[:3] == ["python", "torch", "torchvision"]
-    assert {"cores", "import", "git", "params"} <= set(topics)
-    assert any(line.startswith("PROBLEM import") and "torch" in line for line in done.stdout.splitlines())
+    assert {"cores", "import", "git", "tracking", "open"} <= set(topics)
+    assert any(line.startswith("PROBLEM import") and "yaml" in line for line in done.stdout.splitlines())
     assert done.returncode == 2
     assert "to mend, see above" in done.stderr
+
+
+def test_it_answers_within_a_second_and_imports_nothing_heavy() -> None:
+    heavy = ("torch", "numba", "scipy", "mlflow", "dvc", "prefect")
+    code = (
+        "import sys, time; from metro.cli.app import main; main(['doctor']);"
+        f"print([m for m in {heavy} if m in sys.modules], time.process_time())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded, seconds = done.stdout.splitlines()[-1].rsplit(" ", 1)
+    assert loaded == "[]"
+    assert float(seconds) < 1.5  # of processor time; 0.7 on an idle machine
+
+
+def told(topic: str, capsys: pytest.CaptureFixture[str]) -> str:
+    main(["doctor"])
+    return next(line for line in capsys.readouterr().out.splitlines() if line[8:].startswith(topic))
+
+
+def test_a_damaged_checkpoint_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert told("open checkpoint", capsys).startswith("ok ")
+    copy = shutil.copytree(ROOT / "metro" / "assets", tmp_path / "assets") / "open"
+    monkeypatch.setattr("metro.cli.doctor.resources.files", lambda package: tmp_path)
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    (copy / "levels.npz").unlink()
+    line = told("open checkpoint", capsys)
+    assert line.startswith("PROBLEM")
+    assert "levels.npz" in line
+    assert "model.safetensors" in line
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "x", "9" * 400, "٣"])
+def test_a_port_that_is_none_is_told(
+    port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("MLFLOW_PORT", port)
+    assert told("port  ", capsys).startswith("PROBLEM")
+
+
+def test_wrong_parameters_are_told_before_the_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("train: {log_every: 0, lr: .nan}\nbody: {kind: open_hand}\n")
+    line = told("params", capsys)
+    assert line.startswith("PROBLEM")
+    assert "train.log_every" in line
+    assert "train.lr" in line

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from metro.cli import evaluation as commands
+from metro.data.hdf5 import SCHEMA
 from metro.errors import MetroError
 from metro.export.bundle import META, bundle_of, write_bundle
+from metro.files import sha256_of
 from tests.conftest import World
 
 
@@ -22,7 +24,8 @@ def model(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def people(world: World) -> Path:
     """The world's shard as a finished dataset folder."""
     shard = world.dataset.paths[0]
-    manifest = {"schema": 1, "count": 12, "shards": [{"file": shard.name}]}
+    entry = {"file": shard.name, "count": 12, "bytes": shard.stat().st_size, "sha256": sha256_of(shard)}
+    manifest = {"schema": SCHEMA, "count": 12, "shards": [entry]}
     (shard.parent / "manifest.json").write_text(json.dumps(manifest))
     return shard.parent
 

@@ -19,6 +19,7 @@ from metro.data import loader, shards
 from metro.data.loader import EvalPass, TrainStream, shuffled_round
 from metro.errors import MetroError
 from metro.model.masking import query_mask
+from metro.random import Purpose, stream
 from metro.sources import prepare as preparing
 from tests.data import people
 
@@ -240,6 +241,63 @@ def test_a_dataset_is_gone_through_pass_after_pass(datasets, seed):
         assert epochs.tolist() == [size] * (4 * quota // size) + [4 * quota % size] * bool(4 * quota % size)
 
 
+@given(st.integers(1, 300), st.integers(1, 20), st.integers(1, 9), st.integers(0, 2**32))
+def test_a_blockwise_pass_has_each_record_once(size, block, window, seed):
+    order = loader.blockwise(np.random.default_rng(seed), size, block, window)
+    assert sorted(order.tolist()) == list(range(size))
+
+
+def test_a_blockwise_pass_reads_few_places_at_a_time():
+    order = loader.blockwise(np.random.default_rng(0), 10_000, 50, 8)
+    for first in range(0, 10_000, 400):
+        place = np.sort(order[first : first + 400])
+        pieces = 1 + (np.diff(place) > 1).sum()
+        assert pieces <= 10  # eight blocks and what was cut off at both ends; of 400 in a full permutation, 384
+
+
+def test_a_blockwise_pass_mixes_as_much_as_it_says():
+    """Pairs of a batch that are neighbours on disk: one of `window`, and by chance; a record comes at any place."""
+    size, block, window, passes = 4096, 16, 32, 60
+
+    def near(order: np.ndarray) -> float:
+        return np.mean([(np.abs(b[:, None] - b)[np.triu_indices(64, 1)] < block).mean() for b in order.reshape(-1, 64)])
+
+    orders = [loader.blockwise(np.random.default_rng(k), size, block, window) for k in range(passes)]
+    by_chance = 2 * block / size  # also two records of adjacent blocks
+    assert np.mean([near(order) for order in orders]) == pytest.approx(1 / window + by_chance / 2, rel=0.1)
+    assert near(np.random.default_rng(0).permutation(size)) == pytest.approx(by_chance, rel=0.15)
+    places = np.argsort(orders, axis=1).mean(0)
+    assert np.abs(places - size / 2).max() < 5 * size / np.sqrt(12 * passes)
+
+
+@pytest.mark.parametrize("weights", [None, (2, 3)])
+def test_blockwise_batches_are_a_function_of_the_step(made, prepare, tmp_path, weights):
+    prepare(tmp_path, count=9)
+    both = [shards.ShardDataset(made), shards.ShardDataset(tmp_path)]
+
+    def first(count: int, **options) -> list[dict[str, torch.Tensor]]:
+        train = TrainConfig(batch_size=6, workers=options.pop("workers", 0), shuffle_block=2, shuffle_window=2)
+        return list(itertools.islice(TrainStream(both, MODEL, train, MASK, weights=weights, **options), count))
+
+    whole = first(10)
+    assert_equal(first(4, start_step=6), whole[6:])
+    assert_equal(first(10, workers=2), whole)
+    halves = [first(10, rank=rank, world_size=2) for rank in range(2)]
+    assert_equal([{k: torch.cat([a[k], b[k]]) for k in a} for a, b in zip(*halves, strict=True)], whole)
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 90)), min_size=1, max_size=3), st.integers(0, 2**64 - 1))
+def test_datasets_are_merged_blockwise_without_losing_their_order(datasets, seed):
+    sizes, quotas = zip(*datasets, strict=True)
+    index, epoch = shuffled_round(seed, 0, sizes, quotas, 5, 3)
+    for d, (size, quota) in enumerate(datasets):
+        first = sum(sizes[:d])
+        own = (index >= first) & (index < first + size)
+        alone = [loader.blockwise(stream(seed, Purpose.PASS, d, k), size, 5, 3) for k in range(-(-quota // size))]
+        assert (index[own] - first).tolist() == np.concatenate(alone)[:quota].tolist()
+        assert (np.diff(epoch[own]) >= 0).all()
+
+
 def test_permutations_look_random():
     orders = np.array([shuffled_round(3, epoch, [97], [97])[0] for epoch in range(400)])
     assert np.abs(orders.mean(0) - 48).max() < 6  # sd of a mean of 400 places is 1.4
@@ -292,7 +350,9 @@ def test_too_little_shared_memory_is_told_beforehand(made, monkeypatch):
 
 def test_hands_are_not_mirrored(tmp_path, monkeypatch):
     def hand(number: int):
-        changes = {"keypoints_2d": np.ones((21, 3)), "joints_3d": np.ones((21, 4)), "pose_aa": np.ones(48)}
+        points = np.column_stack([np.linspace(80, 120, 21), np.full(21, 80.0), np.ones(21)])
+        joints = np.column_stack([np.linspace(0, 0.15, 21), np.zeros(21), np.ones((21, 2))])
+        changes = {"keypoints_2d": points, "joints_3d": joints, "pose_aa": np.ones(48)}
         return people.person(number, **changes)
 
     monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(hand, range(3))])

@@ -82,15 +82,31 @@ def test_unreadable_records_are_counted(prepare, tmp_path):
 
 
 def test_too_many_unreadable_records_fail(prepare, tmp_path):
-    with pytest.raises(MetroError, match=r"made: 2 of 20 records are unreadable, more than 1%; the first: made:000001"):
+    said = (
+        r"^made: 2 of 20 records are bad, the first: made:000001.*; mend them or raise datasets\.made\.max_bad, now 0"
+    )
+    with pytest.raises(MetroError, match=said):
         prepare(tmp_path, bad=(1, 9))
     with pytest.raises(MetroError, match=r"manifest\.json: missing"):
         shards.ShardDataset(tmp_path)
 
 
+def test_how_many_may_be_bad_is_a_setting_that_changes_no_shard(prepare, tmp_path):
+    with pytest.raises(MetroError, match=r"^made: 1 of 6 records is bad, the first: .*on purpose; mend it or raise "):
+        prepare(tmp_path / "a", count=6, bad=(4,))
+    assert prepare(tmp_path / "a", count=6, bad=(4,), max_bad=0.2)["skipped"] == 1
+    prepare(tmp_path / "b", count=6, bad=(4,), max_bad=1.0)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    with pytest.raises(MetroError, match=r"^made: 2 of 2 records are bad, the first: .*on purpose; mend them$"):
+        prepare(tmp_path / "c", count=2, bad=(0, 1), max_bad=1.0)
+
+
 def test_a_source_without_records_fails(prepare, tmp_path, monkeypatch):
     with pytest.raises(MetroError, match="source 'synthetic' has no records for split 'train'"):
         prepare(tmp_path, count=0)
+    monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: iter(())])
+    with pytest.raises(MetroError, match=r"^x: the source 'synthetic' gave no records$"):
+        preparing.prepare("x", DatasetConfig(), BodyConfig(), tmp_path / "x", workers=1, progress=False)
 
 
 def test_a_source_without_adapter_says_so(tmp_path):
@@ -137,7 +153,8 @@ def test_a_dying_worker_is_one_line():
 def test_hands_have_their_own_shapes(tmp_path, monkeypatch):
     def hand(number: int):
         rng = np.random.default_rng(number)
-        changes = {"keypoints_2d": np.ones((21, 3)), "joints_3d": np.ones((21, 4)), "pose_aa": rng.normal(size=48)}
+        joints = np.column_stack([rng.normal(0, 0.04, (21, 3)), np.ones(21)])
+        changes = {"keypoints_2d": np.ones((21, 3)), "joints_3d": joints, "pose_aa": rng.normal(size=48)}
         return people.person(number, **changes)
 
     monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: (hand(i) for i in range(3))])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from metro.config import CropConfig
-from metro.data import crop, shards
+from metro.data import crop, hdf5, shards
 from metro.data.verify import verify
 from metro.errors import MetroError
 from tests.data import people
@@ -76,13 +77,13 @@ def test_equal_records_give_equal_bytes(tmp_path):
     assert a.read_bytes() == b.read_bytes()
 
 
-def test_images_are_one_contiguous_piece_read_by_map(tmp_path):
+def test_images_are_one_contiguous_piece(tmp_path):
     path = write(tmp_path / "s.h5")
     with h5py.File(path) as file:
         assert file["images/bytes"].chunks is None
         start = file["images/bytes"].id.get_offset()
     dataset = shards.ShardDataset([path])
-    first = bytes(dataset.encoded(0))
+    first = dataset.encoded(0)
     assert path.read_bytes()[start : start + len(first)] == first
 
 
@@ -95,6 +96,26 @@ def test_pickled_and_forked_datasets_open_their_own_files(tmp_path):
     if child == 0:
         os._exit(0 if np.array_equal(dataset.image(2), expected) else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_few_of_many_shards_are_open_at_once(tmp_path):
+    paths = [write(tmp_path / f"shard-{number:05d}.h5", [number]) for number in range(80)]
+    before = descriptors()
+    dataset = shards.ShardDataset(paths)
+    forwards = [dataset.encoded(i) for i in range(80)]
+    dataset.expect(np.arange(80))
+    assert descriptors() - before == 64
+    assert [dataset.encoded(i) for i in reversed(range(80))] == forwards[::-1]
+    view = dataset.first(3)
+    del dataset
+    assert descriptors() - before == 64  # the view has the same files
+    assert view.encoded(2) == forwards[2]
+    del view
+    assert descriptors() == before
 
 
 def test_nothing_is_left_when_the_writer_fails(tmp_path):
@@ -191,11 +212,11 @@ def crossed_offsets(path: Path) -> None:
     ("damage", "message"),
     [
         (truncate, "truncated; delete it and run prepare again"),
-        (other_version, "shard layout version 99, this metro reads 1"),
+        (other_version, "shard layout version 99, this metro reads 2"),
         (no_version, "not a shard"),
         (not_hdf5, "damaged or not a shard"),
-        (missing_label, "damaged"),
-        (crossed_offsets, "image offsets are out of order"),
+        (missing_label, "its digest differs"),
+        (crossed_offsets, "its digest differs"),
         (Path.unlink, "no such shard"),
     ],
 )
@@ -205,6 +226,163 @@ def test_a_damaged_shard_is_refused_in_one_line(tmp_path, damage, message):
     with pytest.raises(MetroError, match=message) as caught:
         shards.ShardDataset([path])
     assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def flip_bit(path: Path, name: str, index: int = 0) -> None:
+    """Flip a bit inside of an array and set the time back, so that only the content tells."""
+    before = path.stat()
+    with h5py.File(path) as file:
+        array = file[name]
+        place = array.id.get_offset() + index * array.dtype.itemsize
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["labels/pose_aa", "labels/keys", "labels/has_mesh", "images/offsets", "images/crc32"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_flipped_bit_outside_of_the_images_is_noticed_on_opening(made, tmp_path, name, cached):
+    folder, cache = copy_of(made, tmp_path), tmp_path / "cache" if cached else None
+    shards.ShardDataset(folder, cache=cache)
+    flip_bit(folder / "shard-00001.h5", name)
+    with pytest.raises(MetroError, match=r"shard-00001\.h5: damaged .*digest differs.* and run prepare again"):
+        shards.ShardDataset(folder, cache=cache)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_flipped_bit_in_a_sidecar_is_noticed_on_opening(made, tmp_path, cached):
+    fits, cache = fits_for(made, tmp_path / "fits"), tmp_path / "cache" if cached else None
+    shards.ShardDataset(made, fits, cache)
+    flip_bit(fits / "fit-00002.h5", "labels/betas")
+    with pytest.raises(MetroError, match=r"fit-00002\.h5: damaged .* digest differs.*; delete it and run fit again"):
+        shards.ShardDataset(made, fits, cache)
+
+
+def test_a_flipped_bit_in_an_image_is_noticed_though_it_can_be_decoded(made, tmp_path):
+    folder = copy_of(made, tmp_path)
+    dataset = shards.ShardDataset(folder)
+    middle = len(dataset.encoded(0)) // 2 + len(dataset.encoded(1))
+    flip_bit(folder / "shard-00000.h5", "images/bytes", len(dataset.encoded(0)) + middle // 2)
+    dataset = shards.ShardDataset(folder)
+    dataset.image(0), dataset.image(2)
+    with pytest.raises(MetroError, match=r"shard-00000\.h5: image of made:000001\.png#0 is corrupt"):
+        dataset.image(1)
+
+
+def replaced(path: Path, name: str, make) -> None:
+    """Put what `make(group, leaf, values)` makes in the place of an array; the digest is that of the values."""
+    with h5py.File(path, "r+") as file:
+        group, leaf = name.split("/")
+        values = file[name][...]
+        del file[name]
+        make(file[group], leaf, values)
+
+
+def elsewhere(group, leaf, values):
+    """The same array in a file beside it."""
+    other = Path(group.file.filename).with_suffix(".other")
+    with h5py.File(other, "w") as file:
+        file["x"] = values
+    return other
+
+
+def external_link(group, leaf, values):
+    group[leaf] = h5py.ExternalLink(elsewhere(group, leaf, values), "x")
+
+
+def soft_link(group, leaf, values):
+    group["hidden"] = values
+    group[leaf] = h5py.SoftLink(f"{group.name}/hidden")
+
+
+def external_storage(group, leaf, values):
+    raw = Path(group.file.filename).with_suffix(".raw")
+    raw.write_bytes(values.tobytes())
+    group.create_dataset(leaf, values.shape, values.dtype, external=[(str(raw), 0, values.nbytes)])
+
+
+def virtual(group, leaf, values):
+    layout = h5py.VirtualLayout(values.shape, values.dtype)
+    layout[...] = h5py.VirtualSource(elsewhere(group, leaf, values), "x", values.shape)
+    group.create_virtual_dataset(leaf, layout)
+
+
+def compressed(group, leaf, values):
+    group.create_dataset(leaf, data=values, compression="gzip")
+
+
+def unwritten(group, leaf, values):
+    group.create_dataset(leaf, (1 << 50, *values.shape[1:]), values.dtype)
+
+
+def strings(group, leaf, values):
+    group.create_dataset(leaf, data=["x"] * len(values))
+
+
+def references(group, leaf, values):
+    group.create_dataset(leaf, data=np.array([group.ref] * len(values), h5py.ref_dtype))
+
+
+def nothing(group, leaf, values):
+    group.create_dataset(leaf, data=h5py.Empty("f4"))
+
+
+def folder_instead(group, leaf, values):
+    group.create_group(leaf)
+
+
+@pytest.mark.parametrize("name", ["labels/keys", "labels/pose_aa", "images/bytes", "images/offsets"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(external_link, soft_link, external_storage, virtual, compressed),
+        *(unwritten, strings, references, nothing, folder_instead),
+    ],
+)
+def test_arrays_that_are_not_plainly_in_the_file_are_refused(tmp_path, name, make):
+    path = write(tmp_path / "shard-00000.h5")
+    replaced(path, name, make)
+    with pytest.raises(MetroError, match=r"shard-00000\.h5: damaged") as caught:
+        shards.ShardDataset([path])
+    assert "\n" not in str(caught.value)
+
+
+def rewritten(path: Path, **arrays) -> Path:
+    """The shard with other arrays (``labels__NAME``) and the digest that belongs to them."""
+    with h5py.File(path) as file:
+        whole = {f"{group}/{name}": file[group][name][...] for group in file for name in file[group]}
+        attributes = dict(file.attrs)
+    hdf5.write_h5(path, whole | {name.replace("__", "/"): values for name, values in arrays.items()}, attributes)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"labels__pose_aa": np.zeros((3, 70), np.float32)}, "neither a body nor a hand"),
+        ({"labels__betas": np.zeros((3, 9), np.float32)}, r"label betas is float32 \(3, 9\), not float32 \(3, 10\)"),
+        ({"labels__betas": np.zeros((3, 10))}, "label betas is float64"),
+        ({"labels__betas": np.zeros((2, 10), np.float32)}, "label betas is"),
+        ({"labels__has_3d": np.zeros(3, np.uint8)}, "label has_3d is uint8"),
+        ({"labels__keys": np.arange(3.0)}, "label keys is float64"),
+        ({"labels__betas": np.full((3, 10), np.nan, np.float32)}, "label betas of made:000000.png#0 is not finite"),
+        ({"labels__gender": np.full(3, 9, np.uint8)}, "label gender is out of range"),
+        ({"labels__mesh_origin": np.full(3, 200, np.uint8)}, "label mesh_origin is out of range"),
+        ({"labels__scale": np.zeros(3, np.float32)}, "a crop has no area"),
+        ({"labels__affine": np.zeros((3, 2, 3), np.float32)}, "a crop has no area"),
+        ({"images__offsets": np.array([0, 9, 5, 7])}, "image offsets are out of order"),
+        ({"images__offsets": np.array([0, 2**63 - 1, -(2**63), 7])}, "image offsets are out of order"),
+        ({"images__offsets": np.array([0, 5, 7])}, "images and labels differ in number"),
+        ({"images__crc32": np.zeros(2, np.uint32)}, "images and labels differ in number"),
+        ({"images__bytes": np.zeros(50, np.float32)}, "images are not bytes"),
+    ],
+)
+def test_arrays_that_no_record_can_have_are_refused(tmp_path, arrays, message):
+    path = rewritten(write(tmp_path / "s.h5", range(3)), **arrays)
+    with pytest.raises(MetroError, match=message) as caught:
+        shards.ShardDataset([path])
     assert "\n" not in str(caught.value)
 
 
@@ -254,19 +432,32 @@ def test_verify_finds_changed_short_missing_and_stray_shards(made, tmp_path):
     ]
 
 
+def test_verify_names_labels_that_cannot_be_and_their_likely_unit(made, tmp_path):
+    folder = copy_of(made, tmp_path)
+    labels = shards.ShardDataset([folder / "shard-00000.h5"]).labels
+    joints, pose = labels["joints_3d"].copy(), labels["pose_aa"].copy()
+    joints[1, :, :3] *= 1000
+    pose[2, 5] = 170
+    rewritten(folder / "shard-00000.h5", labels__joints_3d=joints, labels__pose_aa=pose)
+    renew_manifest(folder)
+    reach, turn = verify(folder)
+    assert re.search(r"shard-00000\.h5: made:000001\.png#0: joints_3d reach over .* they look like millimetres", reach)
+    assert "made:000002.png#0: pose_aa turns a joint by 170 radians; are they degrees?" in turn
+
+
 def test_verify_looks_inside(made, tmp_path):
     folder = copy_of(made, tmp_path)
-    with h5py.File(folder / "shard-00000.h5", "r+") as file:
-        file["labels/pose_aa"][3, 5] = np.nan
-        file["labels/keys"][0] = file["labels/keys"][1]
-    overwrite_image(folder / "shard-00001.h5", 0, b"\0\0")
-    overwrite_image(folder / "shard-00002.h5", 0, b"\0" * 300, at=2)
+    flip_bit(folder / "shard-00000.h5", "labels/pose_aa")
+    overwrite_image(folder / "shard-00001.h5", 2, b"\0", at=40)
+    with h5py.File(folder / "shard-00002.h5") as file:
+        keys = file["labels/keys"][...]
+    keys[0] = keys[1]
+    rewritten(folder / "shard-00002.h5", labels__keys=keys)
     renew_manifest(folder)
     problems = "\n".join(verify(folder))
-    assert "shard-00000.h5: label pose_aa of made:000003.png#0 is not finite" in problems
-    assert "shard-00001.h5: image of made:000008.png#0 is not a whole JPEG file" in problems
-    assert "shard-00002.h5: image of made:000016.png#0 is corrupt" in problems
-    assert "made:000001.png#0 occurs 2 times" in problems
+    assert "shard-00000.h5: damaged" in problems
+    assert "shard-00001.h5: image of made:000010.png#0 is corrupt" in problems
+    assert "made:000017.png#0 occurs 2 times" in problems
 
 
 @pytest.mark.parametrize(
@@ -274,8 +465,16 @@ def test_verify_looks_inside(made, tmp_path):
     [
         (None, "missing; run the dataset's prepare stage"),
         ("{", "not valid JSON"),
-        ('{"schema": 0}', "schema 0, this version of metro reads 1"),
+        ('{"schema": 0}', "schema 0, this version of metro reads 2"),
         ("[]", "damaged"),
+        ('{"schema": 2, "count": "1", "shards": []}', "count"),
+        ('{"schema": 2, "count": 0, "shards": [5]}', "shards"),
+        ('{"schema": 2, "count": 0, "shards": [{"file": "a"}]}', "shards"),
+        ('{"schema": 2, "count": 1, "shards": []}', "do not add up to 1 records"),
+        (
+            '{"schema": 2, "count": 1, "shards": [{"file": "../a.h5", "count": 1, "bytes": 1, "sha256": ""}]}',
+            "no shard of this folder",
+        ),
     ],
 )
 def test_a_folder_needs_a_manifest_of_this_version(tmp_path, text, message):
@@ -321,8 +520,9 @@ def test_fits_of_other_records_are_refused(made, tmp_path):
     fits = fits_for(made, tmp_path / "fits", keys=lambda keys: keys[::-1])
     with pytest.raises(MetroError, match=r"fit-00000\.h5: fits of other records"):
         shards.ShardDataset(made, fits)
-    with pytest.raises(MetroError, match="no such shard"):
-        shards.ShardDataset(made, tmp_path / "none")
+    for cache in (None, tmp_path / "cache"):
+        with pytest.raises(MetroError, match=r"fit-00000\.h5: (no such sidecar|missing)"):
+            shards.ShardDataset(made, tmp_path / "none", cache)
 
 
 def test_incomplete_fits_are_not_written(made, tmp_path):
@@ -332,9 +532,83 @@ def test_incomplete_fits_are_not_written(made, tmp_path):
 
 def test_a_sidecar_that_holds_no_numbers_fails_verification(made, tmp_path):
     fits = fits_for(made, tmp_path / "fits")
-    with h5py.File(fits / "fit-00001.h5", "r+") as file:
-        file["labels/betas"][0] = np.inf
-    assert verify(made, fits) == [f"{fits}/fit-00001.h5: betas is not finite"]
+    with h5py.File(fits / "fit-00001.h5") as file:
+        betas = file["labels/betas"][...]
+    betas[1] = np.inf  # not accepted: what is not used may be anything
+    rewritten(fits / "fit-00001.h5", labels__betas=betas)
+    assert verify(made, fits) == []
+    betas[0] = np.inf
+    rewritten(fits / "fit-00001.h5", labels__betas=betas)
+    (problem,) = verify(made, fits)
+    assert problem.startswith(
+        f"{fits}/fit-00001.h5: damaged (ValueError: label betas of made:000008.png#0 is not finite)"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ mapped labels
+
+
+def test_mapped_labels_are_those_in_memory(made, tmp_path):
+    fits = fits_for(made, tmp_path / "fits")
+    for folder in (None, fits):
+        plain, mapped = (shards.ShardDataset(made, folder, cache) for cache in (None, tmp_path / "cache"))
+        assert plain.labels.keys() == mapped.labels.keys()
+        for name, values in plain.labels.items():
+            np.testing.assert_array_equal(values, mapped.labels[name], strict=True)
+        assert (mapped.figure, mapped.image_size, len(mapped)) == (plain.figure, plain.image_size, 20)
+        assert [mapped.encoded(i) for i in range(20)] == [plain.encoded(i) for i in range(20)]
+        twin = pickle.loads(pickle.dumps(mapped.subset([7, 2])))
+        assert np.array_equal(twin.image(1), plain.image(2))
+    with pytest.raises(ValueError, match="read-only"):
+        mapped.labels["betas"][0] = 0
+
+
+def test_a_mapped_table_is_made_once_for_a_state_of_the_shards(made, tmp_path):
+    folder, cache = copy_of(made, tmp_path), tmp_path / "cache"
+
+    def tables() -> dict[str, int]:
+        shards.ShardDataset(folder, cache=cache)
+        return {path.name: path.stat().st_ino for path in cache.glob("*.npy")}
+
+    first = tables()
+    assert (len(first), tables()) == (1, first)
+    shutil.copy(folder / "shard-00001.h5", tmp_path / "again.h5")
+    (tmp_path / "again.h5").replace(folder / "shard-00001.h5")  # equal, but that has to be looked at
+    second = tables()
+    assert len(second) == 1
+    assert second.keys() != first.keys()
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]])
+def test_a_damaged_table_is_made_again(made, tmp_path, damage):
+    shards.ShardDataset(made, cache=tmp_path)
+    (table,) = tmp_path.glob("*.npy")
+    whole = table.read_bytes()
+    table.write_bytes(damage(whole))
+    dataset = shards.ShardDataset(made, cache=tmp_path)
+    assert table.read_bytes() == whole
+    assert len(dataset) == 20
+
+
+MAPS = """
+import sys
+from metro.data.shards import ShardDataset
+dataset = ShardDataset(sys.argv[1], cache=__import__("pathlib").Path(sys.argv[2]))
+print([line.split()[4] for line in open("/proc/self/maps") if line.rstrip().endswith(".npy")][0], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processes_that_open_at_once_map_the_same_file(made, tmp_path):
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen([sys.executable, "-c", MAPS, made, tmp_path], **options) for _ in range(3)]
+    try:
+        inodes = [process.stdout.readline().strip() for process in running]
+    finally:
+        for process in running:
+            process.communicate()
+    (table,) = tmp_path.glob("*.npy")
+    assert inodes == [str(table.stat().st_ino)] * 3
 
 
 def test_views_hold_their_own_records(made):

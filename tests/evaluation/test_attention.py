@@ -102,5 +102,5 @@ def test_effective_tokens(measured: a.Attention) -> None:
 
 
 def test_nothing_to_draw(world: World) -> None:
-    with pytest.raises(MetroError, match=r"attention\.examples of at least 1"):
-        a.measure_attention(world.model, world.dataset, AttentionConfig(samples=2, examples=0))
+    with pytest.raises(MetroError, match="no records to load"):
+        a.measure_attention(world.model, world.dataset.first(0), AttentionConfig(samples=2))

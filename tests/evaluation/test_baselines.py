@@ -76,7 +76,7 @@ def test_save_and_load(world: World, tmp_path: Path) -> None:
     assert np.array_equal(loaded.camera_V3, means.camera_V3)
     assert (loaded.count, loaded.origin) == (means.count, means.origin)
     (tmp_path / "means.npz").write_bytes(b"nonsense")
-    with pytest.raises(MetroError, match=r"means\.npz: not a baselines file"):
+    with pytest.raises(MetroError, match=r"means\.npz: is text; the `catalogue` stage makes it"):
         b.Baselines.load(tmp_path / "means.npz")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -10,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 import metro
 from metro.body.arrays import digest
 from metro.errors import MetroError
 from metro.export import bundle as b
+from metro.export.folder import GEOMETRY, META, ONNX, WEIGHTS, read_folder
 from metro.export.load import RESOLVERS, open_bundle
+from metro.export.networks import OnnxNetwork, TorchNetwork
+from metro.files import sha256_of
 from metro.model.metro import build_model
 from metro.training.checkpoint import save_checkpoint
 from pipeline import models
@@ -69,9 +74,12 @@ def test_hands(hands: World, tmp_path: Path) -> None:
 def test_a_bundle_is_replaced_but_other_folders_are_not(world: World, folder: Path, tmp_path: Path) -> None:
     bundle = b.load_bundle(folder)
     b.write_bundle(tmp_path / "x", bundle)
-    (tmp_path / "x" / b.ONNX).touch()
+    (tmp_path / "x" / ONNX).touch()
     b.write_bundle(tmp_path / "x", bundle)
-    assert not (tmp_path / "x" / b.ONNX).exists()  # of the old network
+    assert not (tmp_path / "x" / ONNX).exists()  # of the old network
+    with pytest.raises(MetroError, match=r"model\.safetensors would be lost"):
+        b.write_bundle(tmp_path / "x", bundle, [ONNX], weights=False)
+    assert open_bundle(tmp_path / "x").meta["origin"]["step"] == 7
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     with pytest.raises(MetroError, match=r"exists and holds no bundle\.json"):
@@ -83,12 +91,22 @@ def test_a_bundle_is_replaced_but_other_folders_are_not(world: World, folder: Pa
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda f: (f / b.WEIGHTS).write_bytes(b"x"), "checksum differs"),
-        (lambda f: (f / b.GEOMETRY).unlink(), "missing, the bundle is incomplete"),
-        (lambda f: (f / b.META).write_text("{"), "not valid JSON"),
-        (lambda f: (f / b.META).unlink(), r"bundle\.json: missing; make a bundle"),
+        (lambda f: (f / WEIGHTS).write_bytes(b"x"), "checksum differs"),
+        (lambda f: (f / GEOMETRY).unlink(), "missing, the bundle is incomplete"),
+        (lambda f: (f / META).write_text("{"), "not valid JSON"),
+        (lambda f: (f / META).unlink(), r"bundle\.json: missing; make a bundle"),
         (lambda f: change(f, format=9), "format 9, this version of metro reads 1"),
-        (lambda f: change(f, model={"backbone": 3}), "cannot be read"),
+        (lambda f: change(f, model={"backbone": 3}), "damaged"),
+        (lambda f: change(f, model={"joint_set": "J14", "image_size": 64, "backbone": 3}), "damaged"),
+        (lambda f: change(f, model=[]), "damaged"),
+        (lambda f: change(f, joint_names=["Nose"]), "joint_names are not those of J14"),
+        (lambda f: change(f, mesh_levels=[6890, 60, 300]), "mesh_levels do not descend"),
+        (lambda f: change(f, mesh_levels=["6890", 300, 60]), "not positive whole numbers"),
+        (lambda f: change(f, mesh_levels=6890), "damaged"),
+        (lambda f: change(f, mesh_levels=[7000, 300, 60]), "the mesh levels need"),
+        (lambda f: change(f, sha256=[]), "damaged"),
+        (lambda f: change(f, sha256={GEOMETRY: 1, WEIGHTS: 2}), "sha256 are not strings"),
+        (lambda f: change(f, sha256={}), "not part of this bundle"),
     ],
 )
 def test_damage(world: World, tmp_path: Path, break_it, message: str) -> None:
@@ -100,8 +118,116 @@ def test_damage(world: World, tmp_path: Path, break_it, message: str) -> None:
 
 
 def change(folder: Path, **values: object) -> None:
-    meta = json.loads((folder / b.META).read_text())
-    (folder / b.META).write_text(json.dumps(meta | values))
+    meta = json.loads((folder / META).read_text())
+    (folder / META).write_text(json.dumps(meta | values))
+
+
+def geometry(folder: Path, **arrays: np.ndarray | None) -> None:
+    """Put other arrays, under the names that they have with `__` for a dot, into a bundle and mend its checksum."""
+    old = load_file(folder / GEOMETRY)
+    new = old | {name.replace("__", "."): array for name, array in arrays.items()}
+    save_file({k: np.ascontiguousarray(v) for k, v in new.items() if v is not None}, folder / GEOMETRY)
+    change(folder, sha256=json.loads((folder / META).read_text())["sha256"] | {GEOMETRY: sha256_of(folder / GEOMETRY)})
+
+
+HOSTILE = np.full(6891, 2**40)
+HOSTILE[[0, -1]] = 0  # what SciPy's own full check lets pass
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"up_1__indptr": HOSTILE}, "rows do not follow one another"),
+        ({"up_1__indices": np.full(6890, 300)}, "outside of its columns"),
+        ({"up_1__indices": np.full(6890, -1)}, "outside of its columns"),
+        ({"up_1__data": np.full(6890, np.nan)}, "not finite"),
+        ({"up_1__data": np.ones(3)}, "6890 columns and 3 values"),
+        ({"up_1__shape": np.array([6890, 2**40])}, "the mesh levels need"),
+        ({"up_2__shape": np.array(7)}, "damaged"),
+        ({"regressor__indptr": np.zeros((3, 3), np.int64)}, "no vectors"),
+        ({"regressor__data": None}, "damaged"),
+        ({"indices_1": np.arange(300) + 6800}, "indices_1 are not"),
+        ({"indices_1": np.arange(300)[::-1]}, "indices_1 are not"),
+        ({"indices_1": np.arange(300.0)}, "indices_1 are not"),
+        ({"indices_2": np.arange(59)}, "indices_2 are not"),
+        ({"faces_0": np.array([[0, 1, 6890]], np.int32)}, "vertices that a mesh of 6890 has not"),
+        ({"faces_0": np.array([[0, 1, -1]], np.int32)}, "vertices that a mesh of 6890 has not"),
+        ({"faces_0": np.zeros((4, 4), np.int32)}, "faces of shape"),
+        ({"faces_0": np.zeros((4, 3))}, "faces of shape"),
+        ({"faces_1": np.array([[0, 1, 300]], np.int32)}, "vertices that a mesh of 300 has not"),
+        ({"template_T3": np.zeros((74, 2), np.float32)}, "the template has shape"),
+        ({"template_T3": np.full((74, 3), np.inf, np.float32)}, "template is not of finite"),
+        ({"template_T3": np.zeros((74, 3), np.int64)}, "template is not of finite"),
+    ],
+)
+def test_wrong_geometry_with_a_right_checksum(folder: Path, tmp_path: Path, arrays, message: str) -> None:
+    shutil.copytree(folder, tmp_path / "bundle")
+    geometry(tmp_path / "bundle", **arrays)
+    with pytest.raises(MetroError, match=message) as caught:
+        b.load_bundle(tmp_path / "bundle")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def lean(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with an ONNX file and without weights."""
+    bundle = b.bundle_of(world.model, world.data, world.levels, {"step": 7})
+    return b.write_bundle(tmp_path_factory.mktemp("bundles") / "lean", bundle, [ONNX], weights=False)
+
+
+def test_a_bundle_with_an_onnx_file_runs_in_onnx_runtime_unless_a_device_is_named(world: World, tmp_path: Path) -> None:
+    both = b.write_bundle(tmp_path / "both", b.bundle_of(world.model, world.data, world.levels), [ONNX])
+    assert read_folder(both).meta["largest_difference_m"][ONNX] < 1e-5
+    by_onnx, by_torch = metro.load(both), metro.load(both, "cpu")
+    assert isinstance(by_onnx.network, OnnxNetwork)
+    assert isinstance(by_torch.network, TorchNetwork)
+    pictures = list(np.random.default_rng(0).integers(0, 256, (3, 90, 140, 3), dtype=np.uint8))
+    for ours, theirs in zip(by_onnx(pictures, batch_size=2), by_torch(pictures), strict=True):
+        assert np.array_equal(ours.faces, theirs.faces)
+        for name in ("vertices", "joints", "camera"):
+            assert np.abs(getattr(ours, name) - getattr(theirs, name)).max() < 1e-4
+
+    (both / ONNX).write_bytes((both / ONNX).read_bytes()[:-100])
+    with pytest.raises(MetroError, match=r"model\.onnx: checksum differs"):
+        metro.load(both)
+    assert isinstance(metro.load(both, "cpu").network, TorchNetwork)
+
+
+def test_without_weights(lean: Path) -> None:
+    assert {path.name for path in lean.iterdir()} == {META, GEOMETRY, ONNX}
+    assert isinstance(metro.load(lean).network, OnnxNetwork)
+    with pytest.raises(MetroError, match=r"model\.safetensors: not part of this bundle; export it again, with it"):
+        open_bundle(lean)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: (f / ONNX).unlink(), "missing, the bundle is incomplete"),
+        (lambda f: onnx_file(f, b"not a program"), r"model\.onnx: damaged"),
+        (lambda f: onnx_file(f, (f / ONNX).read_bytes()[:5000]), r"model\.onnx: damaged"),
+        (lambda f: change(f, model={"joint_set": "J14", "image_size": 65}), r"bundle\.json says"),
+        (lambda f: change(f, mesh_levels=[6891]), r"bundle\.json says"),
+        (lambda f: geometry(f, faces_0=np.array([[0, 1, 6890]], np.int32)), "vertices that a mesh of 6890 has not"),
+        (lambda f: geometry(f, faces_0=None), "damaged"),
+    ],
+)
+def test_damage_that_onnx_runtime_meets(
+    lean: Path, tmp_path: Path, break_it, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(lean, folder)
+    break_it(folder)
+    with pytest.raises(MetroError, match=message) as caught:
+        metro.load(folder)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def onnx_file(folder: Path, content: bytes) -> None:
+    """Put another ONNX file into a bundle and mend its checksum."""
+    (folder / ONNX).write_bytes(content)
+    change(folder, sha256=json.loads((folder / META).read_text())["sha256"] | {ONNX: sha256_of(folder / ONNX)})
 
 
 def test_weights_of_another_configuration(world: World, hands: World, tmp_path: Path) -> None:
@@ -113,12 +239,12 @@ def test_weights_of_another_configuration(world: World, hands: World, tmp_path: 
 
 
 def test_load_dispatches(world: World, folder: Path, tmp_path: Path) -> None:
-    assert metro.load(folder, device="cpu").bundle.meta["origin"]["step"] == 7
+    assert metro.load(folder, device="cpu").network.meta["origin"]["step"] == 7
     with pytest.raises(MetroError, match="no such folder; give a checkpoint or bundle folder"):
         metro.load(tmp_path / "nowhere")
     with pytest.raises(MetroError, match="neither a bundle"):
         metro.load(tmp_path)
-    with pytest.raises(MetroError, match="device 'warp9' cannot be used"):
+    with pytest.raises(MetroError, match="device 'warp9': not on this machine"):
         metro.load(folder, device="warp9")
 
 
@@ -132,7 +258,7 @@ def test_addresses_are_opened_by_whoever_registered_their_scheme(folder: Path, m
     monkeypatch.setattr(models, "download", download)
     registered = metadata.EntryPoint("models", "pipeline.models:download", RESOLVERS)
     monkeypatch.setattr(metadata, "entry_points", lambda **wanted: metadata.EntryPoints([registered]).select(**wanted))
-    assert metro.load("models:/metro/1", device="cpu").bundle.meta["origin"]["step"] == 7
+    assert metro.load("models:/metro/1", device="cpu").network.meta["origin"]["step"] == 7
     assert asked == ["models:/metro/1"]
     with pytest.raises(MetroError, match="runs:/7/model: nothing installed opens runs:/ addresses; give a folder"):
         metro.load("runs:/7/model")
@@ -156,7 +282,8 @@ def test_checkpoints(world: World, tmp_path: Path) -> None:
     x = images(world)
     with torch.inference_mode():
         assert torch.equal(bundle.model(x).vertices[-1], model(x).vertices[-1])
-    assert bundle.meta["origin"] == {"checkpoint": "best", "step": 3, "metrics": {"mpjpe": 0.1}}
+    sums = {name: sha256_of(folder / name) for name in ("model.safetensors", "levels.npz")}
+    assert bundle.meta["origin"] == {"checkpoint": "best", "step": 3, "metrics": {"mpjpe": 0.1}, "sha256": sums}
 
     meta = json.loads((folder / "checkpoint.json").read_text())
     (folder / "checkpoint.json").write_text(json.dumps(meta | {"body": "f" * 64}))

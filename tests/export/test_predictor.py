@@ -13,23 +13,18 @@ import torch
 import trimesh
 from PIL import Image
 
-from metro.cli import export as commands
 from metro.errors import MetroError
-from metro.export.bundle import Bundle, bundle_of, write_bundle
-from metro.export.predictor import Predictor, read_image
+from metro.export.bundle import bundle_of
+from metro.export.networks import TorchNetwork
+from metro.export.predictor import Photo, Predictor, read_image, save_scene
 from metro.viz.camera import project, to_pixels
 from tests.conftest import World
 from tests.square import FACES, centre_of_mass, square
 
 
 @pytest.fixture(scope="module")
-def bundle(world: World) -> Bundle:
-    return bundle_of(world.model, world.data, world.levels)
-
-
-@pytest.fixture(scope="module")
-def predictor(bundle: Bundle) -> Predictor:
-    return Predictor(bundle, "cpu")
+def predictor(world: World) -> Predictor:
+    return Predictor(TorchNetwork(bundle_of(world.model, world.data, world.levels), "cpu"))
 
 
 @pytest.fixture
@@ -52,9 +47,37 @@ def test_one_image_one_person(predictor: Predictor, picture: np.ndarray) -> None
     # The crop is 1.2 × the longer side, around the box's middle.
     assert 64 / found.affine[0, 0] == pytest.approx(1.2 * 70)
     assert found.to_image([[31.5, 31.5]])[0] == pytest.approx([50, 45])
+    assert found.score is None
+    assert not found.assumed
 
 
-def test_the_crop_is_what_the_network_was_shown(predictor: Predictor, picture: np.ndarray) -> None:
+def test_boxes_may_bring_a_score_and_there_may_be_none(predictor: Predictor, picture: np.ndarray) -> None:
+    (plain,) = predictor(picture, [30, 10, 40, 70])
+    (scored,) = predictor(picture, [[30, 10, 40, 70, 0.75]])
+    assert np.array_equal(scored.vertices, plain.vertices)
+    assert scored.box == plain.box
+    assert json.loads(scored.to_json())["score"] == 0.75
+    assert "score" not in json.loads(plain.to_json())
+    assert predictor(picture, []) == predictor(picture, np.zeros((0, 4))) == predictor([]) == []
+    assert [p.picture for p in predictor([picture, picture], [[], [[30, 10, 40, 70]]])] == [1]
+
+
+def test_an_assumed_box_is_told(predictor: Predictor, picture: np.ndarray) -> None:
+    (found,) = predictor(picture)
+    assert found.assumed
+    assert "a tight box around the person gives better results" in json.loads(found.to_json())["box"]
+    assert json.loads(predictor(picture, [30, 10, 40, 70])[0].to_json())["box"] == "as given"
+
+
+def test_a_photo_is_not_read_again(predictor: Predictor, picture: np.ndarray) -> None:
+    (found,) = predictor(Photo(picture, "clip 7"), [30, 10, 40, 70])
+    assert json.loads(found.to_json())["image"] == "clip 7"
+    assert np.array_equal(found.vertices, predictor(picture, [30, 10, 40, 70])[0].vertices)
+    with pytest.raises(MetroError, match="clip 7: box 200"):
+        predictor(Photo(picture, "clip 7"), [200, 10, 40, 70])
+
+
+def test_the_crop_is_what_the_network_was_shown(world: World, predictor: Predictor, picture: np.ndarray) -> None:
     """A box of crop size, brought to the network by hand, gives the same prediction."""
     (found,) = predictor(picture, [40, 20, 64 / 1.2, 30])
     left, top = round(40 + 64 / 2.4 - 31.5), round(20 + 15 - 31.5)
@@ -65,8 +88,22 @@ def test_the_crop_is_what_the_network_was_shown(predictor: Predictor, picture: n
     tensor = torch.from_numpy(crop).permute(2, 0, 1)[None] / 255
     mean, sd = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.inference_mode():
-        output = predictor.model((tensor - mean[:, None, None]) / sd[:, None, None])
+        output = world.model((tensor - mean[:, None, None]) / sd[:, None, None])
     assert np.abs(output.vertices[-1][0].numpy() - found.vertices).max() < 1e-5
+
+
+def test_a_network_that_gives_nan_is_refused(world: World, picture: np.ndarray) -> None:
+    network = TorchNetwork(bundle_of(world.model, world.data, world.levels), "cpu")
+
+    class Broken:
+        meta, faces_F3 = network.meta, network.faces_F3
+
+        def __call__(self, pixels_BSS3: np.ndarray) -> tuple[np.ndarray, ...]:
+            camera, joints, vertices = network(pixels_BSS3)
+            return camera, joints, np.where(np.arange(len(vertices[0]))[:, None] == 7, np.nan, vertices)
+
+    with pytest.raises(MetroError, match="answer is not finite"):
+        Predictor(Broken())(picture)  # type: ignore[arg-type]
 
 
 def test_order_and_batching(predictor: Predictor, picture: np.ndarray) -> None:
@@ -115,7 +152,7 @@ def test_perspective_translation(predictor: Predictor, picture: np.ndarray, foca
 
 
 def test_left_hands_are_mirrored(hands: World, picture: np.ndarray) -> None:
-    predictor = Predictor(bundle_of(hands.model, hands.data, hands.levels), "cpu")
+    predictor = Predictor(TorchNetwork(bundle_of(hands.model, hands.data, hands.levels), "cpu"))
     box = [40, 20, 40, 40]
     (right,) = predictor(picture, box)
     mirrored_box = [140 - 1 - 40 - 40 + 1, 20, 40, 40]
@@ -141,6 +178,43 @@ def test_files(predictor: Predictor, picture: np.ndarray, tmp_path: Path) -> Non
     assert np.allclose(record["joints_2d"], found.joints_2d, atol=0.01)
     assert "vertices" not in json.loads(found.to_json())
     assert found.overlay().shape == picture.shape
+
+
+def test_a_scene_shows_people_where_the_overlay_does(predictor: Predictor, picture: np.ndarray, tmp_path: Path) -> None:
+    """Every vertex, seen by a pinhole camera at the scene's origin, falls where the root's depth magnifies it to."""
+    people = predictor(picture, [[30, 10, 40, 70], [70, 5, 40, 80]])
+    scene = trimesh.load(save_scene(tmp_path / "s.glb", people, 200.0))
+    for k, person in enumerate(people):
+        x, y, z = (np.asarray(scene.geometry[f"person_{k}"].vertices) * [1, -1, -1]).T  # back to camera axes
+        depth = person.translation(200.0)[2]
+        shifted = person.vertices.astype(np.float64)
+        pixels = person.to_image(project(shifted, person.camera, person.crop_size))
+        assert z - depth == pytest.approx(shifted[:, 2], abs=1e-5)
+        assert np.c_[200 * x / depth + 69.5, 200 * y / depth + 44.5] == pytest.approx(pixels, abs=1e-2)
+    record = json.loads(people[0].to_json(focal=200.0))["perspective"]
+    assert record["focal"] == 200
+    assert record["translation"] == pytest.approx(people[0].translation(200.0), abs=1e-5)
+    assert record["note"] == "for the given focal length"
+
+
+@pytest.mark.parametrize("focal", [0.0, -3.0, float("nan"), float("inf")])
+def test_what_is_no_focal_length(predictor: Predictor, picture: np.ndarray, focal: float) -> None:
+    with pytest.raises(MetroError, match="expected a positive number of pixels"):
+        predictor(picture)[0].translation(focal)
+
+
+def test_glb_has_normals_and_a_material(
+    world: World, predictor: Predictor, picture: np.ndarray, tmp_path: Path
+) -> None:
+    body = replace(predictor(picture)[0], vertices=world.data.v_template * [1, -1, -1])
+    drawn = trimesh.load(body.save_glb(tmp_path / "a.glb")).geometry["person"]
+    assert drawn.volume == pytest.approx(0.07, abs=0.03)  # cubic metres; negative if faces looked inwards
+    given = np.array(drawn.vertex_normals)
+    outward = trimesh.Trimesh(drawn.vertices, drawn.faces, process=False).vertex_normals
+    assert np.linalg.norm(given, axis=1) == pytest.approx(1, abs=1e-5)
+    assert (given * outward).sum(1).min() > 0  # trimesh weights faces by their angles
+    assert (given * outward).sum(1).mean() > 0.99
+    assert drawn.visual.material.baseColorFactor.tolist() == [140, 165, 210, 255]
 
 
 class TestReading:
@@ -241,6 +315,11 @@ class TestReading:
         ([10, 10, -5, 20], "empty or outside"),
         ([10, 10, 20], "a box is four finite numbers"),
         ([10, 10, float("nan"), 20], "a box is four finite numbers"),
+        ([10, 10, 10**400, 20], "a box is four finite numbers"),
+        ([10, 10, 20, 1e308], "or more than 10 times as large"),
+        ([10, 10, 20, 20, 0.5, 0.5], "a box is four finite numbers"),
+        ([[]], "a box is four finite numbers"),
+        ({}, "a box is four finite numbers"),
         ("10,10,20,20", "a box is four finite numbers"),
         ([[1, 2, 3, 4], [5, 6]], "a box is four finite numbers"),
     ],
@@ -257,64 +336,12 @@ def test_boxes_that_stick_out_are_fine(predictor: Predictor, picture: np.ndarray
 def test_mismatched_lists(predictor: Predictor, picture: np.ndarray) -> None:
     with pytest.raises(MetroError, match="2 images but boxes for 1"):
         predictor([picture, picture], [[0, 0, 10, 10]])
+    for size in (0, -1):
+        with pytest.raises(MetroError, match=f"batch_size {size}: expected a positive number"):
+            predictor(picture, batch_size=size)
     with pytest.raises(MetroError, match="left_hand is for hand models"):
         predictor(picture, left_hand=True)
     with pytest.raises(MetroError, match="pass that image"):
         predictor(picture)[0].overlay()
     with pytest.raises(MetroError, match="image of 70×90 pixels, the prediction is for 140×90"):
         predictor(picture)[0].overlay(picture[:, :70])
-
-
-def test_predict_command(bundle: Bundle, picture: np.ndarray, tmp_path: Path) -> None:
-    model = str(write_bundle(tmp_path / "bundle", bundle))
-    one, two = save(picture, tmp_path / "one.png"), save(picture, tmp_path / "two.png")
-    commands.predict([one], model=model, box="10,10,50,60;70,5,40,80", out=tmp_path / "a")
-    names = {p.name for p in (tmp_path / "a").iterdir()}
-    assert names == {"one_overlay.png", *(f"one_{k}.{e}" for k in (0, 1) for e in ("obj", "glb", "json"))}
-    table = tmp_path / "boxes.json"
-    table.write_text(json.dumps({"one.png": [[0, 0, 50, 50]], "two.png": [[0, 0, 50, 50]]}))
-    text = commands.predict([one, two], model=model, boxes=table, out=tmp_path / "b")
-    assert text.count("1 predicted") == 2
-    assert (tmp_path / "b" / "two.glb").exists()
-
-    listed = tmp_path / "listed.json"
-    listed.write_text('["one.png"]')
-    for images, arguments, message in (
-        ([one, two], {"box": "1,2,3,4"}, "--box is for a single image"),
-        ([one], {"box": "1,2,three,4"}, "expected x,y,width,height"),
-        ([one], {"box": "1,2,3,4", "boxes": table}, "not both"),
-        ([tmp_path / "three.png"], {"boxes": table}, r"has no boxes for three\.png"),
-        ([one], {"boxes": tmp_path / "absent.json"}, "cannot be read as JSON"),
-        ([one], {"boxes": listed}, r"expected \{"),
-    ):
-        with pytest.raises(MetroError, match=message):
-            commands.predict(images, model=model, out=tmp_path / "c", **arguments)  # type: ignore[arg-type]
-    assert not (tmp_path / "c").exists()
-
-
-def test_predict_command_keeps_images_of_one_name_apart(bundle: Bundle, picture: np.ndarray, tmp_path: Path) -> None:
-    model = str(write_bundle(tmp_path / "bundle", bundle))
-    (tmp_path / "x").mkdir()
-    (tmp_path / "y").mkdir()
-    images = [save(picture, tmp_path / place) for place in ("x/a.png", "y/a.png", "a_1.png")]
-    table = tmp_path / "boxes.json"
-    boxes = [[[0, 0, 50, 50], [60, 0, 40, 40]], [[10, 0, 50, 50]], [[20, 0, 50, 50]]]
-
-    table.write_text(json.dumps({"a.png": boxes[0], "a_1.png": boxes[2]}))
-    with pytest.raises(MetroError, match=r"has no boxes for .*x/a\.png.*y/a\.png; its keys are file names or paths"):
-        commands.predict(images, model=model, boxes=table, out=tmp_path / "out")
-    table.write_text(json.dumps({str(images[0]): boxes[0], str(images[1]): boxes[1], "a_1.png": boxes[2]}))
-    commands.predict(images, model=model, boxes=table, out=tmp_path / "out")
-    commands.predict(images[::2], model=model, boxes=table, out=tmp_path / "pair")
-
-    def found(folder: str) -> dict[str, list[float]]:
-        return {p.stem: json.loads(p.read_text())["box_xywh"] for p in (tmp_path / folder).glob("*.json")}
-
-    assert found("out") == {"0-a_0": boxes[0][0], "0-a_1": boxes[0][1], "1-a": boxes[1][0], "2-a_1": boxes[2][0]}
-    assert found("pair") == {"0-a_0": boxes[0][0], "0-a_1": boxes[0][1], "1-a_1": boxes[2][0]}
-
-
-def test_export_command(bundle: Bundle, tmp_path: Path) -> None:
-    model = str(write_bundle(tmp_path / "bundle", bundle))
-    report = commands.export(model=model, out=tmp_path / "copy", onnx=False, torch_export=False)
-    assert set(report["bytes"]) == {"bundle.json", "model.safetensors", "geometry.safetensors"}

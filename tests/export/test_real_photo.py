@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from metro.export.bundle import bundle_of
+from metro.export.networks import TorchNetwork
 from metro.export.predictor import Predictor, read_image
 from tests.conftest import World
 from tests.reference import reference
@@ -17,7 +18,7 @@ def test_photograph(world: World, tmp_path: Path) -> None:
     photograph = reference("real/000000000785.jpg")
     people = json.loads(reference("real/person_keypoints_785.json").read_text())["annotations"]
     boxes = [person["bbox"] for person in people]
-    predictor = Predictor(bundle_of(world.model, world.data, world.levels), "cpu")
+    predictor = Predictor(TorchNetwork(bundle_of(world.model, world.data, world.levels), "cpu"))
     found = predictor(photograph, boxes)
     picture = read_image(photograph)
     assert len(found) == len(boxes)

@@ -22,21 +22,23 @@ JUDGE = """
 import json, sys
 import numpy as np
 import torch
-import metro
 from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.data.shards import ShardDataset
 from metro.evaluation.measure import measure
 from metro.evaluation.protocols import validation_protocol
+from metro.export.load import open_bundle
+from metro.export.networks import TorchNetwork
+from metro.export.predictor import Predictor
 from metro.mesh.sampling import compose_indices
 
 torch.set_num_threads(1)
 shards, out = sys.argv[1:]
-people = metro.load("open", "cpu")
-dataset, body, levels = ShardDataset(shards), load_body("open"), people.bundle.levels
-scores = measure(people.model, dataset, BodyModel(body), validation_protocol("J14")).values
+bundle = open_bundle("open")
+dataset, body, levels = ShardDataset(shards), load_body("open"), bundle.levels
+scores = measure(bundle.model, dataset, BodyModel(body), validation_protocol("J14")).values
 pictures = [dataset.image(i) for i in range(40)]
-vertices = np.stack([p.vertices for p in people(pictures)])
+vertices = np.stack([p.vertices for p in Predictor(TorchNetwork(bundle, "cpu"))(pictures)])
 coarse, (first, second) = vertices[:, compose_indices(levels)[-1]], levels[-1].edges.T
 rest = body.v_template[compose_indices(levels)[-1]]
 def lengths(mesh):

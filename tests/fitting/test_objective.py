@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from metro.body.arrays import BodyData
 from metro.body.model import BodyModel
 from metro.body.rotation import rot_from_aa
-from metro.fitting.objective import Linearisation, Objective
+from metro.fitting.objective import Linearisation, Objective, _arguments
 from metro.fitting.points import PosedPoints
 from metro.fitting.prior import gaussian, load_prior
 from metro.fitting.solver import _step, minimise
@@ -40,26 +42,39 @@ def objective(body: BodyData, people: People, kind: str, robust: float | None = 
     return Objective(points, prior, centred / side, conf, 0.02, torch.full((4, 2), 1000 / side).double(), robust)
 
 
+def known_root(task: Objective, state: FitState) -> Objective:
+    """The task of people whose roots are known to be half a radian and more from the state's."""
+    away = rot_from_aa(torch.tensor([[0.5, 0.2, 0], [0, -0.7, 0.1], [0.3, 0, 0.4], [1.5, 0, -1]], dtype=torch.float64))
+    return replace(task, root_B33=state.root_rot @ away, sigma_root=0.3)
+
+
+@pytest.mark.parametrize("rooted", [False, True])
 @pytest.mark.parametrize("kind", ["2d", "3d"])
-def test_cost_and_gradient_are_those_of_the_written_out_cost(body, people, state, kind) -> None:
+def test_cost_and_gradient_are_those_of_the_written_out_cost(body, people, state, kind, rooted) -> None:
     task = objective(body, people, kind)
+    task = known_root(task, state) if rooted else task
     model = BodyModel(body, torch.float64)
     covariance = (task.prior.spread_DD @ task.prior.spread_DD.T).numpy()
     precision = torch.from_numpy(np.linalg.inv(covariance))
 
     def cost(turn, whitened, betas, transl):
-        joints = task.prior.mean_D + whitened @ task.prior.spread_DD.T
+        joints = task.prior.mean_BD + whitened @ task.prior.spread_DD.T
         rot = torch.cat(((state.root_rot @ rot_from_aa(turn))[:, None], rot_from_aa(joints.unflatten(1, (23, 3)))), 1)
         points = model.regress("j24", model(pose_rot=rot, betas=betas, transl=transl).vertices)
         if task.focal_B2 is not None:
             points = task.focal_B2[:, None] * points[..., :2] / points[..., 2:]
         square = ((points - task.target_BKR) / 0.02).square().sum(-1)
         data = (task.conf_BK * ROBUST**2 * square / (ROBUST**2 + square)).sum(1)
-        from_mean = joints - task.prior.mean_D
+        from_mean = joints - task.prior.mean_BD
         prior = torch.einsum("bi,ij,bj->b", from_mean, precision, from_mean)
         bent = (-joints[:, 9], -joints[:, 12], joints[:, 52], -joints[:, 55])  # knees about x, elbows about y
         hinge = sum((b / 0.1).clamp_min(0).square() for b in bent)
-        return data + prior + betas.square().sum(1) + hinge
+        root = angle_to_known(turn).square() / 0.3**2 if rooted else 0
+        return data + prior + betas.square().sum(1) + hinge + root
+
+    def angle_to_known(turn):
+        trace = torch.einsum("bij,bij->b", task.root_B33, state.root_rot @ rot_from_aa(turn))
+        return torch.acos((trace - 1) / 2)
 
     zero = torch.zeros(4, 3, dtype=torch.float64)
     at = [zero, task.prior.whiten(state.joints_aa), state.betas, state.transl]
@@ -76,9 +91,17 @@ def test_cost_and_gradient_are_those_of_the_written_out_cost(body, people, state
         assert (found - want).norm() < 0.02 * want.norm()
 
 
-def test_step_solves_the_damped_least_squares_problem(body, people, state) -> None:
+@pytest.mark.parametrize("residuals", [2 * 24 + 4, 3 * 60 + 4 + 3])
+def test_step_solves_the_damped_least_squares_problem(body, people, state, residuals) -> None:
+    """Both by the system of the residuals, where these are fewer, and by that of the unknowns."""
     task = objective(body, people, "2d")
+    if residuals > 85:
+        surface = PosedPoints(body, np.eye(60, 6890), dtype=torch.float64)
+        target = surface.evaluate(*_arguments(state)[:3]).points_CKB.permute(2, 1, 0) + 0.03
+        even = torch.ones(4, 60, dtype=torch.float64)
+        task = known_root(Objective(surface, task.prior, target, even, 0.02), state)
     here = task.linearise(state)
+    assert here.residual_BX.shape[1] == residuals
     damping = torch.tensor([0.01, 1.0, 30.0, 0.3], dtype=torch.float64)
     step = _step(here, damping, task)
     for b in range(4):
@@ -109,8 +132,6 @@ def test_solver_reaches_a_stationary_point_and_never_climbs(body, people, state)
 
 
 def test_fixed_betas_stay(body, people, state) -> None:
-    from dataclasses import replace
-
     task = replace(objective(body, people, "3d"), fixed_betas=True)
     flat = FitState(state.root_rot, state.joints_aa, torch.zeros_like(state.betas), state.transl)
     assert (minimise(task, flat, 20).state.betas == 0).all()
@@ -123,6 +144,20 @@ def test_gaussian_is_the_sample_covariance_with_a_floor() -> None:
     assert np.allclose(mean, poses.mean(0))
     assert np.allclose(spread @ spread.T, np.cov(poses.T) + 0.03**2 * np.eye(69))
     assert np.allclose(np.tril(spread, -1), 0)
+
+
+def test_a_known_pose_narrows_the_prior_as_a_gaussian_observation() -> None:
+    prior = load_prior().to("cpu", torch.float64)
+    rng = np.random.default_rng(1)
+    seen = prior.mean_BD + torch.from_numpy(rng.normal(0, 0.5, (3, 69)))
+    narrow = prior.towards(seen, 0.2)
+    precision = np.linalg.inv((prior.spread_DD @ prior.spread_DD.T).numpy())
+    both = precision + np.eye(69) / 0.2**2
+    assert np.allclose((narrow.spread_DD @ narrow.spread_DD.T).numpy(), np.linalg.inv(both), atol=1e-9)
+    assert np.allclose(narrow.spread_DD.numpy(), np.triu(narrow.spread_DD))
+    pulls = precision @ prior.mean_BD.numpy().T + seen.numpy().T / 0.2**2
+    assert np.allclose(narrow.mean_BD.numpy().T, np.linalg.solve(both, pulls), atol=1e-9)
+    assert torch.equal(narrow.select(torch.tensor([2])).mean_BD, narrow.mean_BD[2:])
 
 
 def test_shipped_prior_describes_new_poses(people: People) -> None:

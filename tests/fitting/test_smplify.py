@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from metro.body.load import load_body
 from metro.config import FitConfig
@@ -89,6 +90,79 @@ def test_a_result_does_not_depend_on_the_company(people, body, in_space, in_imag
         close = np.abs(apart.pose_aa - together.pose_aa[:9]).max(1)
         assert (close < 0.01).all()
         assert np.abs(apart.transl - together.transl[:9]).max() < 0.01
+
+
+def disturbed(people: People, sigma: float, rows: slice = slice(None)) -> np.ndarray:
+    """The true poses with noise along each axis of each joint, radians."""
+    pose = people.pose_aa[rows]
+    noise = np.random.default_rng(7).normal(0, sigma, pose.shape)
+    root = Rotation.from_rotvec(pose[:, :3]) * Rotation.from_rotvec(noise[:, :3])
+    return np.c_[root.as_rotvec(), pose[:, 3:] + noise[:, 3:]]
+
+
+def test_a_start_tells_what_noisy_2d_joints_do_not(people, body, model) -> None:
+    labels = people.only("2d")
+    rng = np.random.default_rng(0)
+    side = 200 * labels["scale"][:, None, None]
+    labels["joints_2d"][..., :2] += rng.normal(0, 4 / 224, (30, 24, 2)) * side
+    labels["joints_2d"][..., 2] = rng.random((30, 24)) > 0.2
+    config = FitConfig(sigma_2d=4 / 224)
+    without = mpjpe_mm(model, people, fit(labels, body, config)).mean()
+    for sigma in (0.1, 0.25):  # starts that are 112 and 257 mm off
+        fits = fit(labels, body, config, start=disturbed(people, sigma))
+        assert fits.accepted.mean() > 0.95
+        assert mpjpe_mm(model, people, fits).mean() < 0.8 * without
+
+
+def test_a_start_does_no_harm_to_exact_joints(people, body, model, in_space, in_image) -> None:
+    for kind, without in (("2d", in_image), ("3d", in_space)):
+        fits = fit(people.only(kind), body, SHARP, start=disturbed(people, 0.25))
+        assert fits.accepted.all()
+        assert mpjpe_mm(model, people, fits).mean() < mpjpe_mm(model, people, without).mean() + 0.1
+
+
+def test_people_without_a_start_are_fitted_as_if_nobody_had_one(people, body, in_image) -> None:
+    start = disturbed(people, 0.1, slice(6))
+    start[[0, 2, 5], [0, 40, 71]] = np.nan, np.inf, np.nan
+    fits = fit(people.only("2d", slice(6)), body, SHARP, start=start)
+    same = np.abs(fits.pose_aa - in_image.pose_aa[:6]).max(1) < 0.05
+    assert same.tolist() == [True, False, True, False, False, True]
+
+
+def test_a_firm_start_holds_and_a_loose_one_lets_go(people, body) -> None:
+    labels, start = people.only("2d", slice(6)), disturbed(people, 0.25, slice(6))
+
+    def away(sigma: float) -> float:
+        fits = fit(labels, body, SHARP.model_copy(update={"sigma_start": sigma}), start=start)
+        return float(np.abs(fits.pose_aa - start)[:, 3:].mean())
+
+    assert away(0.02) < 0.05 < 0.1 < away(1.0)
+
+
+def test_a_wrong_start_is_refused(people, body) -> None:
+    labels = people.only("2d", slice(2))
+    with pytest.raises(MetroError, match=r"start has shape \(3, 72\); 2 people need \(2, 72\)"):
+        fit(labels, body, start=people.pose_aa[:3])
+    with pytest.raises(MetroError, match="are they in degrees"):
+        fit(labels, body, start=np.degrees(people.pose_aa[:2]))
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("millimetres", 1000.0), ("centimetres", 100.0), ("inches", 1 / 0.0254), ("feet", 1 / 0.3048)]
+)
+def test_joints_in_another_unit_are_refused_by_its_name(people, body, unit: str, factor: float) -> None:
+    labels = people.only("3d", slice(5))
+    labels["joints_3d"][..., :3] *= factor
+    labels["joints_3d"][0, 7:] = 0
+    with pytest.raises(MetroError, match=rf"joints_3d: .* are these {unit}\?"):
+        fit(labels, body)
+
+
+def test_one_impossible_person_does_not_stop_the_others(people, body) -> None:
+    labels = people.only("3d", slice(3))
+    labels["joints_3d"][1, :, :3] *= 1000
+    fits = fit(labels, body)
+    assert fits.reason.tolist() == ["", Reason.ERROR_3D, ""]
 
 
 def replace_batch(config: FitConfig, size: int) -> FitConfig:

@@ -8,24 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 from flows.process import Finished, Group
+from tests.test_processes import lives
 
 FAMILY = "sleep 300 & echo $! ; sleep 300 & echo $! ; wait"
-
-
-def gone(pid: int, patience: float = 10) -> bool:
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def start_family(group: Group, timeout: float | None = None) -> tuple[threading.Thread, list[int], list[Finished]]:
@@ -62,7 +49,7 @@ def test_killing_a_group_ends_grandchildren_and_lets_nothing_start() -> None:
     group.kill()
     thread.join(15)
     assert ended[0].status < 0
-    assert all(gone(pid) for pid in children)
+    assert not any(lives(pid) for pid in children)
     assert group.run(["true"], say=print).status < 0
 
 
@@ -70,7 +57,7 @@ def test_a_time_limit_ends_the_family_and_says_so() -> None:
     thread, children, ended = start_family(Group(), timeout=1)
     thread.join(15)
     assert "time limit" in ended[0].tail[-1]
-    assert all(gone(pid) for pid in children)
+    assert not any(lives(pid) for pid in children)
 
 
 def test_sigterm_to_the_parent_ends_the_family() -> None:
@@ -85,4 +72,17 @@ def test_sigterm_to_the_parent_ends_the_family() -> None:
     children = [int(parent.stdout.readline()) for _ in range(2)]
     os.kill(parent.pid, signal.SIGTERM)
     assert parent.wait(15) == -signal.SIGTERM
-    assert all(gone(pid) for pid in children)
+    assert not any(lives(pid) for pid in children)
+
+
+def test_a_killed_parent_takes_its_children_along() -> None:
+    code = (
+        "from flows.process import Group\n"
+        "command = ['sh', '-c', 'echo $$; exec sleep 300']\n"
+        "Group().run(command, say=lambda line: print(line, flush=True))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+    assert not lives(child)

@@ -24,6 +24,18 @@ def artifact(key: str) -> str:
     return str(found[0].data)
 
 
+def states() -> dict[str, str | None]:
+    """What the tasks of the newest flow run ended as, by stage."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    with get_client(sync_client=True) as client:
+        newest = client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)[0]
+        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[newest.id])))
+    return {run.name: run.state_name for run in runs}
+
+
 def test_the_flow_does_what_dvc_does_once_and_goes_on_after_a_failure(project: Path) -> None:
     from flows.train_eval import StageFailedError, run_pipeline
 
@@ -37,10 +49,15 @@ def test_the_flow_does_what_dvc_does_once_and_goes_on_after_a_failure(project: P
     assert (project / "out/alone").exists()
     assert (project / "out/item/0.1").exists()
     assert not (project / "out/gather").exists()
-    assert "item@0.2: something is wrong here" in artifact("failures")
+    failures = artifact("failures")
+    assert failures.startswith(
+        "### `item@0.2`\n\n`` item@0.2: something is wrong here ``\n\n```text\nIts last lines:\n"
+    )
+    assert artifact("metrics").startswith("**`item@0.2` failed: ")
 
     trouble.unlink()
     run_pipeline()
+    assert artifact("metrics") == "No metrics yet."
     rows = {row["stage"]: row["result"] for row in yaml.safe_load(artifact("stages"))}
     assert rows == {
         "root": "unchanged",
@@ -49,6 +66,9 @@ def test_the_flow_does_what_dvc_does_once_and_goes_on_after_a_failure(project: P
         "item@0.2": "ran",
         "gather": "ran",
     }
+    assert states() == {"root": "Unchanged", "alone": "Unchanged", "item@0.1": "Unchanged"} | dict.fromkeys(
+        ["item@0.2", "gather"], "Completed"
+    )
     assert yaml.safe_load((project / "dvc.lock").read_text()) == yaml.safe_load((twin / "dvc.lock").read_text())
 
 

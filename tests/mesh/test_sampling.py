@@ -106,16 +106,17 @@ def test_file_returns_what_was_saved_and_is_the_same_each_time(tmp_path, small):
 
 def test_unreadable_files_say_so(tmp_path, small):
     path = tmp_path / "sampling.npz"
-    with pytest.raises(MetroError, match="no such file"):
+    with pytest.raises(MetroError, match="missing; the `sampling` stage makes it"):
         load_sampling(path)
     save_sampling(path, small)
     whole = path.read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"", b"not a zip"):
-        path.write_bytes(damaged)
-        with pytest.raises(MetroError, match="not a readable sampling file"):
+    damaged = {"damaged": whole[: len(whole) // 2], "is empty": b"", "is text": b"not a zip"}
+    for said, content in damaged.items():
+        path.write_bytes(content)
+        with pytest.raises(MetroError, match=rf"sampling\.npz: {said}.*; the `sampling` stage makes it"):
             load_sampling(path)
     np.savez(path, v_template=np.zeros(3))
-    with pytest.raises(MetroError, match="not a readable sampling file"):
+    with pytest.raises(MetroError, match=r"damaged \(KeyError: 'header'\)"):
         load_sampling(path)
     save_sampling(path, [small[0], small[0]])
     with pytest.raises(MetroError, match="do not fit together"):

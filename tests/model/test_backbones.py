@@ -75,7 +75,7 @@ def test_the_backbone_of_a_checkpoint(tmp_path: Path, name: str) -> None:
 
 
 def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(MetroError, match=r"none\.pth: no such file"):
+    with pytest.raises(MetroError, match=r"none\.pth: missing"):
         build_backbone("resnet18", str(tmp_path / "none.pth"))
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "r34.pth")
     with pytest.raises(MetroError, match=r"r34\.pth: these weights do not fit resnet18"):

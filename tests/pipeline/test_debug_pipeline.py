@@ -58,6 +58,15 @@ def metrics(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*.json"))}
 
 
+def links(folder: Path) -> dict[str, str]:
+    """Stages to the pages of their tracked runs."""
+    words = [sys.executable, "-m", "pipeline.link"]
+    env = {**environment(), "MLFLOW_UI": "http://127.0.0.1:5000"}
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=True)
+    pages: dict[str, str] = json.loads(done.stdout)
+    return pages
+
+
 def edit(folder: Path, old: str, new: str) -> None:
     text = (folder / "params.yaml").read_text()
     assert old in text
@@ -77,9 +86,10 @@ def test_a_killed_training_goes_on_in_its_own_run(project: Path) -> None:
     running.wait()
     (told,) = work.glob("train-*/run.json")
     run_id = json.loads(told.read_text())["run_id"]
+    assert "train" not in links(project)
     assert not (project / "models/train/best").exists()
     assert repro(project, "-s", "train") == ["train"]
-    assert json.loads((project / "models/train/run.json").read_text())["run_id"] == run_id
+    assert links(project)["train"].endswith(f"/runs/{run_id}")
     steps = [record["step"] for record in json.loads((project / "models/train/curves.json").read_text())]
     assert steps == sorted(set(steps))
     assert steps[-1] == 400
@@ -96,6 +106,29 @@ def test_a_dropped_sweep_value_leaves_the_report(project: Path) -> None:
     edit(project, "ratios: [0.0, 0.3]", "ratios: [0.3]")
     assert set(repro(project)) == {"sweep-report", "report"}
     assert list(json.loads((project / "reports/metrics/sweep.json").read_text())) == ["0.3"]
+
+
+def test_two_clones_make_the_same_lock(tmp_path: Path) -> None:
+    """What differs from run to run (times, ids, paths) is in no output; runs are found by what they made."""
+    one, two = clone(tmp_path / "one"), clone(tmp_path / "a-longer-name")
+    pages = []
+    for folder in (one, two):
+        repro(folder)
+        pages.append(links(folder))
+    assert (one / "dvc.lock").read_text() == (two / "dvc.lock").read_text()
+    assert metrics(one) == metrics(two)
+    joins = ("train", "evaluate@synth-test", "attention", "export", "report")
+    for page in pages:
+        assert {"train", "fit@synth-3d", "sweep@0.0", "sweep@0.3", "sweep-report", "report"} <= page.keys()
+        assert len({page[stage] for stage in joins}) == 1
+    repro(two, "--force", "-s", "train")
+    assert (one / "dvc.lock").read_text() == (two / "dvc.lock").read_text()
+    assert links(two)["train"] != pages[1]["train"]  # the run that made it last
+    # A store that knows nothing of the training, as after `dvc pull`.
+    (two / "mlflow.db").unlink()
+    repro(two, "--force", "-s", "evaluate@synth-test")
+    assert (one / "dvc.lock").read_text() == (two / "dvc.lock").read_text()
+    assert links(two)["train"] == links(two)["evaluate@synth-test"]
 
 
 def test_ten_kills_change_nothing(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ NOT_INPUTS = {
     "metro/errors.py": "texts",
     "metro/mesh/__init__.py": "names, imported when asked for",
     "metro/files.py": "how files are written, not what is in them",
+    "metro/processes.py": "how processes end",
     "metro/version.py": "noted beside results",
     "metro/words.py": "parameters are declared as such",
     "pipeline/environment.py": "where a stage computes and who hears of it",
@@ -58,7 +59,7 @@ def items() -> dict[str, Stage]:
     with Repo(str(ROOT)) as repo:
         return {
             stage.name: Stage(
-                Path(stage.cmd.split()[2].replace(".", "/") + ".py"),
+                Path(stage.cmd.partition("-m ")[2].split()[0].replace(".", "/") + ".py"),
                 {Path(dep.def_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)},
                 {name for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params},
                 set(dag[stage.name]),

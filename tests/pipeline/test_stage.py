@@ -9,14 +9,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from metro.config import Params
 from metro.errors import MetroError
 from pipeline import stage
+from tests.test_processes import lives
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,8 @@ stages:
     cmd: python -m pipeline.train
     params: [train.lr, sampling]
     deps: [code, data/shards]
+    outs: [models/best]
+    metrics: [{reports/train.json: {cache: false}}]
   fit:
     foreach: [a, a-b]
     do:
@@ -93,6 +96,15 @@ def test_inputs_are_those_that_dvc_resolves(dvc_project: Path, monkeypatch: pyte
     assert set(found.files) == {"code", "data/shards"}
     monkeypatch.setattr(sys, "argv", ["/x/pipeline/fit.py", "a-b"])
     assert stage.inputs() == ({"code": found.files["code"]}, ["fit.robust"])
+
+
+def test_outputs_are_known_by_the_md5_that_dvc_gives_them(dvc_project: Path) -> None:
+    with pytest.raises(MetroError, match=r"models/best: missing; `dvc repro train` makes"):
+        stage.outputs("train")
+    (dvc_project / "models/best").mkdir(parents=True)
+    (dvc_project / "models/best/weights").write_text("1")
+    listed = json.dumps([{"md5": md5("1"), "relpath": "weights"}])
+    assert stage.outputs("train") == {"models/best": f"{md5(listed)}.dir"}
 
 
 @pytest.mark.parametrize(("running", "missing"), [("nosuch", "nosuch"), ("train", "data/shards")])
@@ -180,6 +192,18 @@ def test_a_helper_process_says_which_it_is(monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr().err.startswith("train (process 1): ")
 
 
+def test_the_item_is_that_of_dvc_or_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    items: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["fit.py", "by-hand"])
+    stage.run(lambda params, item: items.append(item))
+    monkeypatch.setattr(sys, "argv", ["fit.py"])
+    monkeypatch.setenv("DVC_STAGE", "fit@a-b")
+    stage.run(lambda params, item: items.append(item))
+    monkeypatch.setenv("DVC_STAGE", "train")
+    stage.run(lambda params: items.append("none"))
+    assert items == ["by-hand", "a-b", "none"]
+
+
 def test_a_missing_item_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["prepare.py"])
     with pytest.raises(SystemExit):
@@ -187,18 +211,116 @@ def test_a_missing_item_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "takes 1 argument, got 0" in capsys.readouterr().err
 
 
-def test_sigterm_unwinds() -> None:
-    code = (
-        "import time\nfrom pipeline import stage\n"
-        "def main(params):\n"
-        "    try:\n        print('in', flush=True); time.sleep(60)\n"
-        "    finally:\n        print('out', flush=True)\n"
-        "stage.run(main)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+def test_a_missing_place_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    with pytest.raises(SystemExit):
+        stage.run(lambda params: Path("no/such/file").read_text())
+    assert capsys.readouterr().err == "stage: no/such/file: No such file or directory\n"
+
+
+WAITS = """
+import os, sys, time
+from pipeline import stage
+def main(params):
+    try:
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+    finally:
+        print("out", flush=True)
+sys.argv = ["stage"]
+stage.run(main)
+"""
+
+
+def begin(code: str = WAITS, **options: Any) -> subprocess.Popen[str]:
+    """A stage that waits; it has begun."""
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     assert process.stdout is not None
-    assert process.stdout.readline() == "in\n"
-    time.sleep(0.1)
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.stdout.readline() == "out\n"
-    assert process.wait(10) == 128 + signal.SIGTERM
+    assert int(process.stdout.readline()) > 0
+    return process
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "said"),
+    [
+        (signal.SIGTERM, 128 + signal.SIGTERM, ""),
+        (signal.SIGHUP, 128 + signal.SIGHUP, ""),
+        (signal.SIGINT, 130, "stage: interrupted\n"),
+    ],
+)
+def test_a_stage_that_is_told_to_end_unwinds(told: signal.Signals, status: int, said: str) -> None:
+    process = begin()
+    process.send_signal(told)
+    assert process.communicate(timeout=10) == ("out\n", said)
+    assert process.returncode == status
+
+
+def test_nohup_is_respected() -> None:
+    process = begin(f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN){WAITS}")
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.kill()
+    process.communicate()
+
+
+def test_an_ending_that_hangs_is_cut_short() -> None:
+    process = begin(WAITS.replace('print("out"', 'time.sleep(60); print("out"'))
+    process.terminate()
+    assert process.wait(stage.ENDING_SECONDS + 5) == -signal.SIGALRM
+    process.communicate()
+
+
+@pytest.mark.parametrize("by_dvc", [True, False])
+def test_a_stage_ends_with_dvc(by_dvc: bool) -> None:
+    """One that was started by hand goes by the rules of its terminal, which does not end it by being killed."""
+    env = {**os.environ, "DVC_STAGE": "stage" if by_dvc else ""}
+    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    command = [sys.executable, "-c", parent, WAITS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True) as dvc:
+        assert dvc.stdout is not None
+        pid = int(dvc.stdout.readline())
+        dvc.kill()
+        if by_dvc:
+            assert dvc.stdout.readline() == "out\n"
+        else:
+            assert lives(pid, 1)
+            os.kill(pid, signal.SIGKILL)
+    assert not lives(pid)
+
+
+def test_one_process_at_a_time_makes_a_stage() -> None:
+    first = begin()
+    second = subprocess.run([sys.executable, "-c", WAITS], capture_output=True, text=True, timeout=30, check=False)
+    assert second.returncode == 2
+    holder = f"process {first.pid} is at it already; wait for it, or end it with `kill {first.pid}`"
+    assert second.stderr == f"stage: {holder}\n"
+    first.kill()  # whatever ends it: the kernel lets go of the lock
+    first.communicate()
+    third = begin()
+    third.kill()
+    third.communicate()
+
+
+def test_what_a_killed_stage_half_published_goes_with_the_next_stage() -> None:
+    half = """
+import os, sys, time
+from pathlib import Path
+from pipeline import stage
+def main(params):
+    with stage.publish(Path("out")) as folder:
+        (folder / "half").touch()
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+sys.argv = ["other"]
+stage.run(main)
+"""
+    killed, alive = begin(half), begin(half.replace("other", "third"))
+    killed.kill()
+    killed.communicate()
+    assert not Path("out").exists()
+    begin().kill()
+    assert [path.name for path in Path(".metro/work").glob("*.partial")] == [f"out-{alive.pid}.partial"]
+    alive.kill()
+    alive.communicate()

@@ -39,28 +39,30 @@ def test_round_trip_keeps_weights_params_and_metrics(tmp_path):
 
 def test_a_checkpoint_carries_its_mesh_levels(tmp_path):
     found = load_checkpoint(write(tmp_path / "c"))
-    for stored, level in zip(found.levels(), LEVELS, strict=True):
+    for stored, level in zip(found.levels, LEVELS, strict=True):
         np.testing.assert_array_equal(stored.indices, level.indices)
         np.testing.assert_array_equal(stored.faces, level.faces)
         assert (stored.up != level.up).nnz == 0
-    found.check("b" * 64, LEVELS)
+    found.check_body("b" * 64)
+    found.check_levels(LEVELS)
     copied = load_checkpoint(copy_weights(tmp_path / "c", tmp_path / "copy"))
-    copied.check("b" * 64, LEVELS)
+    copied.check_body("b" * 64)
+    copied.check_levels(LEVELS)
 
 
 def test_other_levels_or_another_body_are_refused_by_name(tmp_path):
     found = load_checkpoint(write(tmp_path / "c"))
     with pytest.raises(MetroError, match=r"another body model \(bbbbbbbbbbbb, here cccccccccccc"):
-        found.check("c" * 64, LEVELS)
+        found.check_body("c" * 64)
     with pytest.raises(MetroError, match="162 → 41 → 12 vertices against 162 → 41"):
-        found.check("b" * 64, LEVELS[:1])
+        found.check_levels(LEVELS[:1])
     first, second = LEVELS
     moved = replace(second, indices=np.r_[second.indices[:-1], 40])
     with pytest.raises(MetroError, match=r"levels \(11 of 12 vertices in common, 11 of them in the same place"):
-        found.check("b" * 64, [first, moved])
+        found.check_levels([first, moved])
     heavier = replace(second, up=second.up * 1.001)
     with pytest.raises(MetroError, match=r"the same vertices, but up-sampling weights that differ by up to 0\.001"):
-        found.check("b" * 64, [first, heavier])
+        found.check_levels([first, heavier])
 
 
 def test_half_precision_storage_is_read_as_float32(tmp_path):
@@ -127,6 +129,46 @@ def test_what_others_put_there_is_not_deleted(tmp_path):
     with pytest.raises(MetroError, match=r"training\.pt would be lost"):
         write(resumable)
     assert load_checkpoint(resumable).training_state() == {}
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(tmp_path, monkeypatch):
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    for folder in (".", "..", tmp_path):
+        with pytest.raises(MetroError, match="the folder that you are in would be replaced"):
+            copy_weights("open", Path(folder))
+    assert Path.cwd() == inside
+    assert load_checkpoint(copy_weights("open", Path("c"))).step > 0
+
+
+def test_parameters_of_another_version_name_the_file_and_the_cure(tmp_path):
+    folder = write(tmp_path / "c")
+    meta = json.loads((folder / module.META).read_text())
+    meta["params"]["train"]["momentum"], meta["metro"] = 0.9, "9.1"
+    (folder / module.META).write_text(json.dumps(meta))
+    said = r"c/checkpoint\.json: params: unknown key 'train\.momentum'.*metro '9\.1', this is .*: use the version"
+    with pytest.raises(MetroError, match=said):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"step": "3"}, {"metrics": [1]}, {"sha256": {"x": 1}}, {"params": 0}, {"body": None}]
+)
+def test_a_record_of_another_shape_is_refused(tmp_path, change):
+    folder = write(tmp_path / "c")
+    meta = json.loads((folder / module.META).read_text())
+    (folder / module.META).write_text(json.dumps(meta | change))
+    with pytest.raises(MetroError, match=rf"checkpoint\.json: damaged \(.*{next(iter(change))}"):
+        load_checkpoint(folder)
+
+
+def test_levels_are_read_once(tmp_path, monkeypatch):
+    found, reads = load_checkpoint(write(tmp_path / "c")), []
+    monkeypatch.setattr(module, "load_sampling", lambda path: reads.append(path) or LEVELS)
+    found.check_levels(found.levels)
+    found.check_levels(LEVELS)
+    assert len(reads) == 1
 
 
 def test_a_model_card_stays(tmp_path):

@@ -1,10 +1,13 @@
-"""The rasteriser against a ray caster that tries every triangle."""
+"""The rasteriser against a ray caster that tries every triangle, and against the kernel of the renderer."""
 
 import numpy as np
 import pytest
 
+from metro.body.load import load_body
 from metro.mesh.topology import vertex_normals
-from metro.viz.raster import NEAR, pool, rasterise, render_mesh
+from metro.synthetic.raster import draw
+from metro.viz import raster as module
+from metro.viz.raster import NEAR, Raster, pool, rasterise, render_mesh, sample_intrinsics, smooth_normals
 
 K = np.array([[30.0, 0, 15.3], [0, 33.0, 11.8], [0, 0, 1]])
 SIZE = (32, 24)
@@ -47,6 +50,47 @@ def interpolate(raster, attributes, faces):
     """Vertex attributes at the samples; 0 outside of the mesh."""
     corners = np.asarray(attributes, float)[faces[raster.face]]
     return (raster.bary[..., None] * corners).sum(2) * (raster.face >= 0)[..., None]
+
+
+def by_kernel(verts, faces, k, size, ssaa, cull):
+    """What numba draws."""
+    shape = size[1] * ssaa, size[0] * ssaa
+    raster = Raster(np.full(shape, -1, np.int32), np.zeros(shape, np.float32), np.zeros((*shape, 3), np.float32))
+    intrinsics = sample_intrinsics(k, ssaa)
+    draw(verts, faces.astype(np.int32), *intrinsics, 0, cull, raster.face, raster.depth, raster.bary)
+    return raster
+
+
+def meshes():
+    """Small triangles and large ones, some through the near plane or behind the camera; a body."""
+    for seed in range(4):
+        verts, faces = octahedra(np.random.default_rng(seed), 5)
+        yield verts, faces, K, SIZE
+        yield verts, faces, K * [[6], [6], [1]], (SIZE[0] * 6, SIZE[1] * 6)
+        yield verts - np.float32([0, 0, 2.5]), faces, K, SIZE
+    body = load_body("open")
+    verts = (body.v_template * [1, -1, -1] + [0.1, 0.3, 3]).astype(np.float32)
+    yield verts, body.faces, np.array([[150.7, 0, 64.2], [0, 149.1, 80.9], [0, 0, 1]]), (128, 160)
+
+
+@pytest.mark.parametrize("cull", [True, False])
+@pytest.mark.parametrize("ssaa", [1, 2])
+def test_the_same_bits_as_the_kernel_of_synthetic_people(ssaa, cull, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 999)  # more than one piece
+    for verts, faces, k, size in meshes():
+        ours, theirs = rasterise(verts, faces, k, size, ssaa, cull), by_kernel(verts, faces, k, size, ssaa, cull)
+        assert (ours.face >= 0).sum() > 50
+        np.testing.assert_array_equal(ours.face, theirs.face)
+        np.testing.assert_array_equal(ours.depth, theirs.depth)
+        np.testing.assert_array_equal(ours.bary, theirs.bary)
+        np.testing.assert_array_equal(smooth_normals(verts, faces), vertex_normals(verts, faces))
+
+
+def test_a_picture_is_the_same_in_bands(monkeypatch):
+    verts, faces, k, size = list(meshes())[-1]
+    whole = render_mesh(verts, faces, k, size)
+    monkeypatch.setattr(module, "BAND", 7 * 4 * size[0])
+    np.testing.assert_array_equal(render_mesh(verts, faces, k, size), whole)
 
 
 @pytest.mark.parametrize("zoom", [1, 6])  # triangles of a few pixels, and such that rows are narrowed to

@@ -1,0 +1,23 @@
+"""Environment variables about the services beside the pipeline, for those that use them and for `metro doctor`."""
+
+from __future__ import annotations
+
+import os
+
+PORTS = {"PREFECT_PORT": "4200", "MLFLOW_PORT": "5000"}
+"""Where `make serve` puts the servers: variable and default."""
+
+
+def tracked() -> bool:
+    """``METRO_TRACKING``: `off`, `0`, `false` or `no` goes without MLflow."""
+    return os.environ.get("METRO_TRACKING", "").lower() not in ("off", "0", "false", "no")
+
+
+def store() -> str | None:
+    """``MLFLOW_TRACKING_URI``: MLflow store; without it a SQLite file in the project."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def port(variable: str) -> str:
+    """Port of one of `PORTS`, as it is written."""
+    return os.environ.get(variable) or PORTS[variable]

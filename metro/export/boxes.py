@@ -1,0 +1,84 @@
+"""Boxes of images from a JSON file, as people and detectors write them.
+
+- ``{"NAME.jpg": [[x, y, width, height], …], …}``: names or paths of images; rows may end with a score.
+- ``[{"image_id": 785, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}, …]``: COCO's results, or with
+  ``file_name`` instead of ``image_id``. An id is the number or the name that an image's file name consists of.
+- ``{"images": [{"id": 785, "file_name": "…"}, …], "annotations": [{"image_id": 785, "bbox": …}, …]}``: COCO's labels.
+
+Of COCO's, boxes of another category than people (1) and of crowds are left out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from metro.errors import MetroError
+from metro.files import read_json, readable
+
+REMEDY = 'expected {"NAME.jpg": [[x, y, width, height], ...], ...} or a list of COCO results'
+PERSON = 1
+"""COCO's category of people."""
+
+
+def read_boxes(file: Path, images: Sequence[Path]) -> list[Any]:
+    """What a file says about each image: rows of boxes, or None where it says so. Rows are not checked.
+
+    An image that a COCO file does not mention has nobody in it; other files must have every image.
+
+    Raises
+    ------
+    MetroError
+        The file is damaged or of no known form, lacks an image, or has a name that fits several.
+    """
+    content = read_json(file, REMEDY)
+    with readable(file, REMEDY):
+        complete = isinstance(content, dict) and not {"images", "annotations"} <= content.keys()
+        table: Mapping[Any, Any] = content if complete else _of_coco(content)
+        by_name: dict[Any, list[Any]] = defaultdict(list)
+        for key in table:
+            by_name[key if isinstance(key, int) else PurePath(key).name].append(key)
+    fitting = {image: _fitting(image, by_name) for image in images}
+    fits: dict[Any, set[Path]] = defaultdict(set)
+    for image, keys in fitting.items():
+        for key in keys:
+            fits[key].add(image)
+    lacking = [str(image) for image, keys in fitting.items() if not keys]
+    if lacking and (complete or len(lacking) == len(fitting)):
+        raise MetroError(f"{file}: has no boxes for {', '.join(lacking[:3])}; its keys are file names or paths")
+    chosen = {image: max(keys, key=_parts) if keys else None for image, keys in fitting.items()}
+    if shared := [image for image, key in chosen.items() if len(fits[key]) > 1]:
+        raise MetroError(
+            f"{file}: has no boxes for {', '.join(map(str, shared[:3]))}; its keys are file names or paths, and "
+            f"{chosen[shared[0]]!r} fits {len(fits[chosen[shared[0]]])} images"
+        )
+    return [table[chosen[image]] if fitting[image] else [] for image in images]
+
+
+def _of_coco(content: Any) -> dict[Any, list[Any]]:
+    table: dict[Any, list[Any]] = {}
+    entries: Iterable[Mapping[str, Any]] = content
+    names: Mapping[Any, str] = {}
+    if isinstance(content, dict):
+        names, entries = {image["id"]: image["file_name"] for image in content["images"]}, content["annotations"]
+        table = {name: [] for name in names.values()}
+    for entry in entries:
+        key = entry["file_name"] if "file_name" in entry else names.get(entry["image_id"], entry["image_id"])
+        rows = table.setdefault(key, [])
+        if entry.get("category_id", PERSON) == PERSON and not entry.get("iscrowd"):
+            rows.append([*entry["bbox"], *([entry["score"]] if "score" in entry else [])])
+    return table
+
+
+def _fitting(image: Path, by_name: Mapping[Any, Sequence[Any]]) -> list[Any]:
+    """Keys that may mean an image: its number, or the end of its path, with the file's ending or without."""
+    found = list(by_name.get(int(image.stem), ())) if image.stem.isdecimal() else []
+    for path in {image.absolute(), image.absolute().with_suffix("")}:
+        found += [key for key in by_name.get(path.name, ()) if path.parts[-_parts(key) :] == PurePath(key).parts]
+    return found
+
+
+def _parts(key: Any) -> int:
+    return 1 if isinstance(key, int) else len(PurePath(key).parts)
