@@ -14,14 +14,14 @@ import copy
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from batch import random_batch
 from literal import LiteralMetro, literal_loss
 from machine import machine
-from torch import Tensor
+from torch import Tensor, nn
 
 from metro.body.arrays import BodyData
 from metro.body.load import load_body
@@ -65,9 +65,9 @@ def main() -> None:
     rows: list[str] = []
     shares: list[str] = []
     for name, config in CASES.items():
-        gap, move, raced, profiled = compare(name, config, body, levels, device)
+        gap, moved, raced, profiled = compare(name, config, body, levels, device)
         gaps.append(gap)
-        moves.append(move)
+        moves += moved
         rows += raced
         shares += profiled
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"one thread of {machine()}"
@@ -86,11 +86,12 @@ def main() -> None:
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *gaps,
             "",
-            "This network trains and predicts with its backbone in channels_last, where convolutions sum in another "
-            "order. Largest difference ÷ largest value over all outputs:",
+            "This network trains and predicts with its backbone in channels_last, where convolutions and BatchNorm sum "
+            "in another order. Largest difference ÷ largest value over all outputs:",
             "",
-            "| network | here in channels_last, against the twin | the twin, against float64 | here, against float64 |",
-            "| --- | --- | --- | --- |",
+            "| network | BatchNorm by | here in channels_last, against the twin "
+            "| twin, against float64 | here, against it |",
+            "| --- | --- | --- | --- | --- |",
             *moves,
             "",
             "Where a training step goes (attention that is not one kernel counts as matrix products and the rest):",
@@ -106,7 +107,7 @@ def main() -> None:
 
 def compare(
     name: str, config: ModelConfig, body: BodyData, levels: list[Level], device: torch.device
-) -> tuple[str, str, list[str], list[str]]:
+) -> tuple[str, list[str], list[str], list[str]]:
     """Rows of one network: agreement in one memory format and in two, speed, profile."""
     torch.manual_seed(0)
     ours = build_model(config, body, levels).to(device)
@@ -114,20 +115,23 @@ def compare(
     twin = LiteralMetro(config, body, levels).to(device)
     twin.load(to_official(ours))
     batch = random_batch(BATCH[device.type], config.image_size, len(ours.template_T3), device)
+    plain = batch["images"].contiguous()  # as the official loader gives them
 
     def our_loss() -> Tensor:
-        output = ours(batch["images"], batch["mask"])
+        output = ours(images, batch["mask"])
         return metro_loss(output, targets(batch), LossConfig())["total"]
 
     def twin_loss() -> Tensor:
         keep = 1 - batch["mask"][..., None].float()
-        return literal_loss(twin, twin(batch["images"], keep), batch)
+        return literal_loss(twin, twin(plain, keep), batch)
 
-    gaps = differences(ours, twin, our_loss, twin_loss, batch["images"])
+    images = plain
+    gaps = differences(ours, twin, our_loss, twin_loss, plain)
     if not all(gap < 1e-3 for gap in gaps):
         raise SystemExit(f"{name}: the twin computes something else, relative differences {gaps}")
     ours.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    moved = rounding(ours, twin, batch["images"])
+    images = batch["images"]  # channels_last too
+    moves = rounding(name, ours, twin, images)
     train = TrainConfig(optimizer="adam", clip=None)
     our_step = stepper(our_loss, build_optimizer(ours, train))
     twin_step = stepper(twin_loss, torch.optim.Adam(twin.parameters(), lr=train.lr))
@@ -144,34 +148,54 @@ def compare(
     for p in (*ours.parameters(), *twin.parameters()):
         p.grad = None
     with torch.no_grad():
-        pair = (lambda: twin(batch["images"]), lambda: ours(batch["images"]))
+        pair = (lambda: twin(plain), lambda: ours(images))
         rows.append(race(name, "inference", *pair, flops, torch.float32, device))
         if device.type == "cuda":
             half = autocast(pair[1])
             rows.append(race(name, "inference, here in bf16", pair[0], half, flops, torch.bfloat16, device))
-    told = (f"| {name} | {' | '.join(f'{gap:.0e}' for gap in each)} |" for each in (gaps, moved))
-    return *told, rows, shares
+    return f"| {name} | {' | '.join(f'{gap:.0e}' for gap in gaps)} |", moves, rows, shares
 
 
-def rounding(ours: Metro, twin: LiteralMetro, images: Tensor) -> tuple[float, float, float]:
-    """How far the outputs are apart, as they train, and each from float64: largest difference ÷ largest value."""
-    exact = copy.deepcopy(twin).double()
-    for side in (ours, twin, exact):
-        side.eval()
-        side.backbone.train()
-    with torch.no_grad():
-        output = ours(images)
-        mine, theirs = (*output[:2], *output.vertices), twin(images)
-        torch.set_default_dtype(torch.float64)  # the twin makes some tensors as it goes
-        best = exact(images.double())
-        torch.set_default_dtype(torch.float32)
+def rounding(name: str, ours: Metro, twin: LiteralMetro, images: Tensor) -> list[str]:
+    """Rows of one network in two memory formats: how far the outputs are apart, and each from float64.
+
+    BatchNorm takes the statistics of the batch as in training, then those of the same images as in inference.
+    """
+    rows = []
+    for training, statistics_of in ((True, "the batch, as in training"), (False, "the same images, as in inference")):
+        for side in (ours, twin):
+            side.eval()  # no dropout
+            side.backbone.train(training)
+        exact = copy.deepcopy(twin).double()
+        with torch.no_grad():
+            output = ours(images)
+            mine, theirs = (*output[:2], *output.vertices), twin(images.contiguous())
+            torch.set_default_dtype(torch.float64)  # the twin makes some tensors as it goes
+            best = exact(images.contiguous().double())
+            torch.set_default_dtype(torch.float32)
+            if training:
+                calibrate(twin.backbone, images)
+                ours.backbone.load_state_dict(twin.backbone.state_dict())
+        gaps = [
+            max(relative(a, b) for a, b in zip(*pair, strict=True))
+            for pair in ((mine, theirs), (theirs, best), (mine, best))
+        ]
+        rows.append(f"| {name} | {statistics_of} | {' | '.join(f'{gap:.0e}' for gap in gaps)} |")
+        print(rows[-1], flush=True)
     for side in (ours, twin):
         side.train()
+    return rows
 
-    def largest(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
-        return max(relative(a, b) for a, b in zip(some, others, strict=True))
 
-    return largest(mine, theirs), largest(theirs, best), largest(mine, best)
+def calibrate(backbone: nn.Module, images: Tensor) -> None:
+    """Give BatchNorm the statistics of these images."""
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    usual = [module.momentum for module in norms]
+    for module in norms:
+        module.momentum = 1.0
+    backbone(images.contiguous())
+    for module, momentum in zip(norms, usual, strict=True):
+        module.momentum = momentum
 
 
 def relative(a: Tensor, b: Tensor) -> float:

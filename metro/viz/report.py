@@ -31,12 +31,12 @@ FAIR = {"pa_mpjpe": "canonical_mean", "joints_aligned": "canonical_mean", "verti
 """Baseline a metric is judged by; the camera-frame mean where none is named."""
 TERMS = {
     "MPJPE": "mean per-joint position error, both sides centred at the root joint",
-    "PA-MPJPE": "the same after Procrustes alignment: the best rotation, scale and translation per person",
+    "PA-MPJPE": "mean per-joint position error after Procrustes alignment: the best rotation, scale and translation",
     "MPVE": "mean per-vertex error, each mesh minus its own root",
-    "PA-MPVE": "the same after Procrustes alignment",
+    "PA-MPVE": "mean per-vertex error after Procrustes alignment",
     "PCK": "percentage of correct keypoints: joints within the distance that follows the @",
     "AUC": "area under the PCK curve, over the distances named",
-    "F@": "F-score: how much of either surface lies within so many millimetres of the other",
+    "F@": "F-score at a distance: how much of either surface lies within so many millimetres of the other",
 }
 """What the abbreviations in the metrics' labels stand for; of those that a label holds the longest one counts."""
 GROUPS = {"heading": "heading", "crop": "joints in the crop", "distance": "distance from the camera"}
@@ -189,7 +189,7 @@ def _terms(benchmarks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The abbreviations that the page uses, spelled out."""
     labels = [m["label"] for b in benchmarks for m in b["result"]["metrics"].values()]
     used = {max((term for term in TERMS if term in label), key=len, default=None) for label in labels}
-    return {term.rstrip("@"): TERMS[term] for term in TERMS if term in used}
+    return {term: meaning for term, meaning in TERMS.items() if term in used}
 
 
 def _meshes(path: Path, result: Mapping[str, Any]) -> dict[str, Any]:
