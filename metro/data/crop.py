@@ -19,6 +19,8 @@ _JPEG_MAGIC = b"\xff\xd8"
 _ROWS = 32
 FARTHEST_PX = 2.0**24
 """Boxes lie within so many pixels: beyond, single precision leaves out whole ones."""
+LARGEST_BOX = 8
+"""Side of the largest box that is cut, over the longer side of its picture."""
 
 _REDUCED = {
     1: cv2.IMREAD_COLOR_RGB,
@@ -133,6 +135,11 @@ def cut(
     if (np.asarray(center) + 100 * scale < 0).any() or (np.asarray(center) - 100 * scale > extent).any():
         raise MetroError(
             f"the box around ({center[0]:.4g}, {center[1]:.4g}) lies outside of the picture of "
+            f"{extent[0]} × {extent[1]} pixels"
+        )
+    if 200 * scale > LARGEST_BOX * extent.max():
+        raise MetroError(
+            f"a box of {200 * scale:.4g} pixels is more than {LARGEST_BOX} times as large as the picture of "
             f"{extent[0]} × {extent[1]} pixels"
         )
     # Coordinates of a reduced picture: pixel edges scale, centres sit half a pixel inside.

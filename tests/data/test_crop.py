@@ -78,6 +78,22 @@ def test_outside_the_frame_is_black():
     assert cut[34:, 34:].min() == 255
 
 
+@pytest.mark.parametrize(
+    ("center", "scale", "said"),
+    [
+        ([500.0, 30.0], 0.3, "lies outside of the picture of 60 × 60 pixels"),
+        ([30.0, np.nan], 0.3, "cannot be cut"),
+        ([30.0, 1e308], 0.3, "cannot be cut"),
+        ([30.0, 30.0], 0.0, "cannot be cut"),
+        ([30.0, 30.0], np.inf, "cannot be cut"),
+        ([30.0, 30.0], 3.0, "a box of 600 pixels is more than 8 times as large as the picture of 60 × 60 pixels"),
+    ],
+)
+def test_a_box_that_cannot_be_cut_is_named(center, scale, said):
+    with pytest.raises(MetroError, match=said):
+        crop.cut(np.zeros((60, 60, 3), np.uint8), np.array(center), scale, 64, 1.0)
+
+
 @pytest.mark.parametrize("shrink", [3.6, 4.0, 6.3, 8.0])
 @pytest.mark.parametrize("encode", [False, True])
 def test_strong_shrinking_has_no_aliasing(shrink, encode):
