@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import re
+import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,8 @@ WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 _SAVED = (ZIP, PICKLE, TAR)
 """What `torch.save` has written over the years."""
+_PICKLES = 5  # at the head of a file from before 2020, its tensors follow
+_LONGEST_NAME = 1000
 
 
 def load_tensors(path: Path | str, remedy: str = "save the model's state_dict(), or get it again") -> dict[str, Tensor]:
@@ -51,6 +57,7 @@ def load_saved(path: Path, remedy: str) -> Any:
         Missing, unreadable, or more than that.
     """
     with readable(path, remedy, _SAVED):
+        _check_names(path)
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as err:
@@ -59,6 +66,27 @@ def load_saved(path: Path, remedy: str) -> Any:
             if re.search("[Gg]lobal|allowlisted|unrecognized function", why):
                 raise MetroError(f"{path}: holds more than tensors (a whole pickled model?); {remedy}") from None
             raise ValueError(why) from None  # without torch's advice to load it all the same
+
+
+def _check_names(path: Path) -> None:
+    """Refuse functions and classes of very long names, which torch searches for hours for words of advice."""
+    with path.open("rb") as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                pickles = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
+        elif tarfile.is_tarfile(path):
+            return  # of 2016 and earlier
+        else:
+            file.seek(0)
+            pickles = [file.read()]
+    for content in pickles:
+        stream = io.BytesIO(content)
+        for _ in range(_PICKLES):
+            for opcode, value, _ in pickletools.genops(stream):
+                if opcode.name == "GLOBAL" and len(str(value)) > _LONGEST_NAME:
+                    raise ValueError("it names a function by thousands of letters")
+            if stream.tell() == len(content):
+                break
 
 
 def _unwrapped(state: Any, path: Path, remedy: str) -> dict[str, Tensor]:

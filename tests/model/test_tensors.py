@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,21 @@ def test_files_that_hold_more_than_tensors(tmp_path: Path, monkeypatch: pytest.M
         load_tensors("noise.bin")
     with pytest.raises(MetroError, match="is a folder"):
         load_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.timeout(20)
+def test_a_function_with_a_name_of_thousands_of_letters_is_refused_at_once(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "w.bin"
+    torch.save({}, path, _use_new_zipfile_serialization=zipped)
+    hostile = b"\x80\x02c" + b"x" * 500_000 + b"\nname\n."
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            records = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in records.items():
+                archive.writestr(name, hostile if name.endswith("data.pkl") else content)
+    else:
+        path.write_bytes(hostile)
+    with pytest.raises(MetroError, match="thousands of letters"):
+        load_tensors(path)
