@@ -27,11 +27,12 @@ from machine import machine
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+import metro
 from metro.body.joints import JOINT_SETS, index_map
 from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.body.rotation import rot_from_aa
-from metro.config import FitConfig
+from metro.config import BodyConfig, DatasetConfig, FitConfig, SyntheticConfig
 from metro.evaluation.metrics import pa_mpjpe
 from metro.fitting import from_mesh
 from metro.fitting.hypotheses import TORSO, facing, start_from_image
@@ -40,6 +41,7 @@ from metro.fitting.points import PosedPoints
 from metro.fitting.prior import PosePrior, load_prior
 from metro.fitting.smplify import fit
 from metro.fitting.state import FitState
+from metro.sources.synthetic import read_shard
 from tools.pose_prior import sample
 
 BODY = load_body("open")
@@ -186,6 +188,16 @@ def descend(task: Objective, start: FitState, first: int, second: int, rate: flo
     return FitState(*(x.detach() for x in (found.root_rot, found.joints_aa, found.betas, found.transl)))
 
 
+def rendered(count: int) -> tuple[Tensor, Tensor]:
+    """Meshes of people of the renderer's test split, and what the shipped network makes of their pictures."""
+    config = DatasetConfig(split="test", synthetic=SyntheticConfig(count=count, seed=2024))
+    records = list(read_shard(config, BodyConfig(), 0, count))
+    truth = mesh(*(np.stack([getattr(r, name) for r in records]) for name in ("pose_aa", "betas", "transl")))
+    network = metro.load("open")
+    found = network([r.image for r in records], boxes=[[r.box] for r in records])
+    return truth, torch.from_numpy(np.stack([person.vertices for person in found]))
+
+
 def errors(vertices: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """MPJPE, PA-MPJPE and MPVE (B,), mm."""
     joints, true = (MODEL.regress("h36m17", v) for v in (vertices, truth))
@@ -203,16 +215,15 @@ def measure(name: str, run: Callable[[], Found], truth: Tensor) -> dict[str, str
     started = time.process_time()
     found = run()
     seconds = time.process_time() - started
-    error, aligned, surface = errors(mesh(*found), truth)
-    row = {
-        "name": name,
-        "mpjpe": f"{error.mean():.1f} / {error.median():.1f}",
-        "pa": f"{aligned.mean():.1f} / {aligned.median():.1f}",
-        "mpve": f"{surface.mean():.1f} / {surface.median():.1f}",
-        "speed": f"{len(truth) / seconds:.0f}",
-    }
-    print(row, flush=True)
-    return row
+    return row(name, mesh(*found), truth, f"{len(truth) / seconds:.0f}")
+
+
+def row(name: str, vertices: Tensor, truth: Tensor, speed: str) -> dict[str, str]:
+    """Errors (mm): mean / median."""
+    kinds = zip(("mpjpe", "pa", "mpve"), errors(vertices, truth), strict=True)
+    told = {"name": name, "speed": speed} | {k: f"{error.mean():.1f} / {error.median():.1f}" for k, error in kinds}
+    print(told, flush=True)
+    return told
 
 
 def main() -> None:
@@ -248,6 +259,14 @@ def main() -> None:
     noise = 0.01 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     for case, vertices in (("6890 vertices, exact", truth), ("6890 vertices, 10 mm", truth + noise)):
         sections[case] = [measure("from_mesh", partial(of_mesh, vertices), truth)]
+    truth, seen = rendered(96)
+    left_mm = 1000 * from_mesh(seen, BODY).error
+    sections["meshes of the shipped network, 96 rendered people"] = [
+        row("the network's own", seen, truth, ""),
+        measure(
+            f"from_mesh, {left_mm.mean():.0f} mm from them (at most {left_mm.max():.0f})", partial(of_mesh, seen), truth
+        ),
+    ]
     versions = f"Python {platform.python_version()}, PyTorch {torch.__version__.split('+')[0]}"
     lines = [
         f"{machine()}; {versions}; `python benchmarks/fitting.py`; {arguments.people} people; mean / median",
