@@ -63,7 +63,7 @@ def write_set(folder: Path, shards: int, side: int) -> None:
         "images/offsets": np.cumsum([0, *(len(pictures[k]) for k in chosen)]),
         "images/crc32": np.array([zlib.crc32(pictures[k]) for k in chosen], np.uint32),
     }
-    colours = {"colour_sum": np.full(3, SHARD / 2), "colour_square_sum": np.full(3, SHARD / 3)}
+    colours = {"colour_sum": [SHARD / 2] * 3, "colour_square_sum": [SHARD / 3] * 3}
     entries = []
     for number in range(shards):
         rng = np.random.default_rng(number)
@@ -74,7 +74,7 @@ def write_set(folder: Path, shards: int, side: int) -> None:
             values = np.ones((SHARD, *kind.shape)) if flag else rng.uniform(0.5, 2, (SHARD, *kind.shape))
             labels[f"labels/{name}"] = values.astype(kind.base)
         path = folder / f"shard-{number:05d}.h5"
-        write_h5(path, labels | images, {"schema": SCHEMA, "image_size": side, **colours})
+        write_h5(path, labels | images, {"image_size": side, **colours})
         entries.append({"file": path.name, "count": SHARD, "bytes": path.stat().st_size, "sha256": sha256_of(path)})
     manifest = {"schema": SCHEMA, "name": folder.name, "count": shards * SHARD, "shards": entries}
     (folder / "manifest.json").write_text(json.dumps(manifest))

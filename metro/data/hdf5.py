@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,18 +24,25 @@ MAX_BYTES = 1 << 30
 BLOB = "images/bytes"
 """The array that the digest leaves out: it is read record by record, and each record has a checksum."""
 
+ABOUT = "about/json"
+"""Facts about the file, as JSON in bytes (uint8). HDF5's own attributes have strings of free length for them, and a
+damaged one can keep the library busy for ever."""
 
-def write_h5(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-    """Write an HDF5 file atomically. Names are sorted and nothing depends on time, so equal data give equal bytes.
+
+def write_h5(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+    """Write an HDF5 file of arrays, by path, and `facts` about them, which JSON can hold, atomically.
+
+    Names are sorted and nothing depends on time, so equal data give equal bytes.
 
     The file is put together in memory and written by Python: a full disk is then an ordinary error, which HDF5 itself
     may only meet while closing.
     """
+    told = json.dumps({**facts, "digest": content_digest(arrays, facts)}, sort_keys=True)
+    arrays = {**arrays, ABOUT: np.frombuffer(told.encode(), np.uint8)}
     with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
         for name in sorted(arrays):
             file.create_dataset(name, data=arrays[name], track_times=False)
-        for name, value in sorted({**attributes, "digest": content_digest(arrays)}.items()):
-            file.attrs[name] = value
+        file.attrs["schema"] = SCHEMA
         file.flush()
         image = file.id.get_file_image()
     if len(image) > MAX_BYTES:
@@ -43,9 +51,9 @@ def write_h5(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[s
         temporary.write_bytes(image)
 
 
-def content_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Digest of all arrays but `BLOB`: names, types, shapes and values."""
-    digest = hashlib.sha256()
+def content_digest(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:
+    """Digest of facts and of all arrays but `BLOB`: names, types, shapes and values."""
+    digest = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode())
     for name in sorted(arrays.keys() - {BLOB}):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
@@ -76,8 +84,8 @@ def open_h5(path: Path, made_by: str = "prepare") -> Iterator[h5py.File]:
             what = "truncated" if "truncated" in str(err) else "damaged or not a shard"
             raise MetroError(f"{path}: {what}; {remedy}") from None
         with file:
-            version = file.attrs.get("schema")
-            if not isinstance(version, np.integer):
+            version = _schema(file)
+            if version is None:
                 raise MetroError(f"{path}: not a shard (no schema version); {remedy}")
             if version != SCHEMA:
                 raise MetroError(f"{path}: shard layout version {version}, this metro reads {SCHEMA}; {remedy}")
@@ -110,6 +118,35 @@ def _own(parent: h5py.Group, name: str, kind: type) -> Any:
     return found
 
 
+def _schema(file: h5py.File) -> int | None:
+    """Version of the layout; None where the attribute is missing or no whole number."""
+    if not h5py.h5a.exists(file.id, b"schema"):
+        return None
+    attribute = h5py.h5a.open(file.id, b"schema")
+    if attribute.shape != () or not isinstance(attribute.get_type(), h5py.h5t.TypeIntegerID):
+        return None
+    version = np.zeros((), np.int64)
+    attribute.read(version)
+    return int(version)
+
+
+def read_facts(file: h5py.File) -> dict[str, Any]:
+    """Facts about a shard or sidecar, its digest among them.
+
+    Raises
+    ------
+    ValueError
+        They are damaged.
+    """
+    array = piece(file, ABOUT)
+    if array.dtype != np.uint8 or array.ndim != 1:
+        raise ValueError(f"{ABOUT} is not bytes")
+    facts = json.loads(array[...].tobytes())
+    if not isinstance(facts, dict) or not isinstance(facts.get("digest"), str):
+        raise ValueError(f"{ABOUT} has no digest")
+    return facts
+
+
 def read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
     """Every array of a shard or sidecar but `BLOB`, by path, once their digest has been compared.
 
@@ -119,10 +156,11 @@ def read_arrays(file: h5py.File) -> dict[str, np.ndarray]:
         An array is not stored as `write_h5` stores it, or the digest differs.
     """
     names = [f"{group}/{name}" for group in file for name in _own(file, group, h5py.Group)]
-    pieces = {name: piece(file, name) for name in names if name != BLOB}
+    pieces = {name: piece(file, name) for name in names if name not in (BLOB, ABOUT)}
     if sum(array.nbytes for array in pieces.values()) > file.id.get_filesize():
         raise ValueError("arrays overlap")
     arrays = {name: array[...] for name, array in pieces.items()}
-    if file.attrs["digest"] != content_digest(arrays):
+    facts = read_facts(file)
+    if facts.pop("digest") != content_digest(arrays, facts):
         raise ValueError("changed since it was written: its digest differs")
     return arrays

@@ -6,9 +6,9 @@ A shard holds, for N records:
     images/offsets   (N + 1,) int64: where each begins; the last is L
     images/crc32     (N,) uint32: checksum of each, compared whenever it is read
     labels/NAME      one array per label, first axis N (see `metro.data.table.LABELS`)
-    attributes       schema, source, licence, params (JSON), recipe (digest of params and place in the set), digest (of
-                     all arrays but the first, compared on opening), image_size, skipped (JSON), colour_sum,
-                     colour_square_sum
+    about/json       facts: source, licence, params, recipe (digest of params and place in the set), digest (of all
+                     arrays but the first and of the other facts, compared on opening), image_size, skipped,
+                     colour_sum, colour_square_sum
 
 A dataset is a folder of shards with a `manifest.json`. Pseudo-meshes lie in sidecar files (`fit-00000.h5` for
 `shard-00000.h5`) in a folder of their own; shards are never edited.
@@ -19,7 +19,6 @@ Shapes: N records, J joints (24 body, 21 hand), P pose parameters (72 body, 48 h
 from __future__ import annotations
 
 import copy
-import json
 import os
 import zlib
 from collections import OrderedDict
@@ -34,7 +33,7 @@ from typing_extensions import TypedDict
 from metro.body.figure import BODY, Figure
 from metro.config import CropConfig
 from metro.data import crop
-from metro.data.hdf5 import MAX_BYTES, SCHEMA, open_h5, write_h5
+from metro.data.hdf5 import MAX_BYTES, SCHEMA, open_h5, read_facts, write_h5
 from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Record
 from metro.data.table import FIT_LABELS, LABELS, label_type, load_table
 from metro.errors import MetroError
@@ -61,8 +60,8 @@ class ShardWriter:
         Strongest label kept: `mesh`, `joints_3d` (drops pose and shape) or `joints_2d` (drops 3D joints as well).
     figure
         What the records are of: gives the number of joints and pose parameters.
-    attributes
-        Strings added to the file's attributes.
+    facts
+        Added to the facts about the file.
     """
 
     def __init__(
@@ -71,13 +70,13 @@ class ShardWriter:
         config: CropConfig,
         supervision: str = "mesh",
         figure: Figure = BODY,
-        attributes: Mapping[str, str] | None = None,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
         self._config = config
         self._supervision = supervision
         self._figure = figure
-        self._attributes = dict(attributes or {})
+        self._facts = dict(facts or {})
         self._blob = bytearray()
         self._offsets = [0]
         self._crc32: list[int] = []
@@ -150,15 +149,14 @@ class ShardWriter:
         arrays["images/bytes"] = np.frombuffer(self._blob, np.uint8)
         arrays["images/offsets"] = np.array(self._offsets, np.int64)
         arrays["images/crc32"] = np.array(self._crc32, np.uint32)
-        attributes = {
-            **self._attributes,
-            "schema": SCHEMA,
+        facts = {
+            **self._facts,
             "image_size": round(self._config.box_px * self._config.margin),
-            "skipped": json.dumps(self._skipped),
-            "colour_sum": self._colour[0],
-            "colour_square_sum": self._colour[1],
+            "skipped": self._skipped,
+            "colour_sum": self._colour[0].tolist(),
+            "colour_square_sum": self._colour[1].tolist(),
         }
-        write_h5(self.path, arrays, attributes)
+        write_h5(self.path, arrays, facts)
 
     def _column(self, name: str) -> np.ndarray:
         values = [row[name] for row in self._rows]
@@ -169,7 +167,7 @@ class ShardWriter:
 
 
 def write_fits(
-    folder: Path, shard_name: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any] | None = None
+    folder: Path, shard_name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = None
 ) -> Path:
     """Write the pseudo-meshes of one shard as a sidecar file.
 
@@ -196,7 +194,7 @@ def write_fits(
         raise MetroError(f"fits of {shard_name}: {', '.join(problems)} missing or not of length {count}")
     path = fit_path(Path(folder), shard_name)
     labels = {f"labels/{name}": np.asarray(value) for name, value in arrays.items()}
-    write_h5(path, labels, {**(attributes or {}), "schema": SCHEMA})
+    write_h5(path, labels, facts or {})
     return path
 
 
@@ -276,7 +274,8 @@ class ShardDataset:
         sums, count = np.zeros((2, 3)), 0
         for path in self.paths:
             with open_h5(path) as file:
-                sums += [file.attrs["colour_sum"], file.attrs["colour_square_sum"]]
+                facts = read_facts(file)
+                sums += [facts["colour_sum"], facts["colour_square_sum"]]
                 count += len(file["labels/keys"])
         return sums / max(1, count)
 

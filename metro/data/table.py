@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metro.body.figure import FIGURES, Figure
-from metro.data.hdf5 import BLOB, SCHEMA, open_h5, piece, read_arrays
+from metro.data.hdf5 import BLOB, SCHEMA, open_h5, piece, read_arrays, read_facts
 from metro.data.records import GENDERS, MESH_ORIGINS
 from metro.errors import MetroError
 from metro.files import atomic_file, readable, sha256_of
@@ -171,7 +171,7 @@ def _head(path: Path) -> _Head:
         figure = next((f for f in FIGURES.values() if (f.num_labels, f.pose_size) == shape), None)
         if figure is None:
             raise ValueError(f"{shape[0]} joints and {shape[1]} pose parameters are neither a body nor a hand")
-        return _Head(len(keys), keys.dtype.itemsize, figure, int(file.attrs["image_size"]))
+        return _Head(len(keys), keys.dtype.itemsize, figure, int(read_facts(file)["image_size"]))
 
 
 def _row_type(heads: Sequence[_Head], shards: Sequence[Path]) -> np.dtype:

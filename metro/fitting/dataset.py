@@ -15,7 +15,7 @@ import numpy as np
 from metro.body.arrays import digest
 from metro.body.load import load_body
 from metro.config import BodyConfig, FitConfig
-from metro.data.hdf5 import open_h5, read_arrays
+from metro.data.hdf5 import open_h5, read_arrays, read_facts
 from metro.data.parallel import map_shards
 from metro.data.shards import ShardDataset, read_manifest, write_fits
 from metro.errors import MetroError
@@ -146,7 +146,7 @@ def _sidecar(job: _Job) -> Path:
 def _is_finished(job: _Job) -> bool:
     try:
         with open_h5(_sidecar(job), "fit") as file:
-            return file.attrs.get("recipe") == job.recipe and bool(read_arrays(file))
+            return read_facts(file).get("recipe") == job.recipe and bool(read_arrays(file))
     except (MetroError, OSError):
         return False  # missing or damaged: made again
 

@@ -11,7 +11,7 @@ from typing import Any
 from metro import sources
 from metro.body.figure import Figure, figure_of
 from metro.config import BodyConfig, DatasetConfig
-from metro.data.hdf5 import SCHEMA, open_h5
+from metro.data.hdf5 import SCHEMA, open_h5, read_facts
 from metro.data.parallel import map_shards
 from metro.data.shards import ShardDataset, ShardWriter
 from metro.data.verify import statistics
@@ -29,7 +29,7 @@ class _Job:
     path: Path
     config: DatasetConfig
     figure: Figure
-    attributes: dict[str, str]
+    facts: dict[str, str]
 
 
 def prepare(
@@ -84,13 +84,13 @@ def prepare(
     jobs = []
     for number, task in enumerate(tasks):
         recipe = json.dumps([SCHEMA, params, number, len(tasks)], sort_keys=True)
-        attributes = {
+        facts = {
             "source": config.source,
             "licence": sources.licence(config.source),
             "params": json.dumps(params, sort_keys=True),
             "recipe": hashlib.sha256(recipe.encode()).hexdigest(),
         }
-        jobs.append(_Job(task, out / f"shard-{number:05d}.h5", config, figure_of(body.kind), attributes))
+        jobs.append(_Job(task, out / f"shard-{number:05d}.h5", config, figure_of(body.kind), facts))
     wanted = {job.path.name for job in jobs}
     for stale in [p for pattern in ("shard-*.h5", ".shard-*.tmp") for p in out.glob(pattern) if p.name not in wanted]:
         stale.unlink()
@@ -103,11 +103,11 @@ def prepare(
 def _prepare_shard(job: _Job) -> dict[str, Any]:
     """Write one shard, unless it is there; its manifest entry."""
     if not _is_finished(job):
-        with ShardWriter(job.path, job.config.crop, job.config.supervision, job.figure, job.attributes) as writer:
+        with ShardWriter(job.path, job.config.crop, job.config.supervision, job.figure, job.facts) as writer:
             for record in job.task():
                 writer.add(record)
     with open_h5(job.path) as file:
-        skipped = json.loads(file.attrs["skipped"])
+        skipped = read_facts(file)["skipped"]
         count = len(file["labels/keys"])
     size, digest = job.path.stat().st_size, sha256_of(job.path)
     return {"file": job.path.name, "count": count, "bytes": size, "sha256": digest, "skipped": skipped}
@@ -116,7 +116,7 @@ def _prepare_shard(job: _Job) -> dict[str, Any]:
 def _is_finished(job: _Job) -> bool:
     try:
         with open_h5(job.path) as file:
-            if file.attrs.get("recipe") != job.attributes["recipe"]:
+            if read_facts(file).get("recipe") != job.facts["recipe"]:
                 return False
         dataset = ShardDataset([job.path])
         for index in range(len(dataset)):

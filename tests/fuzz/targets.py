@@ -577,18 +577,19 @@ def _h5_changed(rng: Random, data: bytes) -> bytes:
 
     import h5py
 
-    from metro.data.hdf5 import write_h5
+    from metro.data.hdf5 import ABOUT, write_h5
 
     with h5py.File(io.BytesIO(data)) as file:
         arrays = {f"{group}/{name}": file[group][name][...] for group in file for name in file[group]}
-        attributes = {name: value for name, value in file.attrs.items() if name != "digest"}
+    facts = json.loads(arrays.pop(ABOUT).tobytes())
+    del facts["digest"]
     arrays = mutate.arrays_changed(rng, arrays)
-    if rng.random() < 0.2 and attributes:
-        attributes[rng.choice(list(attributes))] = rng.choice((0, -1, 2**40, 0.5, "x", "", np.zeros(3), np.zeros(0)))
+    if rng.random() < 0.2 and facts:
+        facts[rng.choice(list(facts))] = rng.choice((0, -1, 2**40, 0.5, "x", "", [0, 0, 0], [], None, {}))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.h5"
         kept = {name: a for name, a in arrays.items() if a.dtype.kind not in "UM" and a.dtype.char != "g"}
-        write_h5(path, {name.strip("/") or "x": a for name, a in kept.items()}, attributes)
+        write_h5(path, {name.strip("/") or "x": a for name, a in kept.items()}, facts)
         return path.read_bytes()
 
 

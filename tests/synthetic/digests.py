@@ -12,12 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import h5py
 import numpy as np
 
 from metro.body.figure import figure_of
 from metro.body.load import load_body
 from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
+from metro.data.hdf5 import open_h5, read_facts
 from metro.data.shards import ShardWriter
 from metro.kernels import njit
 from metro.sources.synthetic import read_shard
@@ -87,8 +87,8 @@ def shard_digests() -> dict[str, str]:
             with ShardWriter(Path(folder, "shard.h5"), config.crop, figure=figure_of(kind)) as writer:
                 for record in read_shard(config, BodyConfig(kind=kind), 0, count):
                     writer.add(record)
-            with h5py.File(Path(folder, "shard.h5")) as file:
-                out[f"shard of {kind}"] = str(file.attrs["digest"])[:16]
+            with open_h5(Path(folder, "shard.h5")) as file:
+                out[f"shard of {kind}"] = str(read_facts(file)["digest"])[:16]
     return out
 
 
