@@ -44,6 +44,8 @@ class Photo:
 
 
 Picture = Path | str | np.ndarray | Photo
+LONGEST_SIDE = 65_535
+"""Pixels along a side of a picture, which is JPEG's limit too; a damaged header may claim millions."""
 Box = Sequence[float] | np.ndarray
 
 
@@ -350,6 +352,10 @@ def read_image(picture: Path | str | np.ndarray) -> Image:
     path = Path(picture)
     try:
         with Pil.open(path) as file:
+            if max(file.size) > LONGEST_SIDE:
+                raise MetroError(
+                    f"{path}: an image of {_times(file.size)}; more than {LONGEST_SIDE} along a side is none"
+                )
             image = ImageOps.exif_transpose(file)
             image.load()
         if image.mode.startswith("I") or image.mode == "F":
@@ -359,6 +365,8 @@ def read_image(picture: Path | str | np.ndarray) -> Image:
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             return _from_array(np.asarray(image.convert("RGBA")))
         return np.asarray(image.convert("RGB"))
+    except MetroError:
+        raise
     except FileNotFoundError:
         raise MetroError(f"{path}: no such image") from None
     except IsADirectoryError:

@@ -345,3 +345,9 @@ def test_mismatched_lists(predictor: Predictor, picture: np.ndarray) -> None:
         predictor(picture)[0].overlay()
     with pytest.raises(MetroError, match="image of 70×90 pixels, the prediction is for 140×90"):
         predictor(picture)[0].overlay(picture[:, :70])
+
+
+def test_a_picture_of_millions_of_pixels_along_a_side_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    Image.new("L", (1, 70_000)).save(tmp_path / "long.png")
+    with pytest.raises(MetroError, match=r"long\.png: an image of 1×70000 pixels; more than 65535 along a side"):
+        read_image(tmp_path / "long.png")
