@@ -32,6 +32,8 @@ def written(name: str) -> str:
 
 def apply(name: str, params: Path = Path("params.yaml"), merge: bool = False) -> str:
     """Write `params` from a preset, over the defaults or (`merge`) over its present values; returns what changed."""
+    if params.suffix not in (".yaml", ".yml"):
+        raise MetroError(f"{params}: would be replaced by parameters; they stand in a .yaml file")
     if merge:
         before: Params | None = load_params(params)
         text = render(name, _content(params, params.read_text("utf-8")))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from metro.cli.options import OutFile, Place
+from metro.cli.options import OutFile, Place, check_new
 from metro.words import BodyKind, Gender
 
 
@@ -51,8 +51,7 @@ def convert(source: Path, out: OutFile, /, *, gender: Gender | None = None, over
 
     if out.suffix != ".npz":
         raise MetroError(f"{out}: the result is an npz file; give it that ending")
-    if out.exists() and not overwrite:
-        raise MetroError(f"{out}: exists already; give --overwrite to replace it")
+    check_new(out, overwrite)
     data = read_licensed(source, gender)
     save_body(data, out)
     try:

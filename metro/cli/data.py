@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from metro.cli.options import Between, Place, ToFile
+from metro.cli.options import Between, Place, ToFile, check_new
 from metro.errors import MetroError
 
 
@@ -63,6 +63,7 @@ def show(
     fits: Place | None = None,
     augmented: bool = False,
     params: Place | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Draw a contact sheet of a prepared dataset, with joints and meshes.
 
@@ -81,6 +82,8 @@ def show(
     params
         Params file whose `body`, `model` and `train` sections apply; without it the body is the one that the dataset
         was prepared for, and augmentation is METRO's.
+    overwrite
+        Replace `out` if it exists.
     """
     from metro.body.load import load_body
     from metro.config import BodyConfig, ModelConfig, TrainConfig, load_params
@@ -91,6 +94,7 @@ def show(
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise MetroError(f"{out}: pictures are written as .png or .jpg")
+    check_new(out, overwrite)
     dataset = shards.ShardDataset(folder, fits)
     if params is not None:
         settings = load_params(params)

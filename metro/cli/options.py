@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from metro.errors import MetroError
+
 
 @dataclass(frozen=True)
 class Between:
@@ -50,6 +52,18 @@ class Single:
     def __call__(self, kind: Any, value: object) -> None:
         if str(value).startswith("--"):
             raise ValueError("Requires an argument.")
+
+
+def check_new(out: Path, overwrite: bool) -> None:
+    """Refuse to replace a file unasked.
+
+    Raises
+    ------
+    MetroError
+        `out` exists, and `overwrite` is not given.
+    """
+    if out.exists() and not overwrite:
+        raise MetroError(f"{out}: exists already; give --overwrite to replace it")
 
 
 def _exists(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from metro.cli.options import OutFile, OutFolder, Place
+from metro.cli.options import OutFile, OutFolder, Place, check_new
 
 
 def info(path: Path, /) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def import_official(path: Path, out: OutFolder, body: Path, /, *, sampling: Plac
     return f"{out}: {model.backbone}, {model.joint_set}, mesh levels {' → '.join(map(str, levels))}"
 
 
-def export_official(checkpoint: Path, out: OutFile, /) -> str:
+def export_official(checkpoint: Path, out: OutFile, /, *, overwrite: bool = False) -> str:
     """Write a checkpoint as a state dict that the official code loads strictly.
 
     Parameters
@@ -100,6 +100,8 @@ def export_official(checkpoint: Path, out: OutFile, /) -> str:
         Checkpoint folder of a network that has an official form.
     out
         File to write (.bin).
+    overwrite
+        Replace `out` if it exists.
     """
     import torch
 
@@ -107,6 +109,7 @@ def export_official(checkpoint: Path, out: OutFile, /) -> str:
     from metro.files import atomic_file
     from metro.model.official import to_official
 
+    check_new(out, overwrite)
     state = to_official(from_checkpoint(checkpoint).model)
     with atomic_file(out) as temporary:
         torch.save(state, temporary)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from metro.cli.options import Between, OutFile, Place
+from metro.cli.options import Between, OutFile, Place, check_new
 from metro.words import BodyKind, Gender
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def render(
 
     if out.suffix.lower() != ".png":
         raise MetroError(f"{out}: the picture is a PNG; give it that ending")
-    if out.exists() and not overwrite:
-        raise MetroError(f"{out}: exists already; give --overwrite to replace it")
+    check_new(out, overwrite)
     data = load_body(kind, gender, path, partial=True)
     posed, shaped = _meshes(data)
     # One scale for all, so that sizes compare; from the model frame to camera axes: y down, z forward.

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ def test_every_command_explains_itself_and_all_its_options(words: str, capsys: p
 def test_every_public_function_of_a_command_module_is_a_command() -> None:
     offered = set()
     for module in pkgutil.iter_modules(cli.__path__, "metro.cli."):
-        if module.name != "metro.cli.app":
+        if module.name not in ("metro.cli.app", "metro.cli.options"):
             functions = inspect.getmembers(importlib.import_module(module.name), inspect.isfunction)
             offered |= {f for n, f in functions if f.__module__ == module.name and not n.startswith("_")}
     assert offered == {leaf.default_command for _, leaf in leaves(app)}
@@ -211,3 +212,22 @@ def test_a_shell_completes_commands_and_options(tmp_path: Path, monkeypatch: pyt
         line = ask.format(words, len(words.split()) - 1, function)
         done = subprocess.run(["bash", "-c", f"source {script}; {line}"], capture_output=True, text=True, check=True)
         assert set(done.stdout.split()) == answer
+
+
+def test_a_file_is_not_replaced_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.png", "mine.npz", "mine.bin", "mine.txt"):
+        Path(name).write_text("years of work")
+    model = str(Path(metro.__file__).parent / "body" / "data" / "open.npz")
+    for words in (
+        ["data", "show", "shards", "--out", "mine.png"],
+        ["body", "render", "mine.png"],
+        ["body", "convert", model, "mine.npz"],
+        ["checkpoint", "export", "open", "mine.bin"],
+        ["preset", "apply", "debug", "--params", "mine.txt"],
+    ):
+        assert main(words) == 2
+        assert re.search("exists already; give --overwrite|would be replaced", capsys.readouterr().err), words
+    assert {path.read_text() for path in Path().iterdir()} == {"years of work"}
