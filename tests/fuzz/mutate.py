@@ -183,7 +183,7 @@ def array_changed(rng: Random, array: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
             try:
                 return array.astype(rng.choice(names))
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RuntimeError):  # the last: a date for which there is no room
                 return array.view()
     if kind == 4:
         return array.reshape(-1) if rng.random() < 0.5 else array[..., None]
