@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -383,8 +384,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     manifest: dict[str, Any] = read_json(path, remedy, ("count", "shards"), ("schema", SCHEMA), shape=_Manifest)
     for entry in manifest["shards"]:
-        if Path(entry["file"]).name != entry["file"] or entry["count"] < 0:
-            raise MetroError(f"{path}: damaged, {entry['file']!r} is no shard of this folder; {remedy}")
+        if not re.fullmatch(r"[\w.-]{1,200}", entry["file"]) or entry["file"] in (".", "..") or entry["count"] < 0:
+            raise MetroError(f"{path}: damaged, {entry['file'][:80]!r} is no shard of this folder; {remedy}")
     if manifest["count"] != sum(entry["count"] for entry in manifest["shards"]):
         raise MetroError(f"{path}: damaged, the shards do not add up to {manifest['count']} records; {remedy}")
     return manifest
