@@ -23,6 +23,7 @@ from types import FrameType
 import psutil
 
 from flows.process import Group
+from metro.environment import port_number
 from metro.errors import MetroError
 from pipeline.environment import environment
 from pipeline.tracking.store import setup, store_uri
@@ -147,18 +148,18 @@ def _ports() -> tuple[int, int]:
 
 
 def _port(written: str, variable: str) -> int:
-    if not written.isdecimal() or not 0 < int(written) < 65536:
+    number = port_number(written)
+    if number is None:
         raise MetroError(f"serve: {variable}={written} is not a port number")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, int(written)))
+            probe.bind((HOST, number))
         except OSError:
             raise MetroError(
-                f"serve: port {written} is in use{_user_of(int(written))}; end that, or choose another with "
-                f"{variable}=PORT"
+                f"serve: port {written} is in use{_user_of(number)}; end that, or choose another with {variable}=PORT"
             ) from None
-    return int(written)
+    return number
 
 
 def _user_of(port: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 PORTS = {"PREFECT_PORT": "4200", "MLFLOW_PORT": "5000"}
 """Where `make serve` puts the servers: variable and default."""
@@ -21,3 +22,9 @@ def store() -> str | None:
 def port(variable: str) -> str:
     """Port of one of `PORTS`, as it is written."""
     return os.environ.get(variable) or PORTS[variable]
+
+
+def port_number(written: str) -> int | None:
+    """The port that is meant; None if that is no number from 1 to 65535."""
+    number = int(written) if re.fullmatch("[0-9]{1,5}", written) else 0
+    return number if 0 < number < 65536 else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from metro.config import Params
 from pipeline import stage, tracking
-from pipeline.network import device, load_network
+from pipeline.network import load_network
 from pipeline.paths import BODY, EVALUATE, MEAN_POSES, MODEL, shards
 
 if TYPE_CHECKING:
@@ -43,11 +43,12 @@ def judge(checkpoint: Path, name: str, params: Params) -> tuple[Result, Callable
     from metro.evaluation.baselines import Baselines
     from metro.evaluation.evaluate import evaluate
     from metro.evaluation.figures import write_figures
+    from metro.model.device import device_of
     from metro.training.checkpoint import load_checkpoint
 
     benchmark = params.benchmarks[name]
     network, body = load_network(checkpoint), BodyModel(read_npz(BODY))
-    dataset = ShardDataset(shards(benchmark.dataset))
+    dataset, device = ShardDataset(shards(benchmark.dataset)), device_of(None)
     result = evaluate(
         network,
         dataset,
@@ -55,11 +56,11 @@ def judge(checkpoint: Path, name: str, params: Params) -> tuple[Result, Callable
         benchmark.protocol,
         params.evaluate,
         Baselines.load(MEAN_POSES),
-        device(),
+        device,
         benchmark=name,
         about={"checkpoint": str(checkpoint), "step": load_checkpoint(checkpoint).step},
     )
-    return result, lambda folder: write_figures(result, network, dataset, body, folder, device())
+    return result, lambda folder: write_figures(result, network, dataset, body, folder, device)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,3 @@ def load_network(checkpoint: Path) -> Metro:
     from metro.training.restore import restore
 
     return restore(load_checkpoint(checkpoint), read_npz(BODY), load_sampling(SAMPLING))
-
-
-def device() -> str:
-    """Where stages compute: a GPU if there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,7 +14,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metro.environment import PORTS, port, store, tracked
+from metro.environment import PORTS, port, port_number, store, tracked
 from metro.errors import MetroError
 from metro.files import read_json, readable, sha256_of
 from metro.version import __version__
@@ -186,9 +186,10 @@ def _services() -> Iterator[Finding]:
         yield Finding("tracking", OK, "mlflow.db" if made else "mlflow.db (made by the first run)")
     for variable in PORTS:
         written = port(variable)
-        if not written.isascii() or not written.isdigit() or not 0 < int(written[:6]) < 65536:
+        number = port_number(written)
+        if number is None:
             yield Finding("port", BAD, f"{variable}={written!r} is no number from 1 to 65535")
-        elif _listening(int(written)):
+        elif _listening(number):
             yield Finding(f"port {written}", NOTE, f"in use: `make serve` may be running, else set {variable}")
         else:
             yield Finding(f"port {written}", OK, "free")

@@ -37,7 +37,7 @@ from metro.data import crop
 from metro.data.hdf5 import MAX_BYTES, SCHEMA, open_h5, read_facts, write_h5
 from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Record
 from metro.data.table import FIT_LABELS, LABELS, label_type, load_table
-from metro.errors import MetroError
+from metro.errors import MetroError, naming
 from metro.files import read_json, readable
 
 _OPEN_SHARDS = 64  # of one dataset, in one process
@@ -109,10 +109,8 @@ class ShardWriter:
         self._rows.append(self._labels(record, center, scale, affine))
 
     def _cut(self, record: Record, center: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        try:
+        with naming(record.name):
             return crop.cut(record.image, center, scale, self._config.box_px, self._config.margin, record.upright)
-        except MetroError as err:
-            raise MetroError(f"{record.name}: {err}") from None
 
     def _labels(self, record: Record, center: np.ndarray, scale: float, affine: np.ndarray) -> dict[str, Any]:
         keep_3d = record.has_3d and self._supervision != "joints_2d"
@@ -303,6 +301,17 @@ class ShardDataset:
     def _corrupt(self, index: int) -> MetroError:
         path, key = self.paths[self._rows["shard"][index]], self.labels["keys"][index].decode(errors="replace")
         return MetroError(f"{path}: image of {key} is corrupt; `metro data verify` checks the dataset")
+
+    def check_images(self) -> None:
+        """Read every image.
+
+        Raises
+        ------
+        MetroError
+            One of them is not what was written.
+        """
+        for index in range(len(self)):
+            self.encoded(index)
 
     def image(self, index: int, reduce: int = 1) -> np.ndarray:
         """The stored image (S, S, 3) uint8 RGB; with `reduce` 2, 4 or 8 decoded at that fraction of its size.

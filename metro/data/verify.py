@@ -97,8 +97,7 @@ def _verify_shard(path: Path, count: int, keys: list[np.ndarray], samples: int) 
     keys.append(dataset.labels["keys"].copy())  # a view would keep all labels
     problems = [] if len(dataset) == count else [f"{path}: {len(dataset)} records instead of {count}"]
     problems += [f"{path}: {name}: {problem}" for name, problem in itertools.islice(_doubts(dataset), _SHOWN)]
-    for index in range(len(dataset)):
-        dataset.encoded(index)
+    dataset.check_images()
     for index in np.unique(np.linspace(0, len(dataset) - 1, samples).astype(int)) if len(dataset) else ():
         shape = dataset.image(int(index)).shape
         if shape != (dataset.image_size, dataset.image_size, 3):

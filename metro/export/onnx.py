@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD
 from metro.errors import MetroError
 from metro.export.networks import OUTPUTS
+from metro.logs import quiet
 from metro.model.metro import Metro
 
 if TYPE_CHECKING:
@@ -166,13 +166,6 @@ def _compare(bundle: Bundle, path: Path, run: Callable[[Tensor], Iterable[Tensor
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter's progress lines and deprecation notes about its own internals."""
-    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript")}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+    with quiet("torch.onnx", "onnxscript"), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from metro.body.figure import FIGURES
 from metro.data.crop import cut
-from metro.errors import MetroError
+from metro.errors import MetroError, naming
 from metro.export.folder import CONTEXT
 from metro.export.gltf import glb
 from metro.export.networks import Network
@@ -277,7 +277,8 @@ class Predictor:
                     f"more than {LARGEST} times as large; boxes are x,y,width,height in pixels"
                 )
             centre, side = np.array([x + w / 2, y + h / 2]), max(w, h) * (1 if boxes is None else CONTEXT)
-            pixels, affine = cut(photo.pixels, centre, side / 200, size, 1.0)
+            with naming(name):
+                pixels, affine = cut(photo.pixels, centre, side / 200, size, 1.0)
             crops.append(
                 _Crop(pixels, affine, (x, y, w, h), score, boxes is None, (width, height), number, photo.source)
             )

@@ -118,9 +118,7 @@ def _is_finished(job: _Job) -> bool:
         with open_h5(job.path) as file:
             if read_facts(file).get("recipe") != job.facts["recipe"]:
                 return False
-        dataset = ShardDataset([job.path])
-        for index in range(len(dataset)):
-            dataset.encoded(index)
+        ShardDataset([job.path]).check_images()
         return True
     except MetroError:
         return False  # missing or damaged: made again

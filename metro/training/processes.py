@@ -26,6 +26,7 @@ from lightning_fabric import Fabric
 
 from metro.config import TrainConfig
 from metro.errors import MetroError
+from metro.logs import quiet
 from metro.processes import LEADER, follow_leader
 
 _PATIENCE_SECONDS = 5.0
@@ -58,7 +59,7 @@ def launched(config: TrainConfig) -> Iterator[Fabric]:
     team = _Team(0 if "LOCAL_RANK" in os.environ else devices - 1)
     try:
         fabric = Fabric(devices=devices, num_nodes=nodes, precision=config.precision)
-        with _quiet("lightning_fabric"):
+        with quiet("lightning_fabric", level=logging.WARNING):
             fabric.launch()
         yield fabric
     except BaseException as err:
@@ -150,14 +151,3 @@ def _last_words(rank: int, helper: _Helper) -> str:
 def _reason(err: RuntimeError) -> str:
     """Torch's sentence, without its advice."""
     return str(err).partition(". ")[0].rstrip(".")
-
-
-@contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

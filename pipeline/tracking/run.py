@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from metro.logs import quiet
 from pipeline import stage
 from pipeline.tracking.ledger import Entry, Value
 from pipeline.tracking.sender import Sender
-from pipeline.tracking.store import first_line, quiet
+from pipeline.tracking.store import first_line
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric

@@ -317,6 +317,7 @@ class TestReading:
         ([10, 10, float("nan"), 20], "a box is four finite numbers"),
         ([10, 10, 10**400, 20], "a box is four finite numbers"),
         ([10, 10, 20, 1e308], "or more than 10 times as large"),
+        ([10, 10, 20, 1000], "^image: a box of 1200 pixels is more than 8 times as large as the picture of 140 × 90"),
         ([10, 10, 20, 20, 0.5, 0.5], "a box is four finite numbers"),
         ([[]], "a box is four finite numbers"),
         ({}, "a box is four finite numbers"),
