@@ -32,7 +32,7 @@ from metro.body.joints import JOINT_SETS, index_map
 from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.body.rotation import rot_from_aa
-from metro.config import BodyConfig, DatasetConfig, FitConfig, SyntheticConfig
+from metro.config import BodyConfig, DatasetConfig, FitConfig
 from metro.evaluation.metrics import pa_mpjpe
 from metro.fitting import from_mesh
 from metro.fitting.hypotheses import TORSO, facing, start_from_image
@@ -41,7 +41,8 @@ from metro.fitting.points import PosedPoints
 from metro.fitting.prior import PosePrior, load_prior
 from metro.fitting.smplify import fit
 from metro.fitting.state import FitState
-from metro.sources.synthetic import read_shard
+from metro.options import SyntheticOptions
+from metro.sources import synthetic
 from tools.pose_prior import sample
 
 BODY = load_body("open")
@@ -190,8 +191,8 @@ def descend(task: Objective, start: FitState, first: int, second: int, rate: flo
 
 def rendered(count: int) -> tuple[Tensor, Tensor]:
     """Meshes of people of the renderer's test split, and what the shipped network makes of their pictures."""
-    config = DatasetConfig(split="test", synthetic=SyntheticConfig(count=count, seed=2024))
-    records = list(read_shard(config, BodyConfig(), 0, count))
+    config = DatasetConfig(split="test", options=SyntheticOptions(count=count, seed=2024))
+    records = list(synthetic.read(config, BodyConfig(), synthetic.rows(config, BodyConfig())))
     truth = mesh(*(np.stack([getattr(r, name) for r in records]) for name in ("pose_aa", "betas", "transl")))
     network = metro.load("open")
     found = network([r.image for r in records], boxes=[[r.box] for r in records])

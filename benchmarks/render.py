@@ -17,9 +17,10 @@ import numba
 import numpy as np
 from machine import machine
 
-from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
+from metro.config import BodyConfig, CropConfig, DatasetConfig
 from metro.mesh.topology import vertex_normals
-from metro.sources.synthetic import read_shard
+from metro.options import SyntheticOptions
+from metro.sources.synthetic import read
 from metro.synthetic.people import make_people, open_studio
 from metro.synthetic.poses import sample_poses
 from metro.synthetic.raster import draw
@@ -67,7 +68,7 @@ def seconds(work: Callable[[], object], repeat: int = 5) -> float:
 
 def measure() -> list[tuple[str, float]]:
     """Rows of the table: what is done, milliseconds per picture."""
-    body, config = BodyConfig(), DatasetConfig(synthetic=SyntheticConfig(seed=1, count=PEOPLE))
+    body, config = BodyConfig(), DatasetConfig(options=SyntheticOptions(seed=1, count=PEOPLE))
     studio = open_studio(body, "train")
     shot = next(iter(photograph_people(config, body, range(1))))
     camera, faces = shot.camera, studio.skin.faces
@@ -92,12 +93,12 @@ def measure() -> list[tuple[str, float]]:
         ),
         (
             "person: pose, shape, skin, look",
-            seconds(lambda: make_people(studio, config.synthetic, range(PEOPLE)), 3) / PEOPLE,
+            seconds(lambda: make_people(studio, config.chosen(SyntheticOptions), range(PEOPLE)), 3) / PEOPLE,
         ),
     ]
     for box in (96, 128, 192):
         wide = config.model_copy(update={"crop": CropConfig(box_px=box)})
-        each = seconds(lambda wide=wide: list(read_shard(wide, body, 0, PEOPLE)), 3) / PEOPLE
+        each = seconds(lambda wide=wide: list(read(wide, body, rows(wide, body))), 3) / PEOPLE
         side = next(iter(photograph_people(wide, body, range(1)))).image.shape[0]
         rows.append((f"finished record, box {box} px, frame {side} px", each))
     assert camera.size == size

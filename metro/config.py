@@ -7,66 +7,20 @@ nearest known one. The resolved `Params` travels inside every checkpoint, shard 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
 from metro.errors import MetroError
 from metro.files import nearest, read_yaml
+from metro.options import OPTIONS, SyntheticOptions
+from metro.section import Batch, Degrees, Section, Seed, Share, Steps, Weight, Width
 from metro.words import CROP_PX, HAND_KINDS, BodyKind, Gender, ProtocolName, Source, Supervision
 
-# Kinds of numbers. Every number has bounds: beyond them lies a slip of the hand or what no machine could do.
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, le=1e9)]
-Degrees = Annotated[float, Field(ge=-360, le=360)]
-Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]  # of `metro.random.stream`
-Steps = Annotated[int, Field(ge=1, le=10**9)]
-Batch = Annotated[int, Field(ge=1, le=65536)]
-Width = Annotated[int, Field(ge=1, le=65536)]
-
-
-class Section(BaseModel):
-    """Common rules of all sections: immutable, no unknown keys, attribute docstrings become descriptions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
-        """Let the word none stand for a value left out, and text for a number, which YAML takes 1e-4 for; but let no
-        switch stand for a number, nor a number for a switch."""
-        kind = cls.model_fields[info.field_name or ""].annotation
-        kinds = get_args(kind) or (kind,)
-        if isinstance(value, str):
-            if value.lower() == "none" and NoneType in kinds:
-                return None
-            if not value or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
-                raise ValueError("is empty or holds control characters")
-        if bool in kinds:
-            if not isinstance(value, bool):
-                raise ValueError("give true or false")
-        elif any(isinstance(part, bool) for part in _parts(value, get_origin(kind))):
-            raise ValueError("true and false are for switches")
-        return value
-
-
-def _parts(value: Any, kind: Any) -> Iterable[Any]:
-    if isinstance(value, list | tuple):
-        return value
-    return value.values() if isinstance(value, dict) and kind is dict else [value]
+Chosen = TypeVar("Chosen", bound=Section)
 
 
 class BodyConfig(Section):
@@ -115,25 +69,6 @@ class CropConfig(Section):
     """JPEG quality."""
 
 
-class SyntheticConfig(Section):
-    """Rendered people. Annotations are exact; `supervision` of the dataset decides what is kept."""
-
-    count: int = Field(1000, ge=1, le=10**8)
-    """People to render."""
-    seed: Seed = 0
-    """Names the people: equal seeds give equal bytes, different seeds share no body, pose, look or background."""
-    heading_sd_deg: float = Field(60.0, ge=0, le=360)
-    """Spread of the heading around facing the camera."""
-    heading_uniform: Share = 0.25
-    """Share of people whose heading is uniform over 360°."""
-    uniform_pose: Share = 0.12
-    """Share of poses drawn uniformly within joint limits instead of around archetypes."""
-    occlusion: Share = 0.2
-    """Probability that objects hide part of the person."""
-    truncation: Share = 0.05
-    """Probability that the frame cuts the person."""
-
-
 class DatasetConfig(Section):
     """One entry of `datasets`: a raw source that `prepare@NAME` turns into shards."""
 
@@ -143,6 +78,8 @@ class DatasetConfig(Section):
     """What the set is made from, watched by DVC: the raw data, or for `synthetic` the renderer, `metro/synthetic`."""
     split: Literal["train", "validation", "test"] = "train"
     """What the records are for."""
+    options: SerializeAsAny[Section] = SyntheticOptions()
+    """What the source can be asked for (`metro.options`): its own settings and no other's."""
     supervision: Supervision = "mesh"
     """Strongest label kept: mesh (and all weaker ones), 3D joints (as Human3.6M), or 2D joints only (as COCO)."""
     shard_size: int = Field(2500, ge=1, le=10**6)
@@ -151,8 +88,26 @@ class DatasetConfig(Section):
     """Largest share of records that may be left out because they cannot be read or cannot be right."""
     crop: CropConfig = CropConfig()
     """Geometry of the stored images."""
-    synthetic: SyntheticConfig = SyntheticConfig()
-    """Settings of the `synthetic` source."""
+    gender: Literal["own", "neutral"] = "own"
+    """Body that people of known gender are posed on: that of their gender, or the neutral one (METRO's numbers)."""
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _those_of_the_source(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = OPTIONS.get(info.data.get("source", ""), Section)
+        return kind.model_validate(value or {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_source_has_its_own(cls, values: Any) -> Any:
+        """A source's options have defaults, which are those of no other."""
+        return {"options": {}, **values} if isinstance(values, dict) else values
+
+    def chosen(self, kind: type[Chosen]) -> Chosen:
+        """The options, of the kind that the source has."""
+        if not isinstance(self.options, kind):
+            raise TypeError(f"options of source {self.source} are {type(self.options).__name__}, not {kind.__name__}")
+        return self.options
 
 
 class FitConfig(Section):
@@ -543,14 +498,14 @@ def load_params(source: Path | str | dict[str, Any] = "params.yaml", origin: str
     try:
         return Params.model_validate(source)
     except ValidationError as err:
-        problems = "; ".join(_explain(e) for e in err.errors())
+        problems = "; ".join(_explain(e, source) for e in err.errors())
         raise MetroError(f"{origin}: {' '.join(problems.split())}") from None
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, given: Any) -> str:
     where = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        section = _section_at(error["loc"][:-1])
+        section = _section_at(error["loc"][:-1], given)
         known = set(section.model_fields) if section else set()
         return f"unknown key {where!r}; {nearest(str(error['loc'][-1]), sorted(known))}"
     if error["type"] == "literal_error":
@@ -567,14 +522,17 @@ def _shown(value: Any) -> str:
         return "a number of thousands of digits"
 
 
-def _section_at(loc: tuple[Any, ...]) -> type[Section] | None:
-    """The section model that a path of keys leads to."""
+def _section_at(loc: tuple[Any, ...], given: Any) -> type[Section] | None:
+    """The section model that a path of keys leads to in given parameters."""
     kind: Any = Params
     for key in loc:
-        if isinstance(kind, type) and issubclass(kind, Section):
+        if kind is DatasetConfig and key == "options":
+            kind = OPTIONS[given.get("source", "synthetic")]
+        elif isinstance(kind, type) and issubclass(kind, Section):
             kind = kind.model_fields[key].annotation if key in kind.model_fields else None
         elif get_origin(kind) is dict:
             kind = get_args(kind)[1]
         elif get_origin(kind) is tuple:
             kind = get_args(kind)[0]
+        given = given[key]
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None

@@ -10,8 +10,10 @@ ProtocolName = Literal["open", "h36m_p2", "3dpw", "freihand"]
 """Definitions of the metrics (`metro.evaluation.protocols`)."""
 Supervision = Literal["mesh", "joints_3d", "joints_2d"]
 """Labels, strongest first."""
-Source = Literal["synthetic", "3dpw", "up3d", "muco", "mpi-inf-3dhp", "h36m", "mpii", "coco", "freihand", "metro-tsv"]
-"""Raw sources; `metro.sources` knows which of them have an adapter."""
+Source = Literal[
+    "synthetic", "pw3d", "up3d", "muco", "mpi_inf_3dhp", "h36m", "mpii", "coco", "freihand", "metro_tsv", "own"
+]
+"""Raw sources, each read by the module `metro.sources.NAME`; `pw3d` is 3DPW."""
 
 HAND_KINDS = ("mano", "open_hand")
 """Body kinds that are hands."""

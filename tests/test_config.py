@@ -15,6 +15,7 @@ import yaml
 from metro import presets
 from metro.config import FitConfig, Params, Section, load_params
 from metro.errors import MetroError
+from metro.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
@@ -30,7 +31,17 @@ NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
         ({"train": {"steps": 0}}, "train.steps"),
         ({"train": {"optimizer": "sgd"}}, "train.optimizer: no 'sgd'; known: adam, adamw"),
         ({"datasets": {"a": {"source": "synthetik"}}}, "datasets.a.source: no 'synthetik'; did you mean 'synthetic'?"),
-        ({"datasets": {"a": {"source": "3dwp"}}}, "did you mean '3dpw'?"),
+        ({"datasets": {"a": {"source": "pw3"}}}, "did you mean 'pw3d'?"),
+        (
+            {"datasets": {"a": {"options": {"cuont": 3}}}},
+            "unknown key 'datasets.a.options.cuont'; did you mean 'count'?",
+        ),
+        (
+            {"datasets": {"a": {"source": "coco", "options": {"count": 3}}}},
+            "unknown key 'datasets.a.options.count'; known: fits, keep, min_joints, year",
+        ),
+        ({"datasets": {"a": {"source": "coco", "options": {"year": 2015}}}}, "datasets.a.options.year: "),
+        ({"datasets": {"a": {"source": "coco", "options": 3}}}, "datasets.a.options: "),
         ({"body": {"kind": "open_hand"}}, "model.joint_set=J14 does not go with body.kind=open_hand"),
         ({"model": {"joint_set": "HAND21"}}, "model.joint_set=HAND21 does not go with body.kind=open"),
         ({"train": {"datasets": ["synth"]}, "datasets": {"synt": {}}}, "did you mean 'synt'"),
@@ -59,6 +70,10 @@ def leaves(kind: Any, rules: tuple[Any, ...] = (), path: tuple[str | int, ...] =
     """(path, type, rules, may be none) of every value that ``params.yaml`` may hold."""
     if isinstance(kind, type) and issubclass(kind, Section):
         for name, field in kind.model_fields.items():
+            if name == "options":
+                for source, options in OPTIONS.items():
+                    yield from leaves(options, (), (*path, f"options of {source}"))
+                continue
             yield from leaves(field.annotation, tuple(field.metadata), (*path, name))
     elif get_origin(kind) in (tuple, dict):
         key, item = (0, get_args(kind)[0]) if get_origin(kind) is tuple else ("a", get_args(kind)[1])
@@ -83,6 +98,8 @@ def holding(path: tuple[str | int, ...], value: Any) -> Any:
         return value
     key, *rest = path
     inner = holding(tuple(rest), value)
+    if str(key).startswith("options of "):
+        return {"source": str(key).split()[-1], "options": inner}
     if key == 0:
         return [inner]
     if key in NEEDED and isinstance(inner, list | dict):
@@ -91,7 +108,7 @@ def holding(path: tuple[str | int, ...], value: Any) -> Any:
 
 
 def named(path: tuple[str | int, ...]) -> str:
-    return ".".join(map(str, path))
+    return ".".join(str(key).partition(" of ")[0] for key in path)
 
 
 def test_every_section_is_walked() -> None:
@@ -99,6 +116,7 @@ def test_every_section_is_walked() -> None:
     assert ("fit", "yaws_deg", 0) in {path for path, *_ in NUMBERS}
     assert ("train", "mixture", "a") in {path for path, *_ in NUMBERS}
     assert ("model", "blocks", 0, "ffn") in {path for path, *_ in NUMBERS}
+    assert ("datasets", "a", "options of mpi_inf_3dhp", "cameras", 0) in {path for path, *_ in NUMBERS}
 
 
 @pytest.mark.parametrize(("path", "kind", "rules"), NUMBERS, ids=lambda x: named(x) if isinstance(x, tuple) else "")

@@ -117,13 +117,11 @@ def show(
 
 def sources() -> str:
     """List the sources that datasets can be prepared from."""
-    from metro.sources import ANNOUNCED, SOURCES, source_module
+    from metro.sources import NAMES, adapter
 
     rows = []
-    for name in sorted(SOURCES):
-        module = source_module(name)
+    for name in NAMES:
+        module = adapter(name)
         summary = (module.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-        terms = getattr(module, "LICENCE", "")
-        rows.append(f"{name:<16} {summary}{f' [{terms}]' if terms else ''}")
-    rows += [f"{name:<16} announced, has no adapter yet" for name in ANNOUNCED]
+        rows.append(f"{name:<16} {summary} [{module.LICENCE}]")
     return "\n".join(rows)

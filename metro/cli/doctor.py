@@ -146,7 +146,6 @@ def _presets() -> Iterator[Finding]:
 def _missing(params: Params) -> Iterator[str]:
     """What the parameters name and this machine lacks."""
     from metro.model.packaged import packaged_weights
-    from metro.sources import ANNOUNCED
 
     if params.body.kind not in ("open", "open_hand"):
         path = params.body.path
@@ -159,8 +158,6 @@ def _missing(params: Params) -> Iterator[str]:
                 load_body(params.body)
             except MetroError as err:
                 yield str(err)
-    if absent := sorted({d.source for d in params.datasets.values()} & set(ANNOUNCED)):
-        yield f"adapters that do not exist yet: {', '.join(absent)}"
     roots = sorted({(d.source, str(d.root)) for d in params.datasets.values() if d.root and not d.root.is_dir()})
     for source, root in roots:
         yield f"the {source} dataset ({root})"

@@ -19,6 +19,7 @@ from metro.processes import serve_parent
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Call = Callable[[], Any]
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -31,6 +32,8 @@ def map_shards(
     workers: int | None = None,
     progress: bool = True,
     label: str = "shards",
+    sizes: Sequence[int] | None = None,
+    unit: str = "shard",
 ) -> list[Result]:
     """Call `function` on every job, in parallel, and return the results in order.
 
@@ -46,6 +49,8 @@ def map_shards(
         Whether to show a progress bar.
     label
         What the bar is called.
+    sizes, unit
+        What the bar counts: that many of a job; without sizes, jobs.
 
     Raises
     ------
@@ -54,15 +59,16 @@ def map_shards(
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(1)  # a worker that is starting runs the script which wanted it: `_pool` tells the cure
-    calls: list[Callable[[], Any]] = [functools.partial(_attempt, function, job) for job in jobs]
+    calls: list[Call] = [functools.partial(_attempt, function, job) for job in jobs]
     workers = min(workers or len(os.sched_getaffinity(0)), len(calls))
-    with tqdm(total=len(calls), desc=label, unit="shard", disable=not progress) as bar:
+    sizes = [1] * len(calls) if sizes is None else sizes
+    with tqdm(total=sum(sizes), desc=label, unit=unit, disable=not progress) as bar:
         if not any(cache_folder().rglob("*.nbi")):
             bar.set_postfix_str("compiling kernels, once")
 
-        def advance() -> None:
+        def advance(place: int) -> None:
             bar.set_postfix_str("", refresh=False)
-            bar.update()
+            bar.update(sizes[place])
 
         if scheduler is not None:
             results = _on_cluster(calls, scheduler, label, advance)
@@ -70,9 +76,9 @@ def map_shards(
             results = _on_processes(calls, workers, label, advance)
         else:
             results = []
-            for call in calls:
+            for place, call in enumerate(calls):
                 results.append(call())
-                advance()
+                advance(place)
     for result in results:
         if isinstance(result, MetroError):
             raise result
@@ -87,13 +93,13 @@ def _attempt(function: Callable[[Job], Result], job: Job) -> Result | MetroError
         return err
 
 
-def _on_processes(calls: list[Callable[[], Any]], workers: int, label: str, advance: Callable[[], None]) -> list[Any]:
+def _on_processes(calls: list[Call], workers: int, label: str, advance: Callable[[int], None]) -> list[Any]:
     import dask
     from dask.callbacks import Callback
 
     tasks = [dask.delayed(call, pure=False)() for call in calls]
-    names = {task.key for task in tasks}
-    on_done = Callback(posttask=lambda key, *_: advance() if key in names else None)
+    places = {task.key: place for place, task in enumerate(tasks)}
+    on_done = Callback(posttask=lambda key, *_: advance(places[key]) if key in places else None)
     with _pool(workers, label) as pool, on_done:
         return list(dask.compute(*tasks, scheduler="processes", pool=pool, chunksize=1))
 
@@ -126,7 +132,7 @@ def _pool(workers: int, label: str) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown()
 
 
-def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, label: str, advance: Callable[[], None]) -> list[Any]:
+def _on_cluster(calls: list[Call], scheduler: str, label: str, advance: Callable[[int], None]) -> list[Any]:
     from distributed import Client, KilledWorker, as_completed
 
     try:
@@ -135,9 +141,10 @@ def _on_cluster(calls: list[Callable[[], Any]], scheduler: str, label: str, adva
         raise MetroError(f"no Dask scheduler answers at {scheduler}: {' '.join(str(err).split())}") from None
     with client:
         futures = [client.submit(call, pure=False) for call in calls]
+        places = {future.key: place for place, future in enumerate(futures)}
         try:
-            for _ in as_completed(futures):
-                advance()
+            for done in as_completed(futures):
+                advance(places[done.key])
             return list(client.gather(futures))
         except KilledWorker as err:
             raise MetroError(f"{label}: workers of the cluster keep dying: {' '.join(str(err).split())}") from None

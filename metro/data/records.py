@@ -270,9 +270,20 @@ def _likely_unit(length: float, usual: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
-    """What a source yields in place of a record that it cannot read, so that it is counted and reported."""
+    """What a source yields in place of records that it cannot read, so that they are counted and reported."""
 
     name: str
     """The record, as in `Record.name`, or the file."""
     problem: str
     """What is wrong with it, in one line."""
+    count: int = 1
+    """Records that it stands for: a video that cannot be read loses all of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a source yields for records that a rule of the set leaves out. They are counted, and nothing is wrong."""
+
+    reason: str
+    """The rule, in a few words that are the same for all that it leaves out."""
+    count: int = 1

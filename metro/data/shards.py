@@ -7,8 +7,8 @@ A shard holds, for N records:
     images/crc32     (N,) uint32: checksum of each, compared whenever it is read
     labels/NAME      one array per label, first axis N (see `metro.data.table.LABELS`)
     about/json       facts: source, licence, params, recipe (digest of params and place in the set), digest (of all
-                     arrays but the first and of the other facts, compared on opening), image_size, skipped,
-                     colour_sum, colour_square_sum
+                     arrays but the first and of the other facts, compared on opening), image_size, skipped
+                     and left (what is not in it, and how many), colour_sum, colour_square_sum
 
 A dataset is a folder of shards with a `manifest.json`. Pseudo-meshes lie in sidecar files (`fit-00000.h5` for
 `shard-00000.h5`) in a folder of their own; shards are never edited.
@@ -22,7 +22,7 @@ import copy
 import os
 import re
 import zlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from metro.body.figure import BODY, Figure
 from metro.config import CropConfig
 from metro.data import crop
 from metro.data.hdf5 import MAX_BYTES, SCHEMA, open_h5, read_facts, write_h5
-from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Record
+from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Left, Record
 from metro.data.table import FIT_LABELS, LABELS, label_type, load_table
 from metro.errors import MetroError, naming
 from metro.files import read_json, readable
@@ -82,19 +82,24 @@ class ShardWriter:
         self._offsets = [0]
         self._crc32: list[int] = []
         self._rows: list[dict[str, Any]] = []
-        self._skipped: list[str] = []
+        self._skipped: list[tuple[str, int]] = []
+        self._left: Counter[str] = Counter()
         self._colour = np.zeros((2, 3))
 
-    def add(self, record: Record | BadRecord) -> None:
-        """Check, crop and encode one record; a bad one is counted and left out."""
+    def add(self, record: Record | Left | BadRecord) -> None:
+        """Check, crop and encode one record; a bad one is counted, and so is one that a rule of its set leaves out."""
+        if isinstance(record, Left):
+            self._left[record.reason] += record.count
+            return
+        if isinstance(record, BadRecord):
+            self._skipped.append((f"{record.name}: {record.problem}", record.count))
+            return
         try:
-            if isinstance(record, BadRecord):
-                raise MetroError(f"{record.name}: {record.problem}")
             record.check(self._figure)
             center, scale = record.crop_square()
             image, affine = self._cut(record, center, scale)
         except MetroError as err:
-            self._skipped.append(str(err))
+            self._skipped.append((str(err), 1))
             return
         options = [cv2.IMWRITE_JPEG_QUALITY, self._config.quality]
         _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
@@ -152,6 +157,7 @@ class ShardWriter:
             **self._facts,
             "image_size": round(self._config.box_px * self._config.margin),
             "skipped": self._skipped,
+            "left": dict(self._left),
             "colour_sum": self._colour[0].tolist(),
             "colour_square_sum": self._colour[1].tolist(),
         }

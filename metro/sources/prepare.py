@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metro import sources
-from metro.body.figure import Figure, figure_of
+from metro.body.figure import HAND, figure_of
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.hdf5 import SCHEMA, open_h5, read_facts
 from metro.data.parallel import map_shards
+from metro.data.records import BadRecord, Left, Record
 from metro.data.shards import ShardDataset, ShardWriter
 from metro.data.verify import statistics
 from metro.errors import MetroError
 from metro.files import atomic_file, sha256_of
+from metro.sources.index import Index, build_index
+from metro.sources.source import Row, Survey, whose_parameters
 
 _SHOWN = 20  # problems listed by name; the rest is counted
 
@@ -25,10 +31,13 @@ _SHOWN = 20  # problems listed by name; the rest is counted
 class _Job:
     """One shard to be written."""
 
-    task: sources.ShardTask
+    read: Callable[[DatasetConfig, BodyConfig, Iterable[Row]], Iterator[Record | Left | BadRecord]]
+    index: Index
+    start: int
+    stop: int
     path: Path
     config: DatasetConfig
-    figure: Figure
+    body: BodyConfig
     facts: dict[str, str]
 
 
@@ -43,8 +52,9 @@ def prepare(
 ) -> dict[str, Any]:
     """Turn a raw dataset into shards and a manifest.
 
-    A shard that exists already, is intact and was made from the same parameters is kept, so an interrupted run goes
-    on where it stopped. Unreadable records are left out, counted and named in the manifest.
+    The annotations are read once, into an index; then each shard is a task. A shard that exists already, is intact and
+    was made from the same raw data and parameters is kept, so an interrupted run goes on where it stopped. Records that
+    a rule of the set leaves out and records that cannot be read are counted and named in the manifest, apart.
 
     Parameters
     ----------
@@ -65,12 +75,13 @@ def prepare(
     Raises
     ------
     MetroError
-        The source is unknown or its raw data missing, the disk is full, or more than `config.max_bad` of the records
-        are bad.
+        The raw data are missing, or do not go with the body or the settings; the disk is full; or more than
+        `config.max_bad` of the records are bad.
     """
-    tasks = sources.shard_tasks(config, body)
-    if not tasks:
-        raise MetroError(f"{name}: source {config.source!r} has no records for split {config.split!r}")
+    source = sources.adapter(config.source)
+    survey = source.survey(config, body)
+    check(config, body, survey)
+    raw = fingerprint(config, survey)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -81,36 +92,109 @@ def prepare(
     # is put up with, which changes nothing that is written.
     params = config.model_dump(mode="json", exclude={"root", "max_bad"})
     params["body"] = body.model_dump(mode="json", exclude={"path"})
+    key = _digest([SCHEMA, params, raw])
+    index = build_index(out / "index", key, source.rows(config, body), name, progress)
     jobs = []
-    for number, task in enumerate(tasks):
-        recipe = json.dumps([SCHEMA, params, number, len(tasks)], sort_keys=True)
+    for number, (start, stop) in enumerate(index.ranges(config.shard_size)):
         facts = {
             "source": config.source,
-            "licence": sources.licence(config.source),
+            "licence": source.LICENCE,
             "params": json.dumps(params, sort_keys=True),
-            "recipe": hashlib.sha256(recipe.encode()).hexdigest(),
+            "recipe": _digest([key, number, start, stop]),
         }
-        jobs.append(_Job(task, out / f"shard-{number:05d}.h5", config, figure_of(body.kind), facts))
+        jobs.append(_Job(source.read, index, start, stop, out / f"shard-{number:05d}.h5", config, body, facts))
     wanted = {job.path.name for job in jobs}
     for stale in [p for pattern in ("shard-*.h5", ".shard-*.tmp") for p in out.glob(pattern) if p.name not in wanted]:
         stale.unlink()
     entries = map_shards(
-        _prepare_shard, jobs, scheduler=scheduler, workers=workers, progress=progress, label=f"prepare {name}"
+        _prepare_shard,
+        jobs,
+        scheduler=scheduler,
+        workers=workers,
+        progress=progress,
+        label=f"prepare {name}",
+        sizes=[job.stop - job.start for job in jobs],
+        unit="rec",
     )
-    return _write_manifest(name, config, params, out, entries)
+    skipped, left = [*index.bad], Counter(index.left)
+    for entry in entries:
+        skipped += [(line, count) for line, count in entry.pop("skipped")]
+        left.update(entry.pop("left"))
+    _check_bad(name, config, sum(entry["count"] for entry in entries), skipped, left)
+    manifest = {
+        "schema": SCHEMA,
+        "name": name,
+        "source": config.source,
+        "licence": source.LICENCE,
+        "raw": raw,
+        "count": sum(entry["count"] for entry in entries),
+        "expected": survey.expected,
+        "left": dict(sorted(left.items())),
+        "skipped": sum(count for _, count in skipped),
+        "skipped_first": [line for line, _ in skipped[:_SHOWN]],
+        "params": params,
+        "shards": entries,
+        "statistics": statistics(ShardDataset([out / entry["file"] for entry in entries])),
+    }
+    with atomic_file(out / "manifest.json") as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    shutil.rmtree(index.folder)
+    return manifest
+
+
+def check(config: DatasetConfig, body: BodyConfig, survey: Survey) -> None:
+    """Refuse what cannot be prepared before any work.
+
+    Raises
+    ------
+    MetroError
+        Raw data are missing, or show or hold something else than the body of the settings.
+    """
+    lost = [f"{file.path} ({file.origin})" for file in survey.files if not file.found] + [*survey.missing]
+    if lost:
+        more = f", and {len(lost) - 3} more" if len(lost) > 3 else ""
+        raise MetroError(
+            f"{config.root}: lacks {', '.join(lost[:3])}{more}; `metro data doctor {config.source}` lists what it needs"
+        )
+    figure = "hand" if figure_of(body.kind) is HAND else "body"
+    if survey.figure not in (figure, None):
+        raise MetroError(f"source {config.source} shows a {survey.figure}, but body.kind={body.kind} is a {figure}")
+    kind = whose_parameters(config, survey)
+    if kind not in (body.kind, None) and (survey.posed or config.supervision == "mesh"):
+        remedy = f"set body.kind: {kind}"
+        if not survey.posed:
+            remedy += ", or supervision: joints_3d of the dataset, which leaves them out"
+        raise MetroError(
+            f"source {config.source}: its poses and shapes are those of {kind}, not of {body.kind}; {remedy}"
+        )
+
+
+def fingerprint(config: DatasetConfig, survey: Survey) -> list[tuple[str, int, str]]:
+    """Name, size and sha256 of each annotation file."""
+    if config.root is None or not survey.files:
+        return []
+    paths = [(file.path, config.root / file.path) for file in survey.files]
+    return [(name, path.stat().st_size, sha256_of(path)) for name, path in paths]
+
+
+def _digest(of: Any) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 
 
 def _prepare_shard(job: _Job) -> dict[str, Any]:
     """Write one shard, unless it is there; its manifest entry."""
     if not _is_finished(job):
-        with ShardWriter(job.path, job.config.crop, job.config.supervision, job.figure, job.facts) as writer:
-            for record in job.task():
+        figure = figure_of(job.body.kind)
+        rows = job.index.read(job.start, job.stop)
+        with ShardWriter(job.path, job.config.crop, job.config.supervision, figure, job.facts) as writer:
+            for record in job.read(job.config, job.body, rows):
                 writer.add(record)
     with open_h5(job.path) as file:
-        skipped = read_facts(file)["skipped"]
+        facts = read_facts(file)
         count = len(file["labels/keys"])
     size, digest = job.path.stat().st_size, sha256_of(job.path)
-    return {"file": job.path.name, "count": count, "bytes": size, "sha256": digest, "skipped": skipped}
+    kept = {name: facts[name] for name in ("skipped", "left")}
+    return {"file": job.path.name, "count": count, "bytes": size, "sha256": digest, **kept}
 
 
 def _is_finished(job: _Job) -> bool:
@@ -124,31 +208,18 @@ def _is_finished(job: _Job) -> bool:
         return False  # missing or damaged: made again
 
 
-def _write_manifest(
-    name: str, config: DatasetConfig, params: dict[str, Any], out: Path, entries: list[dict[str, Any]]
-) -> dict[str, Any]:
-    skipped = [problem for entry in entries for problem in entry.pop("skipped")]
-    count = sum(entry["count"] for entry in entries)
-    if not count and not skipped:
-        raise MetroError(f"{name}: the source {config.source!r} gave no records")
-    if len(skipped) > config.max_bad * (count + len(skipped)) or not count:
+def _check_bad(
+    name: str, config: DatasetConfig, count: int, skipped: list[tuple[str, int]], left: dict[str, int]
+) -> None:
+    """Refuse a set of which too much cannot be read, or of which nothing is left."""
+    bad = sum(n for _, n in skipped)
+    if not count and not bad:
+        why = "; ".join(f"{n} left out: {reason}" for reason, n in sorted(left.items()))
+        raise MetroError(f"{name}: source {config.source!r} has no records for split {config.split!r}"
+                         f"{f' ({why})' if why else ''}")  # fmt: skip
+    if bad > config.max_bad * (count + bad) or not count:
         raise MetroError(
-            f"{name}: {len(skipped)} of {count + len(skipped)} records {'is' if len(skipped) == 1 else 'are'} bad, the "
-            f"first: {skipped[0]}; mend {'it' if len(skipped) == 1 else 'them'}"
+            f"{name}: {bad} of {count + bad} records {'is' if bad == 1 else 'are'} bad, the first: {skipped[0][0]}; "
+            f"mend {'it' if bad == 1 else 'them'}"
             + (f" or raise datasets.{name}.max_bad, now {config.max_bad:g}" if count else "")
         )
-    manifest = {
-        "schema": SCHEMA,
-        "name": name,
-        "source": config.source,
-        "licence": sources.licence(config.source),
-        "count": count,
-        "skipped": len(skipped),
-        "skipped_first": skipped[:_SHOWN],
-        "params": params,
-        "shards": entries,
-        "statistics": statistics(ShardDataset([out / entry["file"] for entry in entries])),
-    }
-    with atomic_file(out / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
-    return manifest

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from metro.config import DatasetConfig
 from metro.kernels import njit
+from metro.options import SyntheticOptions
 from metro.synthetic import exact
 from metro.synthetic.people import Figure
 from metro.synthetic.rotations import axis_rotations
@@ -112,7 +113,7 @@ def aim(g: np.random.Generator, person: Figure, config: DatasetConfig, closest: 
     roll = np.clip(3 * g.standard_normal(), -9, 9)
     target = config.crop.box_px / BOX_SCALE * g.uniform(1.01, ZOOM)
     shift = g.uniform(-0.04, 0.04, 2) * size
-    cut = g.random() < config.synthetic.truncation
+    cut = g.random() < config.chosen(SyntheticOptions).truncation
     edge = int(g.choice(4, p=[0.14, 0.14, 0.12, 0.6]))  # left, right, top, bottom
     share = g.uniform(0.12, 0.45)
     centre = (person.low + person.high) / 2

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from metro.config import BodyConfig, DatasetConfig, SyntheticConfig
+from metro.config import BodyConfig, DatasetConfig
 from metro.mesh.topology import boundary_edges, vertex_normals
+from metro.options import SyntheticOptions
 from metro.synthetic import materials as mt
 from metro.synthetic.camera import aim
 from metro.synthetic.people import Figure, Studio, limits, open_studio
@@ -35,7 +36,7 @@ PALEST, DARKEST = np.array([0.62, 0.37, 0.27]), np.array([0.07, 0.037, 0.022])
 """Skin, linear RGB."""
 
 
-def make_hands(studio: Studio, config: SyntheticConfig, indices: Sequence[int]) -> list[Figure]:
+def make_hands(studio: Studio, config: SyntheticOptions, indices: Sequence[int]) -> list[Figure]:
     """Pose hands in the air."""
     hands = []
     for index in indices:
@@ -79,7 +80,7 @@ def finger_rotations(g: np.random.Generator, uniform: float) -> Array:
     return product(ry, rz, rx)
 
 
-def _orientation(g: np.random.Generator, config: SyntheticConfig) -> Array:
+def _orientation(g: np.random.Generator, config: SyntheticOptions) -> Array:
     """Turn of the whole hand, with the forearm never between camera and hand."""
     while True:
         if g.random() < config.heading_uniform:
@@ -138,14 +139,14 @@ def _extrude(verts: Array, loop: NDArray[np.integer], direction: Array, scale: f
 
 def shoot_hand(studio: Studio, config: DatasetConfig, index: int, hand: Figure) -> Shot:
     """Photograph a hand."""
-    seed = config.synthetic.seed
+    seed = config.chosen(SyntheticOptions).seed
     camera = aim(stream(seed, index, Stream.CAMERA), hand, config, CLOSEST)
     g = stream(seed, index, Stream.SCENE)
     world = build_world(g, studio, hand, camera)
     stage = Stage()
     own = add_hand(stage, g, studio, hand)
     unoccluded = stage.num_faces
-    if g.random() < config.synthetic.occlusion:
+    if g.random() < config.chosen(SyntheticOptions).occlusion:
         kind = str(g.choice(list(OCCLUDERS), p=list(OCCLUDERS.values())))
         add_occluder(stage, g, kind, studio, hand, camera, None)
     return photograph(g, studio, stage, world, hand, camera, own, unoccluded)
@@ -154,5 +155,5 @@ def shoot_hand(studio: Studio, config: DatasetConfig, index: int, hand: Figure) 
 def photograph_hands(config: DatasetConfig, body: BodyConfig, indices: Sequence[int]) -> Iterator[Shot]:
     """Shots of the hands with these indices."""
     studio = open_studio(body, config.split)
-    for index, hand in zip(indices, make_hands(studio, config.synthetic, indices), strict=True):
+    for index, hand in zip(indices, make_hands(studio, config.chosen(SyntheticOptions), indices), strict=True):
         yield shoot_hand(studio, config, index, hand)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metro.body.load import load_body
-from metro.config import BodyConfig, SyntheticConfig
+from metro.config import BodyConfig
 from metro.kernels import njit
+from metro.options import SyntheticOptions
 from metro.synthetic import exact
 from metro.synthetic.archetypes import Support
 from metro.synthetic.looks import MARKS, Look, Marks, landmarks, sample_look
@@ -96,7 +97,7 @@ def limits(verts: NDArray[np.float32]) -> tuple[Array, Array]:
     return low, high
 
 
-def make_people(studio: Studio, config: SyntheticConfig, indices: Sequence[int], extra: bool = False) -> list[Person]:
+def make_people(studio: Studio, config: SyntheticOptions, indices: Sequence[int], extra: bool = False) -> list[Person]:
     """Pose and dress people; `extra` makes the strangers who share their pictures instead."""
     purpose = Stream.STRANGER if extra else Stream.SHAPE
     if not indices:

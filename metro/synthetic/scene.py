@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from metro.config import BodyConfig, DatasetConfig, SyntheticConfig
+from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import Record
+from metro.options import SyntheticOptions
 from metro.synthetic import exact
 from metro.synthetic.archetypes import Support
 from metro.synthetic.camera import BOX_SCALE, Camera, aim
@@ -74,7 +75,7 @@ class Company:
 OCCLUDERS = {"block": 0.27, "bar": 0.2, "crate": 0.23, "rail": 0.1, "stranger": 0.2}
 
 
-def company(config: SyntheticConfig, index: int) -> Company:
+def company(config: SyntheticOptions, index: int) -> Company:
     """Draw the company of one person."""
     g = stream(config.seed, index, Stream.COMPANY)
     bystander = bool(g.random() < 0.1)
@@ -86,7 +87,7 @@ def company(config: SyntheticConfig, index: int) -> Company:
 
 def shoot(studio: Studio, config: DatasetConfig, index: int, person: Person, other: Person | None) -> Shot:
     """Photograph a person; `other` is the stranger of its `company`, if there is one."""
-    synthetic = config.synthetic
+    synthetic = config.chosen(SyntheticOptions)
     camera = aim(stream(synthetic.seed, index, Stream.CAMERA), person, config)
     g = stream(synthetic.seed, index, Stream.SCENE)
     world = build_world(g, studio, person, camera)
@@ -196,8 +197,9 @@ def annotate(studio: Studio, shot: Shot, seed: int, index: int) -> Record:
 def photograph_people(config: DatasetConfig, body: BodyConfig, indices: Sequence[int]) -> Iterator[Shot]:
     """Shots of the people with these indices."""
     studio = open_studio(body, config.split)
-    people = make_people(studio, config.synthetic, indices)
-    strangers = [index for index in indices if company(config.synthetic, index).stranger]
-    others = dict(zip(strangers, make_people(studio, config.synthetic, strangers, extra=True), strict=True))
+    options = config.chosen(SyntheticOptions)
+    people = make_people(studio, options, indices)
+    strangers = [index for index in indices if company(options, index).stranger]
+    others = dict(zip(strangers, make_people(studio, options, strangers, extra=True), strict=True))
     for index, person in zip(indices, people, strict=True):
         yield shoot(studio, config, index, person, others.get(index))

@@ -21,8 +21,9 @@ def prepare(monkeypatch: pytest.MonkeyPatch):
         out: Path, count: int = 20, per_shard: int = 8, bad: tuple[int, ...] = (), **settings: Any
     ) -> dict[str, Any]:
         options = {name: settings.pop(name) for name in ("workers", "scheduler") if name in settings}
-        monkeypatch.setattr(sources, "shard_tasks", lambda config, body: people.tasks(count, per_shard, bad))
-        config = DatasetConfig(crop=CropConfig(box_px=64, margin=1.5), **settings)
+        made = people.Made(count, bad, settings.pop("left", ()), settings.pop("raw", ()))
+        monkeypatch.setattr(sources, "adapter", lambda name: made)
+        config = DatasetConfig(crop=CropConfig(box_px=64, margin=1.5), shard_size=per_shard, **settings)
         return preparing.prepare("made", config, BodyConfig(), out, progress=False, **{"workers": 1, **options})
 
     return run
@@ -33,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of 20 made-up people in three shards. Not to be changed."""
     folder = tmp_path_factory.mktemp("data") / "made"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "shard_tasks", lambda config, body: people.tasks(20, 8))
-        config = DatasetConfig(crop=CropConfig(box_px=64, margin=1.5))
+        patch.setattr(sources, "adapter", lambda name: people.Made(20))
+        config = DatasetConfig(crop=CropConfig(box_px=64, margin=1.5), shard_size=8)
         preparing.prepare("made", config, BodyConfig(), folder, workers=1, progress=False)
     return folder

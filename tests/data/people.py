@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metro.data.records import BadRecord, Record
+from metro.config import BodyConfig, DatasetConfig
+from metro.data.records import BadRecord, Left, Record
+from metro.sources.source import RawFile, Row, Survey
 
 
 def person(number: int, size: tuple[int, int] = (200, 160), **changes: object) -> Record:
@@ -38,21 +40,26 @@ def person(number: int, size: tuple[int, int] = (200, 160), **changes: object) -
 
 
 @dataclass(frozen=True)
-class Task:
-    """A shard task over the given numbers; those in `bad` cannot be read."""
+class Made:
+    """A source of people 0 … count - 1; those in `bad` cannot be read, those in `left` are left out by a rule."""
 
-    numbers: tuple[int, ...]
+    count: int
     bad: tuple[int, ...] = ()
+    left: tuple[int, ...] = ()
+    raw: tuple[RawFile, ...] = ()
+    LICENCE: str = "none"
+    SITE: str = "here"
 
-    def __call__(self) -> Iterator[Record | BadRecord]:
-        for number in self.numbers:
-            if number in self.bad:
-                yield BadRecord(f"made:{number:06d}.png#0", "unreadable on purpose")
+    def survey(self, config: DatasetConfig, body: BodyConfig) -> Survey:
+        return Survey(dialect="made", files=self.raw, figure=None)
+
+    def rows(self, config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left]:
+        for number in range(self.count):
+            yield Left("odd one out") if number in self.left else Row(f"{number:06d}.png", 0, "", number)
+
+    def read(self, config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterator[Record | BadRecord]:
+        for row in rows:
+            if row.labels in self.bad:
+                yield BadRecord(f"made:{row.frame}#0", "unreadable on purpose")
             else:
-                yield person(number)
-
-
-def tasks(count: int, per_shard: int, bad: Iterable[int] = ()) -> list[Task]:
-    """Tasks for people 0 … count - 1."""
-    numbers = range(count)
-    return [Task(tuple(numbers[i : i + per_shard]), tuple(bad)) for i in range(0, count, per_shard)]
+                yield person(row.labels)

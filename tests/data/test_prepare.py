@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import os
 from pathlib import Path
-from typing import get_args
 
 import h5py
 import numpy as np
@@ -14,10 +15,15 @@ import pytest
 from metro import sources
 from metro.config import BodyConfig, DatasetConfig
 from metro.data import parallel, shards
+from metro.data.records import BadRecord, Left
 from metro.errors import MetroError
+from metro.options import OPTIONS
 from metro.sources import prepare as preparing
-from metro.words import Source
+from metro.sources.index import build_index
+from metro.sources.source import RawFile, Row
 from tests.data import people
+
+PACKAGE = Path(sources.__file__).parent
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -27,6 +33,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_manifest_counts_and_describes(prepare, tmp_path):
     manifest = prepare(tmp_path, count=20, per_shard=8)
     assert manifest == json.loads((tmp_path / "manifest.json").read_text())
+    assert not (tmp_path / "index").exists()
     assert [entry["count"] for entry in manifest["shards"]] == [8, 8, 4]
     assert (manifest["count"], manifest["skipped"]) == (20, 0)
     facts = manifest["statistics"]
@@ -101,24 +108,75 @@ def test_how_many_may_be_bad_is_a_setting_that_changes_no_shard(prepare, tmp_pat
         prepare(tmp_path / "c", count=2, bad=(0, 1), max_bad=1.0)
 
 
-def test_a_source_without_records_fails(prepare, tmp_path, monkeypatch):
+def test_a_source_without_records_fails(prepare, tmp_path):
     with pytest.raises(MetroError, match="source 'synthetic' has no records for split 'train'"):
         prepare(tmp_path, count=0)
-    monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: iter(())])
-    with pytest.raises(MetroError, match=r"^x: the source 'synthetic' gave no records$"):
-        preparing.prepare("x", DatasetConfig(), BodyConfig(), tmp_path / "x", workers=1, progress=False)
+    with pytest.raises(MetroError, match=r"no records for split 'train' \(2 left out: odd one out\)$"):
+        prepare(tmp_path / "other", count=2, left=(0, 1))
 
 
-def test_a_source_without_adapter_says_so(tmp_path):
-    with pytest.raises(MetroError, match=r"^source '3dpw' has no adapter yet; these have one: synthetic$"):
-        preparing.prepare("x", DatasetConfig(source="3dpw"), BodyConfig(), tmp_path / "x")
-    assert not (tmp_path / "x").exists()
+def test_an_unknown_source_is_one_line():
+    with pytest.raises(MetroError, match=r"^no source 'cocoa'; did you mean 'coco'\?$"):
+        sources.adapter("cocoa")
 
 
-def test_the_registry_agrees_with_what_parameters_may_name():
-    assert sorted([*sources.SOURCES, *sources.ANNOUNCED]) == sorted(get_args(Source))
-    for name in sources.SOURCES:
-        assert callable(getattr(sources.source_module(name), sources.SOURCES[name].split(":")[1]))
+def test_what_a_rule_leaves_out_is_counted_and_is_not_bad(prepare, tmp_path):
+    manifest = prepare(tmp_path, count=20, per_shard=8, left=(1, 2, 3))
+    assert (manifest["count"], manifest["skipped"], manifest["left"]) == (17, 0, {"odd one out": 3})
+    assert [entry["count"] for entry in manifest["shards"]] == [8, 8, 1]
+
+
+def test_other_raw_data_make_other_shards(prepare, tmp_path):
+    root = tmp_path / "raw"
+    root.mkdir()
+    (root / "labels.json").write_text("one")
+    settings = {"root": root, "raw": (RawFile("labels.json", True, "the site"),)}
+    before = prepare(tmp_path / "out", **settings)
+    assert before["raw"] == [("labels.json", 3, hashlib.sha256(b"one").hexdigest())]
+    kept = contents(tmp_path / "out")
+    (root / "labels.json").write_text("two")
+    (tmp_path / "out" / "manifest.json").unlink()  # as if it had been interrupted
+    prepare(tmp_path / "out", **settings)
+    assert not set(kept.values()) & set(contents(tmp_path / "out").values())
+
+
+def test_missing_raw_data_are_refused_before_any_work(prepare, tmp_path):
+    raw = (RawFile("a.json", False, "archive.zip"),)
+    said = r"^raw: lacks a\.json \(archive\.zip\); `metro data doctor synthetic` lists what it needs$"
+    with pytest.raises(MetroError, match=said):
+        prepare(tmp_path / "out", raw=raw, root=Path("raw"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in sources.NAMES if (PACKAGE / f"{name}.py").is_file()])
+def test_an_adapter_has_all_parts(name):
+    module = sources.adapter(name)
+    assert module.LICENCE
+    assert module.SITE
+    assert all(inspect.isfunction(getattr(module, part)) for part in ("survey", "rows", "read"))
+    assert set(OPTIONS) == set(sources.NAMES)
+
+
+def indexed(folder, groups, size):
+    rows = [Row(str(i), 0, group, i) for i, group in enumerate(groups)]
+    index = build_index(folder, "key", rows, "x", progress=False)
+    assert [row for start, stop in index.ranges(size) for row in index.read(start, stop)] == rows
+    return index.ranges(size)
+
+
+def test_shards_end_where_groups_do(tmp_path):
+    assert indexed(tmp_path / "a", "aaabbbbbcc", 5) == [(0, 3), (3, 8), (8, 10)]
+    assert indexed(tmp_path / "b", "abbbbbbbbb", 5) == [(0, 5), (5, 10)]  # a shard at least half full
+    assert indexed(tmp_path / "c", "", 5) == []
+    assert indexed(tmp_path / "d", "abcde", 5) == [(0, 5)]
+
+
+def test_an_index_is_made_once_for_a_key(tmp_path):
+    build_index(tmp_path / "i", "one", [Row("a", 0, "a", 0.1), Left("why"), BadRecord("x", "torn", 3)], "", False)
+    again = build_index(tmp_path / "i", "one", iter(()), "", progress=False)
+    assert list(again.read(0, 1)) == [Row("a", 0, "a", 0.1)]
+    assert (again.left, again.bad) == ({"why": 1}, [("x: torn", 3)])
+    assert build_index(tmp_path / "i", "two", iter(()), "", progress=False).records == 0
 
 
 def test_an_unreachable_folder_is_one_line(prepare, tmp_path):
@@ -151,13 +209,16 @@ def test_a_dying_worker_is_one_line():
 
 
 def test_hands_have_their_own_shapes(tmp_path, monkeypatch):
+    whole = people.person
+
     def hand(number: int):
         rng = np.random.default_rng(number)
         joints = np.column_stack([rng.normal(0, 0.04, (21, 3)), np.ones(21)])
         changes = {"keypoints_2d": np.ones((21, 3)), "joints_3d": joints, "pose_aa": rng.normal(size=48)}
-        return people.person(number, **changes)
+        return whole(number, **changes)
 
-    monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: (hand(i) for i in range(3))])
+    monkeypatch.setattr(people, "person", hand)
+    monkeypatch.setattr(sources, "adapter", lambda name: people.Made(3))
     preparing.prepare("hands", DatasetConfig(), BodyConfig(kind="open_hand"), tmp_path, workers=1, progress=False)
     dataset = shards.ShardDataset(tmp_path)
     assert dataset.joint_set == "HAND21"

@@ -15,6 +15,7 @@ import yaml
 
 from metro.config import FitConfig, Params
 from metro.presets import render
+from metro.sources import NAMES
 from pipeline import paths
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,8 @@ NOT_INPUTS = {
     "metro/__init__.py": "`load`, which no stage calls",
     "metro/config.py": "parameters are declared as such",
     "metro/errors.py": "texts",
+    "metro/options.py": "parameters are declared as such",
+    "metro/section.py": "how parameters are checked",
     "metro/mesh/__init__.py": "names, imported when asked for",
     "metro/files.py": "how files are written, not what is in them",
     "metro/logs.py": "what libraries print",
@@ -36,6 +39,9 @@ NOT_INPUTS = {
     "pipeline/tracking": "what others hear of a stage",
 }
 """Code that decides no output; imports are not followed beyond it."""
+
+
+SOURCES = Path("metro/sources")
 
 
 class Stage(NamedTuple):
@@ -123,9 +129,11 @@ def is_empty(file: Path) -> bool:
     return file.suffix == ".py" and all(isinstance(node, ast.Expr) for node in executed(file).body)
 
 
-def closure(script: Path) -> set[Path]:
-    """All files of the project that decide what a script writes."""
-    found, pending = {script}, [script]
+def closure(*scripts: Path) -> set[Path]:
+    """All files of the project that decide what scripts write."""
+    found, pending = {*scripts}, [*scripts]
+    if Path("pipeline/prepare.py") in scripts and len(scripts) == 1:  # the adapter is imported by its name
+        return closure(*scripts, SOURCES / "synthetic.py")
     while pending:
         for file in reached_from(pending.pop()):
             if file not in found and not covers(NOT_INPUTS, file) and not is_empty(file):
@@ -141,6 +149,17 @@ def test_a_stage_depends_on_all_code_that_it_reaches_and_on_no_other(stage: Stag
     missing = sorted(str(file) for file in reached if not covers(code, file))
     idle = sorted(str(dep) for dep in code if not any(covers([dep], file) for file in reached))
     assert (missing, idle) == ([], []), f"deps of {stage.script} in dvc.yaml: add {missing}, remove {idle}"
+
+
+@pytest.mark.parametrize("source", [name for name in NAMES if (ROOT / SOURCES / f"{name}.py").is_file()])
+def test_a_set_hangs_on_its_own_adapter_and_on_what_all_share(items: dict[str, Stage], source: str) -> None:
+    declared = next(stage.deps for name, stage in items.items() if name.startswith("prepare@"))
+    shared = declared - {SOURCES / "synthetic.py"}
+    assert SOURCES / "synthetic.py" in declared
+    others = {SOURCES / f"{name}.py" for name in NAMES} - {SOURCES / f"{source}.py"}
+    reached = closure(Path("pipeline/prepare.py"), SOURCES / f"{source}.py")
+    assert not reached & others
+    assert [file for file in sorted(reached) if not covers({*shared, SOURCES / f"{source}.py"}, file)] == []
 
 
 def test_exceptions_are_reached_and_no_stage_reaches_the_command_line(items: dict[str, Stage]) -> None:
@@ -241,7 +260,7 @@ def test_a_change_runs_its_dependants_and_no_more(items: dict[str, Stage], chang
 
 
 def test_a_change_to_one_dataset_leaves_the_others(items: dict[str, Stage]) -> None:
-    stale = rerun_by(items, "datasets.synth-2d.synthetic.count")
+    stale = rerun_by(items, "datasets.synth-2d.options.count")
     assert {"prepare@synth-2d", "fit@synth-2d", "catalogue"} <= stale
     assert not {"prepare@synth-3d", "fit@synth-3d", "prepare@synth-mesh", "body", "sampling"} & stale
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from metro.body.figure import figure_of
 from metro.body.load import load_body
-from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
+from metro.config import BodyConfig, CropConfig, DatasetConfig
 from metro.data.hdf5 import open_h5, read_facts
 from metro.data.shards import ShardWriter
 from metro.kernels import njit
-from metro.sources.synthetic import read_shard
+from metro.options import SyntheticOptions
 from metro.synthetic.albedo import person_albedo
 from metro.synthetic.garments import ease, long_hair, skirt
 from metro.synthetic.hands import make_hands
@@ -30,6 +30,7 @@ from metro.synthetic.rotations import rotation_vector
 from metro.synthetic.skinning import prepare_skin, rest_joints, shape_and_pose
 from metro.synthetic.streams import Stream, stream
 from metro.synthetic.textures import Noise
+from tests.synthetic.reading import read_shard
 
 PEOPLE, SEED = 64, 11
 SHARDS = {"open": 8, "open_hand": 4}
@@ -67,7 +68,7 @@ def digests() -> dict[str, str]:
             parts["garments"] += skirt(skin, marks, look, shape, bones, np.zeros(3))
         if look["hair_style"] == LONG:
             parts["garments"] += long_hair(marks, look, bones, np.zeros(3))
-    settings = SyntheticConfig(seed=SEED, heading_uniform=0.5)
+    settings = SyntheticOptions(seed=SEED, heading_uniform=0.5)
     hands = make_hands(SimpleNamespace(skin=prepare_skin(hand)), settings, range(PEOPLE))
     parts["hands"] = [array for made in hands for array in (made.betas, made.rot, made.transl, made.verts, made.joints)]
     assert len(parts["garments"]) > PEOPLE + 20  # some wear skirts or long hair
@@ -81,8 +82,8 @@ def shard_digests() -> dict[str, str]:
     """Digests of a small shard of people and one of hands: pictures and labels."""
     out = {}
     for kind, count in SHARDS.items():
-        synthetic = SyntheticConfig(seed=SEED, count=count, occlusion=0.6)
-        config = DatasetConfig(crop=CropConfig(box_px=64), synthetic=synthetic)
+        synthetic = SyntheticOptions(seed=SEED, count=count, occlusion=0.6)
+        config = DatasetConfig(crop=CropConfig(box_px=64), options=synthetic)
         with tempfile.TemporaryDirectory() as folder:
             with ShardWriter(Path(folder, "shard.h5"), config.crop, figure=figure_of(kind)) as writer:
                 for record in read_shard(config, BodyConfig(kind=kind), 0, count):

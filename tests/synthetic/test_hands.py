@@ -8,10 +8,10 @@ import torch
 
 from metro.body.load import load_body
 from metro.body.model import BodyModel
-from metro.config import BodyConfig, DatasetConfig, SyntheticConfig
+from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import Record
 from metro.errors import MetroError
-from metro.sources.synthetic import read_shard
+from metro.options import SyntheticOptions
 from metro.synthetic.hands import (
     add_hand,
     finger_rotations,
@@ -22,9 +22,10 @@ from metro.synthetic.people import open_studio
 from metro.synthetic.rotations import uniform_rotation
 from metro.synthetic.stage import Stage
 from metro.synthetic.streams import Stream, stream
+from tests.synthetic.reading import read_shard
 
 HAND = BodyConfig(kind="open_hand")
-CONFIG = DatasetConfig(synthetic=SyntheticConfig(count=12, seed=3, heading_uniform=0.5, truncation=0.0, occlusion=0.0))
+CONFIG = DatasetConfig(options=SyntheticOptions(count=12, seed=3, heading_uniform=0.5, truncation=0.0, occlusion=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_fingers_curl_towards_the_palm() -> None:
 
 def test_the_arm_points_away_from_the_camera() -> None:
     studio = open_studio(HAND, "train")
-    for config in (SyntheticConfig(seed=1, heading_uniform=1.0), SyntheticConfig(seed=2, heading_uniform=0.0)):
+    for config in (SyntheticOptions(seed=1, heading_uniform=1.0), SyntheticOptions(seed=2, heading_uniform=0.0)):
         assert max(hand.rot[0][2, 0] for hand in make_hands(studio, config, range(50))) < 0.6
 
 
@@ -96,7 +97,7 @@ def test_the_arm_closes_the_wrist() -> None:
 
     studio = open_studio(HAND, "train")
     stage = Stage()
-    hand = make_hands(studio, CONFIG.synthetic, [0])[0]
+    hand = make_hands(studio, CONFIG.chosen(SyntheticOptions), [0])[0]
     own = add_hand(stage, np.random.default_rng(0), studio, hand)
     assert own == len(studio.skin.faces)
     rim = boundary_edges(stage.faces[0])

@@ -9,15 +9,16 @@ import torch
 
 from metro.body.load import load_body
 from metro.body.model import BodyModel
-from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
+from metro.config import BodyConfig, CropConfig, DatasetConfig
+from metro.options import SyntheticOptions
 from metro.sources import shard_tasks
-from metro.sources.synthetic import read_shard
 from metro.synthetic.camera import BOX_SCALE
 from metro.synthetic.looks import landmarks
 from metro.synthetic.people import make_people, open_studio
 from metro.synthetic.scene import LEAST_VISIBLE, annotate, photograph_people
 from metro.synthetic.skinning import prepare_skin, shape_and_pose
 from metro.synthetic.textures import PHOTOGRAPHS
+from tests.synthetic.reading import read_shard
 
 BODY = BodyConfig()
 COUNT = 16
@@ -28,7 +29,7 @@ def settings(seed=3, count=COUNT, shard_size=8, split="train", **synthetic):
         split=split,
         shard_size=shard_size,
         crop=CropConfig(box_px=64),
-        synthetic=SyntheticConfig(seed=seed, count=count, **synthetic),
+        options=SyntheticOptions(seed=seed, count=count, **synthetic),
     )
 
 
@@ -160,8 +161,8 @@ def test_occlusion_is_as_frequent_as_asked_and_leaves_something_to_see():
 
 def test_heading_follows_the_settings():
     studio = open_studio(BODY, "train")
-    everywhere = settings(heading_uniform=1, uniform_pose=0).synthetic
-    ahead = settings(heading_uniform=0, heading_sd_deg=20, uniform_pose=0).synthetic
+    everywhere = settings(heading_uniform=1, uniform_pose=0).chosen(SyntheticOptions)
+    ahead = settings(heading_uniform=0, heading_sd_deg=20, uniform_pose=0).chosen(SyntheticOptions)
     degrees = []
     for config in (everywhere, ahead):
         forwards = np.stack([person.rot[0][:, 2] for person in make_people(studio, config, range(120))])

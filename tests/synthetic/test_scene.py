@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from metro.config import BodyConfig, CropConfig, DatasetConfig, SyntheticConfig
+from metro.config import BodyConfig, CropConfig, DatasetConfig
+from metro.options import SyntheticOptions
 from metro.synthetic import filters
 from metro.synthetic.camera import aim
 from metro.synthetic.light import light_scene
@@ -15,7 +16,7 @@ from metro.synthetic.streams import Stream, stream
 from metro.synthetic.textures import noise_volume
 from metro.synthetic.world import Kind, build_world
 
-CONFIG = DatasetConfig(crop=CropConfig(box_px=64), synthetic=SyntheticConfig(seed=5, count=40))
+CONFIG = DatasetConfig(crop=CropConfig(box_px=64), options=SyntheticOptions(seed=5, count=40))
 IMAGE = np.random.default_rng(0).random((37, 52, 3), np.float32)
 
 
@@ -23,7 +24,7 @@ IMAGE = np.random.default_rng(0).random((37, 52, 3), np.float32)
 def worlds():
     """Worlds with the person and the camera they were built around."""
     studio = open_studio(BodyConfig(), "train")
-    people = make_people(studio, CONFIG.synthetic, range(40))
+    people = make_people(studio, CONFIG.chosen(SyntheticOptions), range(40))
     out = []
     for index, person in enumerate(people):
         camera = aim(stream(5, index, Stream.CAMERA), person, CONFIG)

@@ -1,0 +1,135 @@
+"""What an adapter is: a module of this package with the constants and functions of `Source`.
+
+`survey` looks at what is there, `rows` reads the annotations once and streams what becomes the index of the set, `read`
+turns rows of the index into records. All three get the dataset's settings and the body section; `rows` and `read` are
+called on raw data whose survey found nothing missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from metro.config import BodyConfig, DatasetConfig
+from metro.data.records import BadRecord, Left, Record
+from metro.errors import MetroError
+from metro.files import readable
+
+MARKER = "metro-fixture.json"
+"""File in a raw tree that `metro data fixture` wrote: whose parameters its poses and shapes are."""
+
+
+class Row(NamedTuple):
+    """One record in the index: who it is, and where its labels are."""
+
+    frame: str
+    """As `Record.frame`: the picture's path relative to the raw data, or ``VIDEO@N`` for frame N, from 0."""
+    person: int
+    """As `Record.person`: the set's own number of the person."""
+    group: str
+    """Rows of one group follow one another and are read together: those of a picture, a video, a sequence."""
+    labels: Any = None
+    """What JSON holds (numbers exactly): the labels themselves, or their place in files that are quick to open."""
+
+
+class RawFile(NamedTuple):
+    """A file that a set is read from, or that it lacks."""
+
+    path: str
+    """Relative to the raw data."""
+    found: bool
+    origin: str
+    """The download that it comes in, or the page: what to fetch if it is missing."""
+
+
+class Check(NamedTuple):
+    """Whether the data are as the adapter takes them to be, where no document says so."""
+
+    what: str
+    passed: bool | None
+    """None: these data do not tell."""
+    seen: str
+    """The figure that decides, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What `Source.survey` found out, in seconds."""
+
+    dialect: str
+    """Which of the layouts that the set comes in was recognised, in words."""
+    files: tuple[RawFile, ...]
+    """Annotation files, those that are missing among them. Their names, sizes and digests are part of what a shard is
+    made from; pictures and videos are not in here."""
+    missing: tuple[str, ...] = ()
+    """Other things that are missing, such as folders of pictures, one line each. Nothing is prepared while there are
+    any."""
+    expected: int | None = None
+    """Records that the complete official set gives with these options, where that is known."""
+    figure: Literal["body", "hand"] | None = "body"
+    """What the set shows; none: what the settings say."""
+    parameters: Literal["smpl", "mano"] | None = None
+    """The model whose pose and shape the set holds."""
+    posed: bool = False
+    """Whether the annotated joints are read off the posed model, which is then needed whatever the supervision."""
+    checks: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    """What a user should know beside: one line each."""
+
+
+class Source(Protocol):
+    """A module `metro.sources.NAME`. Its docstring opens with one line that says what it reads."""
+
+    LICENCE: str
+    """Terms of the data, one line."""
+    SITE: str
+    """Where the data are had from."""
+
+    def survey(self, config: DatasetConfig, body: BodyConfig) -> Survey:
+        """What is there and what is missing; opens no file of hundreds of MB.
+
+        Raises
+        ------
+        MetroError
+            The raw data are of no layout that is known, or options contradict one another.
+        """
+
+    def rows(self, config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRecord]:
+        """One row per record, in an order that depends on the annotations alone; what is left out, and what cannot be
+        read. Memory does not grow with the set."""
+
+    def read(self, config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterator[Record | Left | BadRecord]:
+        """The records of consecutive rows, one at a time and in their order: a record, why there is none after all, or
+        what is wrong with it. People of one picture share the `image` object."""
+
+
+def root_of(config: DatasetConfig) -> Path:
+    """Folder of the raw data.
+
+    Raises
+    ------
+    MetroError
+        It is not named, or is no folder.
+    """
+    if config.root is None:
+        raise MetroError(f"source {config.source}: set `root` of the dataset to the folder of the raw data")
+    if not config.root.is_dir():
+        raise MetroError(f"{config.root}: no such folder; set `root` of the dataset to where the raw data of "
+                         f"{config.source} are (`metro data doctor {config.source}` tells what it needs)")  # fmt: skip
+    return config.root
+
+
+def whose_parameters(config: DatasetConfig, survey: Survey) -> str | None:
+    """Kind of the body model that pose and shape in the raw data belong to.
+
+    The raw trees that `metro data fixture` writes have the official layout and the parameters of an open model, which
+    their marker file tells.
+    """
+    marker = None if config.root is None else config.root / MARKER
+    if survey.parameters is None or marker is None or not marker.is_file():
+        return survey.parameters
+    with readable(marker, "make the fixture again"):
+        return str(json.loads(marker.read_text("utf-8"))["body"])
