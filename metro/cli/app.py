@@ -51,6 +51,7 @@ datasets = App(name="data", help="Prepared datasets: check, count, draw; sources
 datasets.command(data.sources)
 datasets.command(data.stats)
 datasets.command(data.show)
+datasets.command(data.unpack)
 datasets.command(data.verify)
 app.command(datasets)
 
