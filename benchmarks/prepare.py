@@ -32,10 +32,10 @@ from metro.data.records import Record
 from metro.data.shards import ShardDataset, ShardWriter
 
 SIDE, PICTURES, QUALITY = 1000, 24, 90
-RECORDS, ROUNDS = 96, 7
+RECORDS, ROUNDS = 160, 5
 PEOPLE = 4
 CROPS = {"224 px × 1.77": CropConfig(box_px=224, margin=1.77), "128 px × 1.5": CropConfig(box_px=128, margin=1.5)}
-SHARDS_MIB = (256, 1020)
+SHARDS_MIB = (256, 940)
 
 
 def photograph(number: int) -> np.ndarray:
@@ -105,7 +105,7 @@ def rates(paths: list[Path], folder: Path) -> list[str]:
     """Rows of the first table."""
     cv2.setNumThreads(0)
     single = [person(i, paths[i % PICTURES]) for i in range(RECORDS)]
-    several = [person(i, paths[i // PEOPLE]) for i in range(RECORDS)]
+    several = [person(i, paths[i // PEOPLE % PICTURES]) for i in range(RECORDS)]
     encoded = [path.read_bytes() for path in paths]
     lines = []
     for name, config in CROPS.items():
@@ -125,50 +125,53 @@ def rates(paths: list[Path], folder: Path) -> list[str]:
         share = statistics.median(a / b for a, b in zip(taken["decode"], taken["records"], strict=True))
         lines.append(
             f"| {name} | {rate['yardstick']} ({best['yardstick']}) | **{rate['records']}** ({best['records']}) | "
-            f"{ratio:.2f} | 1/{reduce}: {alone[0]:.2f} ({alone[1]:.2f}) ms, {100 * share:.0f} % | "
+            f"{ratio:.2f} | 1/{reduce}: {alone[0]:.2f} ({alone[1]:.2f}) ms | {100 * share:.0f} % | "
             f"{rate['people']} ({best['people']}) |"
         )
     return lines
 
 
-def job(task: tuple[list[Record], CropConfig, Path]) -> float:
-    """Write a shard; the processor seconds that it took."""
-    start = time.process_time()
+def job(task: tuple[list[Record], CropConfig, Path]) -> tuple[float, float, float]:
+    """Write a shard: when it began, when it ended, and the processor seconds between."""
+    begun, start = time.perf_counter(), time.process_time()
     write(*task)
-    return time.process_time() - start
+    return begun, time.perf_counter(), time.process_time() - start
 
 
 def workers(paths: list[Path], folder: Path) -> list[str]:
-    """Rows of the second table: the same shards by one process and by two, which have started."""
+    """Rows of the second table: the same shards by one process and by two."""
     lines = []
     for name, config in CROPS.items():
-        records = [person(i, paths[i % PICTURES]) for i in range(4 * RECORDS)]
-        found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+        records = [person(i, paths[i % PICTURES]) for i in range(RECORDS)]
+        tasks = [(records, config, folder / f"shard-{k}.h5") for k in range(4)]
+        total = len(tasks) * len(records)
+        wall: dict[int, list[float]] = {1: [], 2: []}
+        cpu: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(3):
-            for count in found:
-                tasks = [(records, config, folder / f"shard-{k}.h5") for k in range(4)]
-                start = time.perf_counter()
-                spent = map_shards(job, tasks, workers=count, progress=False)
-                total = len(tasks) * len(records)
-                found[count].append((total / (time.perf_counter() - start), sum(spent) / total))
-        wall = {count: statistics.median(rate for rate, _ in rows) for count, rows in found.items()}
-        cpu = {count: 1000 * statistics.median(spent for _, spent in rows) for count, rows in found.items()}
-        gain = statistics.median(b[0] / a[0] for a, b in zip(found[1], found[2], strict=True))
-        lines.append(f"| {name} | {wall[1]:.0f} | {wall[2]:.0f} | {gain:.2f} | {cpu[1]:.2f} | {cpu[2]:.2f} |")
+            for count in (1, 2):
+                begun, ended, spent = zip(*map_shards(job, tasks, workers=count, progress=False), strict=True)
+                wall[count].append(total / (max(ended) - min(begun)))
+                cpu[count].append(1000 * sum(spent) / total)
+        gain = statistics.median(two / one for one, two in zip(wall[1], wall[2], strict=True))
+        free = statistics.median(2 * one / two for one, two in zip(cpu[1], cpu[2], strict=True))
+        rate, took = ({n: statistics.median(found[n]) for n in (1, 2)} for found in (wall, cpu))
+        lines.append(
+            f"| {name} | {rate[1]:.0f} | {rate[2]:.0f} | {gain:.2f} | {took[1]:.2f} | {took[2]:.2f} | {free:.2f} |"
+        )
     return lines
 
 
 def fill(path: Path, mib: int) -> None:
-    """Write a shard of so many MiB of images: noise of 64 pixels, of quality 100."""
-    config = CropConfig(box_px=64, margin=1, quality=100)
+    """Write a shard of so many MiB of images: noise of 96 pixels, of quality 100."""
+    config = CropConfig(box_px=96, margin=1, quality=100)
     frame = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    record, number, size = person(0, frame), 0, len(cv2.imencode(".jpg", frame[:64, :64], [1, 100])[1])
+    size = len(cv2.imencode(".jpg", frame[:96, :96], [cv2.IMWRITE_JPEG_QUALITY, config.quality])[1])
+    record = person(0, frame)
     with ShardWriter(path, config) as writer:
-        while size * number < mib << 20:
+        for number in range((mib << 20) // size):
             record.person = number
-            record.box = np.array([500 + number % 400, 500 + number // 400 % 400, 64, 64])
+            record.box = np.array([300 + number % 400 - 0.5, 300 + number // 400 % 400 - 0.5, 96, 96])
             writer.add(record)
-            number += 1
 
 
 def check(path: Path) -> None:
@@ -217,30 +220,36 @@ def main() -> None:
         kilobytes = statistics.mean(path.stat().st_size for path in paths) / 1000
         load = os.getloadavg()[0]
         first, second, third = rates(paths, folder), workers(paths, folder), memory(folder)
+    about = [
+        f"{machine()}, load {load:.1f} when it began; Python {sys.version.split()[0]}, OpenCV {cv2.__version__}.",
+        f"{PICTURES} synthetic pictures of {SIDE} × {SIDE} pixels, JPEG of quality {QUALITY}, {kilobytes:.0f} kB each;",
+    ]
     lines = [
         "# What preparing costs",
         "",
-        f"Written by `python benchmarks/prepare.py`. {machine()}, load {load:.1f} when it began;",
-        f"Python {sys.version.split()[0]}, OpenCV {cv2.__version__}. {PICTURES} synthetic pictures of {SIDE} × {SIDE} pixels,",
-        f"JPEG of quality {QUALITY}, {kilobytes:.0f} kB on average; boxes 500 to 600 pixels high, all labels.",
+        "Written by `python benchmarks/prepare.py`.",
+        *about,
+        "boxes 500 to 600 pixels high, all labels.",
         "",
-        "Records per second of processor time on one core, median (best) of rounds in turns. The yardstick decodes the",
-        "whole picture, warps and encodes, without anything else; the ratio is the median over rounds. Decoding alone is",
-        f"of the same pictures at the size that the crop needs. The last column has {PEOPLE} people in each picture.",
+        "Records per second of processor time on one core, median (best) of rounds in turns. The yardstick decodes",
+        "whole pictures, warps and encodes, without anything else; the ratio is the median over rounds. Decoding is",
+        "that of the same pictures alone, at the size that the crop needs. The last column has",
+        f"{PEOPLE} people in each picture.",
         "",
-        f"| crop | yardstick /s | `ShardWriter` /s | ratio | decoding alone, share of it | {PEOPLE} people per picture /s |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| crop | yardstick | `ShardWriter` | ratio | decoding | its share | people of one picture |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         *first,
         "",
-        "Processes of `map_shards`, their start included, medians of 3 rounds:",
+        "Processes of `map_shards`, medians of 3 rounds: records per second by the clock from the first record to the",
+        "last, milliseconds of processor time per record, and what these alone would gain on two free cores.",
         "",
-        "| crop | one, records per second | two | gain | one, ms of processor time per record | two |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| crop | one: /s | two: /s | gain | one: ms | two: ms | gain on free cores |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         *second,
         "",
-        "Memory, with small images (64 pixels of noise) so that there are as many labels as a shard may have:",
+        "Memory of whole processes, with small images (96 pixels of noise) so that there are many labels:",
         "",
-        "| shard | records | images | peak MiB of writing | of checking it when a run goes on |",
+        "| shard | records | images | peak MiB of writing | peak MiB of checking it when a run goes on |",
         "| --- | ---: | ---: | ---: | ---: |",
         *third,
     ]

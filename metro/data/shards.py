@@ -117,7 +117,8 @@ class ShardWriter:
         labels = self._labels(record, center, scale, affine)
         self._keys.append(labels.pop("keys"))
         for name, value in labels.items():
-            self._labels_of[name] += np.asarray(value, label_type(name, self._figure).base).tobytes()
+            kind = label_type(name, self._figure)
+            self._labels_of[name] += np.asarray(value, kind.base).reshape(kind.shape).tobytes()
 
     def _cut(self, record: Record, center: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
         if not self._picture.shows(record.image, record.upright):
