@@ -10,10 +10,11 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from metro.errors import MetroError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_UNPACKED = 4 << 30
 """Bytes that an npz may hold, unpacked."""
+SPOOL_BYTES = 64 << 20
+"""Bytes that a `Spool` holds in memory."""
 MAX_VALUES = 100_000
 """Values that a YAML file may stand for."""
 
@@ -61,6 +64,42 @@ def atomic_file(path: Path) -> Iterator[Path]:
             _sync(path.parent)  # the rename itself
         finally:
             temporary.unlink(missing_ok=True)
+
+
+class Spool:
+    """Bytes that are collected for a file: in memory while they are few, then in a file without a name beside it.
+
+    Nothing of that one is left, however the process ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOL_BYTES, dir=str(path.parent))  # noqa: SIM115
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        """Append bytes.
+
+        Raises
+        ------
+        MetroError
+            The disk is full, or the folder cannot be written to.
+        """
+        with _one_line(self._path):
+            if not self.size:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file.write(data)
+        self.size += len(data)
+
+    def copy_to(self, target: IO[bytes]) -> None:
+        """Write all bytes into an open file."""
+        self._file.seek(0)
+        shutil.copyfileobj(self._file, target, 1 << 20)
+
+    def close(self) -> None:
+        """Let go of the bytes."""
+        with suppress(OSError):  # of a full disk once more: what is not yet written need not be
+            self._file.close()
 
 
 @contextmanager

@@ -16,17 +16,18 @@ from PIL import ExifTags, Image
 from metro.errors import MetroError
 
 _JPEG_MAGIC = b"\xff\xd8"
-_ROWS = 32
+_ROWS = 64
 FARTHEST_PX = 2.0**24
 """Boxes lie within so many pixels: beyond, single precision leaves out whole ones."""
 LARGEST_BOX = 8
 """Side of the largest box that is cut, over the longer side of its picture."""
 
+# OpenCV has no name for a reduced size in RGB: the reduced grey is the reduced size alone.
 _REDUCED = {
     1: cv2.IMREAD_COLOR_RGB,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
+    2: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 
 
@@ -89,8 +90,66 @@ def apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]
 
 
+class Picture:
+    """A frame to cut people from: read once, and decoded once at each of the sizes that they need.
+
+    Parameters
+    ----------
+    image
+        (H, W, 3) uint8 RGB, or an encoded image (bytes, or the file to read them from).
+    upright
+        Whether squares refer to the picture as its EXIF orientation turns it; `None`: it must have none.
+    """
+
+    def __init__(self, image: np.ndarray | bytes | Path, upright: bool | None = None) -> None:
+        self._image = image
+        self._upright = upright
+        self._encoded = b""
+        self._decoded: dict[int, np.ndarray] = {}
+
+    def shows(self, image: np.ndarray | bytes | Path, upright: bool | None) -> bool:
+        """Whether this is that very object, or that file, with its orientation taken alike."""
+        same_file = isinstance(image, Path) and isinstance(self._image, Path) and image == self._image
+        return (same_file or image is self._image) and upright == self._upright
+
+    def frame(self, shrink: float) -> tuple[np.ndarray, int]:
+        """The frame (H, W, 3) uint8 RGB, and by how much it was reduced while decoding: by no more than `shrink`.
+
+        Raises
+        ------
+        MetroError
+            The image cannot be read, or is turned by EXIF where `upright` does not tell.
+        """
+        if isinstance(self._image, np.ndarray):  # as it is now: its owner may paint the next frame into it
+            return self._image, 1
+        self._encoded = self._encoded or self._read(self._image)
+        jpeg = self._encoded.startswith(_JPEG_MAGIC)
+        reduce = max(r for r in _REDUCED if r <= max(shrink, 1)) if jpeg else 1
+        if reduce not in self._decoded:
+            frame = decode(self._encoded, reduce, upright=bool(self._upright)) if self._encoded else None
+            if frame is None:
+                raise MetroError(f"{self._name}: not a readable image")
+            self._decoded[reduce] = frame
+        return self._decoded[reduce], reduce
+
+    @property
+    def _name(self) -> str:
+        return str(self._image) if isinstance(self._image, Path) else "encoded image"
+
+    def _read(self, image: bytes | Path) -> bytes:
+        try:
+            encoded = image.read_bytes() if isinstance(image, Path) else image
+        except OSError as err:
+            raise MetroError(f"{self._name}: {err.strerror}") from None
+        if self._upright is None and (turned := orientation(encoded)) != 1:
+            raise MetroError(
+                f"{self._name}: has EXIF orientation {turned}; `upright` of the record must tell what its pixels are"
+            )
+        return encoded
+
+
 def cut(
-    image: np.ndarray | bytes | Path,
+    image: Picture | np.ndarray | bytes | Path,
     center: np.ndarray,
     scale: float,
     box_px: int,
@@ -105,7 +164,7 @@ def cut(
     Parameters
     ----------
     image
-        The frame: (H, W, 3) uint8 RGB, or an encoded image.
+        The frame: (H, W, 3) uint8 RGB, or an encoded image; a `Picture` where several people are cut from it.
     center, scale
         The person's square: centre in frame pixels, side / 200 px.
     box_px
@@ -113,7 +172,7 @@ def cut(
     margin
         Side of the crop over side of the person's square.
     upright
-        Whether the square refers to the picture as its EXIF orientation turns it; `None`: it must have none.
+        As of `Picture`, if `image` is none.
 
     Returns
     -------
@@ -130,7 +189,8 @@ def cut(
         raise MetroError(f"a box of {200 * scale:.4g} pixels around ({center[0]:.4g}, {center[1]:.4g}) cannot be cut")
     side = 200 * scale * size / box_px
     affine_23 = crop_affine(np.asarray(center)[None], np.array([side]), size)[0]
-    frame, reduced = _frame(image, side / size, upright)
+    picture = image if isinstance(image, Picture) else Picture(image, upright)
+    frame, reduced = picture.frame(side / size)
     extent = reduced * np.array(frame.shape[1::-1])
     if (np.asarray(center) + 100 * scale < 0).any() or (np.asarray(center) - 100 * scale > extent).any():
         raise MetroError(
@@ -167,20 +227,24 @@ def _resample(
     """Cut (S, S, 3) out of a frame, bilinear, black outside.
 
     As `warp` without rotation, but with the same bytes on every processor, which OpenCV does not promise: every number
-    is the same few products and sums. Done by `_ROWS` rows, which stay in the processor's cache.
+    is the same few products and sums. Done by `_ROWS` rows, which stay in the processor's cache, and turned for the
+    second direction, so that both have long rows, each with one weight.
     """
     left, size = cols_2S.min(), rows_2S.shape[1]
     part, cols_2S = frame[:, left : cols_2S.max() + 1], cols_2S - left
-    down_2S, across_2S = down_2S[..., None, None], across_2S[..., None]
+    width = part.shape[1]
+    down_2S, across_2S = down_2S[..., None], across_2S[..., None]
     out = np.empty((size, size, 3), np.uint8)
     for start in range(0, size, _ROWS):
         block = slice(start, start + _ROWS)
-        lines = down_2S[0, block] * part[rows_2S[0, block]]
-        lines += down_2S[1, block] * part[rows_2S[1, block]]
-        cells = across_2S[0] * lines.take(cols_2S[0], 1)
-        cells += across_2S[1] * lines.take(cols_2S[1], 1)
+        lines = down_2S[0, block] * part[rows_2S[0, block]].reshape(-1, 3 * width)
+        lines += down_2S[1, block] * part[rows_2S[1, block]].reshape(-1, 3 * width)
+        count = len(lines)
+        lines = cv2.transpose(lines.reshape(count, width, 3)).reshape(width, 3 * count)
+        cells = across_2S[0] * lines[cols_2S[0]]
+        cells += across_2S[1] * lines[cols_2S[1]]
         cells += np.float32(0.5)
-        out[block] = cells
+        out[block] = cv2.transpose(cells.astype(np.uint8).reshape(size, count, 3))
     return out
 
 
@@ -201,12 +265,9 @@ def decode(encoded: np.ndarray | bytes, reduce: int = 1, *, upright: bool = Fals
     """
     try:
         stored = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), _REDUCED[reduce] | stored)
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), _REDUCED[reduce] | stored)
     except cv2.error:
         return None
-    if image is None or reduce == 1:
-        return image
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def warp(image: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
@@ -222,28 +283,6 @@ def enlarging(factor: np.ndarray | float) -> np.ndarray:
     """Affines (..., 2, 3) from pixels of a picture reduced by factors (...) to those of the full one."""
     factor = np.asarray(factor, np.float64)[..., None, None]
     return np.concatenate((factor * np.eye(2), np.broadcast_to((factor - 1) / 2, (*factor.shape[:-2], 2, 1))), -1)
-
-
-def _frame(image: np.ndarray | bytes | Path, shrink: float, upright: bool | None) -> tuple[np.ndarray, int]:
-    """The decoded frame, and by how much it was reduced while decoding."""
-    if isinstance(image, np.ndarray):
-        return image, 1
-    where = "encoded image"
-    if isinstance(image, Path):
-        where = str(image)
-        try:
-            image = image.read_bytes()
-        except OSError as err:
-            raise MetroError(f"{where}: {err.strerror}") from None
-    if upright is None and (turned := orientation(image)) != 1:
-        raise MetroError(
-            f"{where}: has EXIF orientation {turned}; `upright` of the record must tell what its pixels are"
-        )
-    reduce = max(r for r in _REDUCED if r <= max(shrink, 1)) if image.startswith(_JPEG_MAGIC) else 1
-    frame = decode(image, reduce, upright=bool(upright)) if image else None
-    if frame is None:
-        raise MetroError(f"{where}: not a readable image")
-    return frame, reduce
 
 
 def _block_means(frame: np.ndarray, affine_23: np.ndarray, size: int, block: int) -> tuple[np.ndarray, tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import h5py
 import numpy as np
 
 from metro.errors import MetroError
-from metro.files import atomic_file, readable
+from metro.files import Spool, atomic_file, readable
 
 SCHEMA = 2
 """Version of the layout. A file of another version is refused."""
@@ -29,26 +30,36 @@ ABOUT = "about/json"
 damaged one can keep the library busy for ever."""
 
 
-def write_h5(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+def write_h5(
+    path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], images: Spool | None = None
+) -> None:
     """Write an HDF5 file of arrays, by path, and `facts` about them, which JSON can hold, atomically.
 
-    Names are sorted and nothing depends on time, so equal data give equal bytes.
+    `images` become `BLOB`, the end of the file; all before them is put together in memory. Names are sorted and nothing
+    depends on time, so equal data give equal bytes.
 
-    The file is put together in memory and written by Python: a full disk is then an ordinary error, which HDF5 itself
-    may only meet while closing.
+    Python writes the file: a full disk is then an ordinary error, which HDF5 itself may only meet while closing.
     """
     told = json.dumps({**facts, "digest": content_digest(arrays, facts)}, sort_keys=True)
     arrays = {**arrays, ABOUT: np.frombuffer(told.encode(), np.uint8)}
-    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+    made, stop = io.BytesIO(), None
+    with h5py.File(made, "w") as file:
         for name in sorted(arrays):
             file.create_dataset(name, data=arrays[name], track_times=False)
         file.attrs["schema"] = SCHEMA
-        file.flush()
-        image = file.id.get_file_image()
-    if len(image) > MAX_BYTES:
-        raise MetroError(f"{path}: {len(image) / 2**30:.2f} GiB, more than 1 GiB; lower the dataset's shard_size")
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(image)
+        if images is not None:
+            blob = file.create_dataset(BLOB, (images.size,), np.uint8, track_times=False)
+            if images.size:
+                blob[0] = 0  # with its first byte HDF5 gives the array its place, behind everything else
+                stop = blob.id.get_offset()
+    head = made.getbuffer()[:stop]
+    size = len(head) + (images.size if images is not None else 0)
+    if size > MAX_BYTES:
+        raise MetroError(f"{path}: {size / 2**30:.2f} GiB, more than 1 GiB; lower the dataset's shard_size")
+    with atomic_file(path) as temporary, temporary.open("wb") as whole:
+        whole.write(head)
+        if images is not None:
+            images.copy_to(whole)
 
 
 def content_digest(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:

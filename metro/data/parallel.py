@@ -21,7 +21,10 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 Call = Callable[[], Any]
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"),
+    "OPENCV_FOR_THREADS_NUM",
+)
 
 
 def map_shards(
@@ -106,7 +109,7 @@ def _on_processes(calls: list[Call], workers: int, label: str, advance: Callable
 
 @contextmanager
 def _pool(workers: int, label: str) -> Iterator[ProcessPoolExecutor]:
-    """Processes that have started, each with one thread for the numeric libraries: they share the cores.
+    """Processes that have started, each with one thread for OpenCV and the numeric libraries: they share the cores.
 
     Left by an exception (Ctrl-C, for one), they are ended in the middle of their work.
     """
@@ -152,7 +155,7 @@ def _on_cluster(calls: list[Call], scheduler: str, label: str, advance: Callable
 
 @contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """One thread for the numeric libraries of every process started meanwhile: the processes share the cores."""
+    """One thread for the libraries of every process started meanwhile: the processes share the cores."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:

@@ -254,9 +254,11 @@ def _where(flag_N: ArrayLike) -> list[int]:
 def _extents(joints_NJ3: np.ndarray, seen_NJ: np.ndarray) -> np.ndarray:
     """(N,) largest distance between two joints that are seen."""
     extent_N = np.zeros(len(joints_NJ3))
-    for j in range(joints_NJ3.shape[1]):
-        distance_NJ = np.linalg.norm(joints_NJ3 - joints_NJ3[:, j : j + 1], axis=2)
-        np.maximum(extent_N, (distance_NJ * (seen_NJ & seen_NJ[:, j : j + 1])).max(1), out=extent_N)
+    for start in range(0, len(extent_N), 64):  # all pairs of joints of so many people at once
+        some = slice(start, start + 64)
+        apart_nJJ3 = joints_NJ3[some, :, None] - joints_NJ3[some, None]
+        both_nJJ = seen_NJ[some, :, None] & seen_NJ[some, None]
+        extent_N[some] = (np.linalg.norm(apart_nJJ3, axis=3) * both_nJJ).max((1, 2))
     return extent_N
 
 

@@ -38,7 +38,7 @@ from metro.data.hdf5 import MAX_BYTES, SCHEMA, open_h5, read_facts, write_h5
 from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Left, Record
 from metro.data.table import FIT_LABELS, LABELS, label_type, load_table
 from metro.errors import MetroError, naming
-from metro.files import read_json, readable
+from metro.files import Spool, read_json, readable
 
 _OPEN_SHARDS = 64  # of one dataset, in one process
 
@@ -49,7 +49,8 @@ class ShardWriter:
     """Collects records and writes them as one shard, all or nothing.
 
     A context manager: the file appears, under its final name and synced to disk, when the block ends without an
-    exception; otherwise nothing is left. Holds the encoded images of the shard in memory.
+    exception; otherwise nothing is left. Memory is for the labels and for few images (`metro.files.Spool`). Records of
+    one picture that follow each other have it decoded once.
 
     Parameters
     ----------
@@ -78,13 +79,15 @@ class ShardWriter:
         self._supervision = supervision
         self._figure = figure
         self._facts = dict(facts or {})
-        self._blob = bytearray()
+        self._picture = crop.Picture(b"")
+        self._images = Spool(self.path)
         self._offsets = [0]
         self._crc32: list[int] = []
-        self._rows: list[dict[str, Any]] = []
+        self._keys: list[bytes] = []
+        self._labels_of = {name: bytearray() for name in LABELS if name != "keys"}
         self._skipped: list[tuple[str, int]] = []
         self._left: Counter[str] = Counter()
-        self._colour = np.zeros((2, 3))
+        self._levels = np.zeros((3, 256), np.int64)  # pixels of each value, of all images
 
     def add(self, record: Record | Left | BadRecord) -> None:
         """Check, crop and encode one record; a bad one is counted, and so is one that a rule of its set leaves out."""
@@ -104,18 +107,24 @@ class ShardWriter:
         options = [cv2.IMWRITE_JPEG_QUALITY, self._config.quality]
         _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
         data = encoded.tobytes()
-        self._blob += data
+        self._images.add(data)
         self._crc32.append(zlib.crc32(data))
-        if len(self._blob) > MAX_BYTES:
+        if self._images.size > MAX_BYTES:
             raise MetroError(f"{self.path}: more than 1 GiB; lower the dataset's shard_size")
-        self._offsets.append(len(self._blob))
-        pixels = image.reshape(-1, 3) / 255.0
-        self._colour += [pixels.mean(0), (pixels**2).mean(0)]
-        self._rows.append(self._labels(record, center, scale, affine))
+        self._offsets.append(self._images.size)
+        for channel in range(3):
+            self._levels[channel] += cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
+        labels = self._labels(record, center, scale, affine)
+        self._keys.append(labels.pop("keys"))
+        for name, value in labels.items():
+            kind = label_type(name, self._figure)
+            self._labels_of[name] += np.asarray(value, kind.base).reshape(kind.shape).tobytes()
 
     def _cut(self, record: Record, center: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        if not self._picture.shows(record.image, record.upright):
+            self._picture = crop.Picture(record.image, record.upright)
         with naming(record.name):
-            return crop.cut(record.image, center, scale, self._config.box_px, self._config.margin, record.upright)
+            return crop.cut(self._picture, center, scale, self._config.box_px, self._config.margin)
 
     def _labels(self, record: Record, center: np.ndarray, scale: float, affine: np.ndarray) -> dict[str, Any]:
         keep_3d = record.has_3d and self._supervision != "joints_2d"
@@ -145,30 +154,34 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self._write()
+        try:
+            if kind is None:
+                self._write()
+        finally:
+            self._images.close()
 
     def _write(self) -> None:
         arrays = {f"labels/{name}": self._column(name) for name in LABELS}
-        arrays["images/bytes"] = np.frombuffer(self._blob, np.uint8)
         arrays["images/offsets"] = np.array(self._offsets, np.int64)
         arrays["images/crc32"] = np.array(self._crc32, np.uint32)
+        size = round(self._config.box_px * self._config.margin)
+        grey = np.arange(256)
         facts = {
             **self._facts,
-            "image_size": round(self._config.box_px * self._config.margin),
+            "image_size": size,
             "skipped": self._skipped,
             "left": dict(self._left),
-            "colour_sum": self._colour[0].tolist(),
-            "colour_square_sum": self._colour[1].tolist(),
+            # Sums over images of the mean, and of the mean square, of channels in [0, 1]; whole numbers until divided.
+            "colour_sum": (self._levels @ grey / (255 * size**2)).tolist(),
+            "colour_square_sum": (self._levels @ grey**2 / (255**2 * size**2)).tolist(),
         }
-        write_h5(self.path, arrays, facts)
+        write_h5(self.path, arrays, facts, self._images)
 
     def _column(self, name: str) -> np.ndarray:
-        values = [row[name] for row in self._rows]
         if name == "keys":
-            return np.array(values, dtype=f"S{max(map(len, values), default=1)}")
+            return np.array(self._keys, dtype=f"S{max(map(len, self._keys), default=1)}")
         kind = label_type(name, self._figure)
-        return np.array(values, kind.base).reshape(-1, *kind.shape)
+        return np.frombuffer(self._labels_of[name], kind.base).reshape(-1, *kind.shape)
 
 
 def write_fits(

@@ -71,6 +71,33 @@ def test_values_follow_the_affine_at_every_size(scale, encode):
     assert np.abs(difference.mean(0)).max() < (0.45 if encode else 0.14)  # half a frame pixel of shift gives 0.16
 
 
+@pytest.mark.parametrize("size", [1, 64, 65, 130])
+def test_every_pixel_is_the_same_few_products_and_sums(size):
+    """Bit by bit what a loop over pixels gives in single precision: down first, then across, then to the nearest."""
+    g = np.random.default_rng(size)
+    frame = g.integers(0, 256, (37, 41, 3), np.uint8)
+    rows, columns = g.integers(0, 37, (2, size)), g.integers(3, 41, (2, size))
+    down, across = g.random((2, 2, size), np.float32) / 2
+    expected = np.empty((size, size, 3), np.uint8)
+    values = frame.astype(np.float32)
+    for i in range(size):
+        line = down[0, i] * values[rows[0, i]] + down[1, i] * values[rows[1, i]]
+        for j in range(size):
+            pixel = across[0, j] * line[columns[0, j]] + across[1, j] * line[columns[1, j]] + np.float32(0.5)
+            expected[i, j] = np.floor(pixel)
+    assert np.array_equal(crop._resample(frame, rows, down, columns, across), expected)
+
+
+@pytest.mark.parametrize("reduce", [1, 2, 4, 8])
+def test_reduced_pictures_are_rgb(reduce):
+    red, grey = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), 90, np.uint8)
+    red[..., 2] = 250
+    for image, colour in ((red, [250, 0, 0]), (grey, [90, 90, 90])):
+        found = crop.decode(cv2.imencode(".jpg", image)[1].tobytes(), reduce)
+        assert found.shape == (64 // reduce, 64 // reduce, 3)
+        assert np.abs(found[3, 3].astype(int) - colour).max() < 5
+
+
 def test_outside_the_frame_is_black():
     cut, _ = crop.cut(np.full((60, 60, 3), 255, np.uint8), np.array([0.0, 0.0]), 0.3, 64, 1.0)
     assert cut[:30].max() == 0

@@ -8,8 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import psutil
 import pytest
+
+from metro.data.parallel import map_shards
 
 UNGUARDED = """
 from metro.data.parallel import map_shards
@@ -28,6 +31,16 @@ def work(job):
 if __name__ == "__main__":
     map_shards(work, sys.argv[1:], workers=2)
 """
+
+
+def opencv_threads(_: int) -> int:
+    return cv2.getNumThreads()
+
+
+def test_workers_share_the_cores_and_leave_the_caller_alone() -> None:
+    before = cv2.getNumThreads()
+    assert map_shards(opencv_threads, [0, 0], workers=2, progress=False) == [1, 1]
+    assert cv2.getNumThreads() == before
 
 
 def begin(folder: Path, code: str, *jobs: str) -> subprocess.Popen[str]:

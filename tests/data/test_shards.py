@@ -12,10 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pytest
 
+from metro import files
 from metro.config import CropConfig
 from metro.data import crop, hdf5, shards
 from metro.data.verify import verify
@@ -129,27 +131,133 @@ DISK_FULL = """
 import resource, sys
 sys.path[:0] = {path!r}
 from tests.data import people
+from metro import files
 from metro.config import CropConfig
 from metro.data import shards
 from metro.errors import MetroError
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))  # every later byte fails, as on a full disk
+files.SPOOL_BYTES = {spool}
 try:
     with shards.ShardWriter(shards.Path(sys.argv[1]), CropConfig(box_px=64)) as writer:
-        writer.add(people.person(0))
+        for number in range({count}):
+            writer.add(people.person(number))
 except MetroError as err:
     print(err)
 """
 
 
-def test_a_full_disk_gives_one_line_and_leaves_the_old_file(tmp_path):
+@pytest.mark.parametrize(("spool", "count"), [(10**9, 1), (1000, 20)])  # while writing the shard; while adding
+def test_a_full_disk_gives_one_line_and_leaves_the_old_file(tmp_path, spool, count):
     path = tmp_path / "s.h5"
     path.write_bytes(b"old")
-    code = DISK_FULL.format(path=[str(Path(people.__file__).parent), str(Path(shards.__file__).parents[2])])
+    roots = [str(Path(people.__file__).parent), str(Path(shards.__file__).parents[2])]
+    code = DISK_FULL.format(path=roots, spool=spool, count=count)
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith(f"{path}: File too large; nothing was written"), done
     assert done.stdout.count("\n") == 1
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
+
+
+def test_images_that_memory_does_not_hold_wait_in_a_file_without_a_name(tmp_path, monkeypatch):
+    whole = write(tmp_path / "memory" / "s.h5", range(9)).read_bytes()
+    monkeypatch.setattr(files, "SPOOL_BYTES", 6000)
+    path = tmp_path / "disk" / "s.h5"
+    with shards.ShardWriter(path, CROP) as writer:
+        for number in range(9):
+            writer.add(people.person(number))
+        assert list(path.parent.iterdir()) == []
+    assert path.read_bytes() == whole
+    assert list(path.parent.iterdir()) == [path]
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from metro import files
+from metro.config import CropConfig
+from metro.data import shards
+from tests.data import people
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+files.SPOOL_BYTES = 4 << 20
+noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
+record = people.person(0, image=noise, box=np.array([0, 0, 1024, 1024]))
+with shards.ShardWriter(shards.Path(sys.argv[1]), CropConfig(box_px=1024, margin=1, quality=100)) as writer:
+    writer.add(record)
+    before = peak()
+    for number in range(30):
+        writer.add(record)
+written = peak() - before
+dataset = shards.ShardDataset([writer.path])
+dataset.check_images()
+print(written, peak() - before, writer.path.stat().st_size >> 20)
+"""
+
+
+def test_memory_does_not_grow_with_the_images_of_a_shard(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(shards.__file__).parents[2])}
+    command = [sys.executable, "-c", MEMORY, tmp_path / "s.h5"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True)
+    written, checked, size = map(int, done.stdout.split())
+    assert size > 40
+    assert written < 16  # MiB: of the spool, twice at most while it moves to the disk, and of a copy
+    assert checked < 16
+
+
+def test_people_of_one_picture_have_it_decoded_once(tmp_path, monkeypatch):
+    """For each size that they need; the file may be gone by then. Another picture, or another reading, is another."""
+    paths = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    for number, path in enumerate(paths):
+        cv2.imwrite(str(path), people.person(number, (900, 700)).image)
+    decoded, decode = [], crop.decode
+    monkeypatch.setattr(crop, "decode", lambda *args, **how: decoded.append((args[1], how)) or decode(*args, **how))
+    boxes = {side: np.array([100 - side / 2, 80 - side / 2, side, side]) for side in (100.0, 90.0, 300.0)}
+    plan = [
+        (0, 100, None),
+        (0, 90, None),
+        (0, 300, None),
+        (0, 100, None),
+        (1, 100, None),
+        (0, 100, None),
+        (0, 90, False),
+    ]
+    with shards.ShardWriter(tmp_path / "s.h5", CROP) as writer:
+        for person, (picture, side, upright) in enumerate(plan):
+            path = Path(str(paths[picture]))
+            writer.add(people.person(0, image=path, box=boxes[side], upright=upright, person=person))
+    assert [reduce for reduce, _ in decoded] == [1, 4, 1, 1, 1]
+    dataset = shards.ShardDataset([tmp_path / "s.h5"])
+    expected = {}
+    for person, (picture, side, upright) in enumerate(plan):
+        with shards.ShardWriter(tmp_path / "alone.h5", CROP) as writer:
+            writer.add(people.person(0, image=paths[picture], box=boxes[side], upright=upright, person=person))
+        expected[person] = shards.ShardDataset([writer.path]).encoded(0)
+    assert {person: dataset.encoded(person) for person in expected} == expected
+
+
+def test_a_frame_that_is_painted_over_is_seen_anew(tmp_path):
+    """A reader of videos may hand out one array again and again."""
+    frame = np.full((160, 200, 3), 50, np.uint8)
+    with shards.ShardWriter(tmp_path / "s.h5", CROP) as writer:
+        for grey in (50, 200):
+            frame[:] = grey
+            writer.add(people.person(0, image=frame, person=grey))
+    dataset = shards.ShardDataset([tmp_path / "s.h5"])
+    assert [dataset.image(i)[48, 48].tolist() for i in range(2)] == [[50] * 3, [200] * 3]
+
+
+def test_colour_sums_of_pictures_of_one_colour(tmp_path):
+    """Pixels 51, 102, 204 are 1/5, 2/5, 4/5 of white; half of the second crop is the black outside of its frame."""
+    image = np.tile(np.array([51, 102, 204], np.uint8), (160, 200, 1))
+    with shards.ShardWriter(tmp_path / "s.h5", CROP) as writer:
+        writer.add(people.person(0, image=image))
+        writer.add(people.person(1, image=image, box=np.array([-32.5, 48, 64, 64])))
+    mean, square = shards.ShardDataset([writer.path]).colour_moments()
+    np.testing.assert_allclose(mean, np.array([0.2, 0.4, 0.8]) * 0.75, rtol=1e-15)
+    np.testing.assert_allclose(square, np.array([0.04, 0.16, 0.64]) * 0.75, rtol=1e-15)
 
 
 def test_a_shard_over_the_limit_is_refused(tmp_path, monkeypatch):
