@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -18,7 +17,7 @@ from metro.data.records import Record
 from metro.data.shards import ShardDataset, ShardWriter
 from metro.data.show import stored_sheet, training_sheet
 from metro.viz.raster import render_mesh
-from tests.square import FACES, centre_of_mass, square, square_body
+from tests.square import FACES, balance_point, centre_of_mass, square, square_body
 
 CENTRE = (0.15, -0.2)  # of the square, metres
 SEEN = np.array([[110.0, 0, 70.2], [0, 110, 84.7], [0, 0, 1]])  # camera of the frame
@@ -83,8 +82,7 @@ def test_meshes_are_bent_as_the_lens_bends_them(body: BodyData, tmp_path: Path) 
     affine, corners = dataset.labels["affine"][0].astype(float), square(CENTRE) + transl
 
     def balance(lens: str) -> np.ndarray:
-        moments = cv2.moments(crop.apply(affine, project(corners, SEEN, bent, lens)).astype(np.float32))
-        return np.array([moments["m10"], moments["m01"]]) / moments["m00"]
+        return balance_point(crop.apply(affine, project(corners, SEEN, bent, lens)))
 
     assert np.linalg.norm(balance("h36m") - balance("none")) > 0.5
     drawn = stored_sheet(dataset, body, count=1)[:, dataset.image_size :]
