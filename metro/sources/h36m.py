@@ -37,7 +37,7 @@ Licence and site are in `LICENCE` and `SITE`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -120,7 +120,7 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
         missing=tuple(missing),
         expected=EXPECTED.get(options.protocol) if options.s9_faults != "drop" and options.step == 5 else None,
         parameters="smpl" if fits else None,
-        checks=tuple(_checks(root, metadata, shown, config.supervision == "mesh")),
+        checks=tuple(_checks(root, metadata, shown)),
         notes=tuple(notes if not missing else ()),
     )
 
@@ -192,7 +192,7 @@ def _rows(
         if layout is None:
             problem = problem or "its video, or its extracted frames, are missing"
         elif layout.first is None:
-            shown = video.count(root / sequence.path(layout.pattern))
+            shown = video.count(root / sequence.path(layout.pattern)) or posed  # 0: the container does not tell
         else:
             shown = _extracted(root, sequence, layout, range(0, posed, step))
     except MetroError as err:
@@ -232,7 +232,7 @@ def _labels(
     frames = np.array([row.labels[0] for row in rows])
     px_N172 = read_joints(root / sequence.pose_file(root, "D2_Positions"), frames, 2)
     cam_N173 = read_joints(root / sequence.pose_file(root, "D3_Positions_mono"), frames, 3) / 1000
-    seen_N17, known_N17 = np.isfinite(px_N172).all(2), np.isfinite(cam_N173).all(2)
+    seen_N17, known_N17 = np.isfinite(px_N172.sum(2)), np.isfinite(cam_N173.sum(2))
     lens = (camera.intrinsics_33, camera.distortion_8, "h36m")
     apart_N17 = np.abs(project(cam_N173, *lens) - px_N172).max(2)
     apart_N = np.where(seen_N17 & known_N17, apart_N17, 0).max(1)
@@ -240,7 +240,8 @@ def _labels(
     if sequence.faulty and options.s9_faults == "correct":
         shift_3[0] = SHIFT_M
         cam_N173 = cam_N173 + camera.rotation_33[:, 0] * SHIFT_M
-        px_N172, seen_N17 = project(cam_N173, *lens), seen_N17 & known_N17
+        px_N172 = project(cam_N173, *lens)
+        seen_N17 &= known_N17
     if options.box == "joints":
         tight = [around(px[seen], 1.2) for px, seen in zip(px_N172, seen_N17, strict=True)]
         boxes = ["its 2D joints span no box" if box is None else box for box in tight]
@@ -317,28 +318,7 @@ def _meshes(
     return meshes
 
 
-def _checks(root: Path, metadata: Metadata, shown: dict[Sequence, Layout], meshes: bool) -> Iterator[Check]:
-    """What the first sequence tells about the set."""
-    for sequence, layout in [*shown.items()][:1]:
-        camera = metadata.camera(sequence)
-        yield _check("2D joints are 3D joints through the set's own lens", lambda: _lens_seen(root, sequence, camera))
-        if (root / sequence.pose_file(root, "D3_Positions")).is_file():
-            yield _check("cameras take joints of the world to their own", lambda: _world_seen(root, sequence, camera))
-        if layout.first is None:
-            film = root / sequence.path(layout.pattern)
-            yield _check("pictures are as large as metadata.xml tells", lambda: _size_seen(film, camera))
-        if meshes and (path := sequence.find(root, FITS)):
-            yield _check("translations of fits are in millimetres", lambda: _unit_seen(root / path, sequence.subject))
-
-
-def _check(what: str, look: Callable[[], tuple[bool, str]]) -> Check:
-    try:
-        return Check(what, *look())
-    except MetroError as err:  # one bad file is no reason to prepare nothing
-        return Check(what, False, str(err))
-
-
-def _lens_seen(root: Path, sequence: Sequence, camera: Camera) -> tuple[bool, str]:
+def _lens_seen(root: Path, sequence: Sequence, layout: Layout, camera: Camera) -> tuple[bool, str] | None:
     cam_173 = _first_joints(root, sequence, "D3_Positions_mono", 3) / 1000
     px_172 = _first_joints(root, sequence, "D2_Positions", 2)
     through = (camera.intrinsics_33, camera.distortion_8)
@@ -346,22 +326,50 @@ def _lens_seen(root: Path, sequence: Sequence, camera: Camera) -> tuple[bool, st
     return off["h36m"] < 0.01, f"{off['h36m']:.2g} px off in {sequence.group}, through OpenCV's {off['opencv']:.2g} px"
 
 
-def _world_seen(root: Path, sequence: Sequence, camera: Camera) -> tuple[bool, str]:
+def _world_seen(root: Path, sequence: Sequence, layout: Layout, camera: Camera) -> tuple[bool, str] | None:
+    if not (root / sequence.pose_file(root, "D3_Positions")).is_file():
+        return None
     world_173 = _first_joints(root, sequence, "D3_Positions", 3) / 1000
     off_173 = exact.matmul(world_173, camera.rotation_33.T) + camera.translation_3
     off = float(np.abs(off_173 - _first_joints(root, sequence, "D3_Positions_mono", 3) / 1000).max())
     return off < 1e-3, f"{1000 * off:.2g} mm off in {sequence.group}"
 
 
-def _size_seen(film: Path, camera: Camera) -> tuple[bool, str]:
+def _size_seen(root: Path, sequence: Sequence, layout: Layout, camera: Camera) -> tuple[bool, str] | None:
+    if layout.first is not None:
+        return None
+    film = root / sequence.path(layout.pattern)
     size = next((picture.shape[1::-1] for _, picture in video.frames(film, [0])), ())
     return size == camera.size, f"{' × '.join(map(str, size))} pixels, {video.count(film)} frames in {film.name}"
 
 
-def _unit_seen(path: Path, subject: int) -> tuple[bool, str]:
-    unit = read_fits(path, subject)[1]
-    return unit < 1, f"{path.name} is in {'millimetres' if unit < 1 else 'metres, and read as such'}"
+def _unit_seen(root: Path, sequence: Sequence, layout: Layout, camera: Camera) -> tuple[bool, str] | None:
+    path = sequence.find(root, FITS)
+    if path is None:
+        return None
+    unit = read_fits(root / path, sequence.subject)[1]
+    return unit < 1, f"{path} is in {'millimetres' if unit < 1 else 'metres, and read as such'}"
 
 
 def _first_joints(root: Path, sequence: Sequence, kind: str, size: int) -> np.ndarray:
     return read_joints(root / sequence.pose_file(root, kind), np.array([0]), size)[0]
+
+
+_LOOKS = {
+    "2D joints are 3D joints through the set's own lens": _lens_seen,
+    "cameras take joints of the world to their own": _world_seen,
+    "pictures are as large as metadata.xml tells": _size_seen,
+    "translations of fits are in millimetres": _unit_seen,
+}
+
+
+def _checks(root: Path, metadata: Metadata, shown: dict[Sequence, Layout]) -> Iterator[Check]:
+    """What the first sequence tells about the set."""
+    for sequence, layout in [*shown.items()][:1]:
+        for what, look in _LOOKS.items():
+            try:
+                found = look(root, sequence, layout, metadata.camera(sequence))
+            except MetroError as err:  # one bad file is no reason to prepare nothing
+                found = (False, str(err))
+            if found:
+                yield Check(what, *found)

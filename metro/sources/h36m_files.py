@@ -16,6 +16,7 @@ from metro.body.pickles import read_pickle
 from metro.errors import MetroError
 from metro.files import readable
 from metro.sources.bodies import rotations
+from metro.sources.boxes import enlarged
 from metro.sources.formats import mat, video
 from metro.sources.formats.cdf import read_pose
 from metro.sources.formats.stream import entries
@@ -188,7 +189,7 @@ def read_metadata(root: Path) -> Metadata:
         numbers = np.array((tree.findtext("w0") or "").strip(" []\n").split(), np.float64)
         if numbers.shape != (300,) or not np.isfinite(numbers).all():
             raise ValueError(f"w0 holds {numbers.size} numbers, not 300 finite ones")
-        if not names or any(np.shape(sizes.get(s)) != (4, 2) or not 0 < s < 12 for s, _, _ in names):
+        if not names or any(np.shape(sizes.get(s, [])) != (4, 2) or not 0 < s < 12 for s, _, _ in names):
             raise ValueError("its mapping lacks actions, or sizes of pictures")
         if len({(subject, name) for (subject, _, _), name in names.items()}) < len(names):
             raise ValueError("a subject has two actions of one name")
@@ -218,7 +219,8 @@ def pictures(root: Path, rows: list[Row], size: tuple[int, int]) -> Iterator[np.
     if not is_video:
         yield from (_picture(root / row.frame, size) for row in rows)
         return
-    film, problem = video.frames(root / path, [row.labels[0] for row in rows]), "its video ends before it"
+    film: Iterator[tuple[int, np.ndarray]] = video.frames(root / path, [row.labels[0] for row in rows])
+    problem = "its video ends before it"
     for row in rows:
         try:
             number, picture = next(film, (None, None))
@@ -253,9 +255,8 @@ def mask_boxes(path: Path, frames: list[int], size: tuple[int, int], factor: flo
                 continue
             rows, columns = np.nonzero(mask)
             if len(rows):
-                low, high = np.array([[columns.min(), rows.min()], [columns.max() + 1, rows.max() + 1]]) - 0.5
-                side = factor * (high - low)
-                boxes.append(np.concatenate([(low + high - side) / 2, side]))
+                left, top = columns.min() - 0.5, rows.min() - 0.5  # outer edges of pixels
+                boxes.append(enlarged([left, top, np.ptp(columns) + 1, np.ptp(rows) + 1], factor))
             else:
                 boxes.append("its mask is empty")
     except MetroError as err:  # too few of them, or damaged from here on
@@ -284,11 +285,11 @@ def read_fits(path: Path, subject: int) -> tuple[dict[tuple[int, int, int], np.n
                 if [len(part) for part in parts] != [*_FIT_SIZES.values()]:
                     raise ValueError(f"{action}.{subaction}.{frame} has other sizes than 72, 10 and 3")
                 fits[int(action), int(subaction), int(frame)] = np.concatenate(parts)
-    far = np.array([np.abs(fit[-3:]).max() for fit in fits.values()])
+    far = np.array([np.abs(numbers[-3:]).max() for numbers in fits.values()])
     far = far[np.isfinite(far)]
     unit = 1e-3 if len(far) and np.median(far) > _FARTHEST else 1.0
-    for fit in fits.values():
-        fit[-3:] *= unit
+    for numbers in fits.values():
+        numbers[-3:] *= unit
     return fits, unit
 
 
@@ -312,7 +313,7 @@ def read_mosh(path: Path, frames: list[int]) -> tuple[list[int], np.ndarray, np.
     """
     stored = read_pickle(path)
     with readable(path, "take it away, or get it again"):
-        poses, betas = np.asarray(stored["new_poses"], np.float64), np.asarray(stored["betas"], np.float64).ravel()
+        poses, betas = np.asarray(stored["new_poses"], np.float64), np.ravel(np.asarray(stored["betas"], np.float64))
         if poses.ndim != 2 or poses.shape[1] != 72 or len(betas) < 10 or not np.isfinite(betas).all():
             raise ValueError("new_poses are not (frames, 72), or betas not 10 numbers")
     found = [n for n, k in enumerate(frames) if k % 5 == 0 and k // 5 < len(poses) and np.isfinite(poses[k // 5]).all()]

@@ -1,0 +1,39 @@
+"""Real values of Human3.6M, where there are any: its own metadata.xml, and one frame of S1."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from metro.data.lens import project
+from metro.sources.h36m_files import CAMERAS, Sequence, read_metadata
+from tests.reference import reference
+
+
+def test_cameras_names_and_sizes_are_those_of_the_set() -> None:
+    path = reference("real/h36m/metadata.xml")
+    metadata = read_metadata(path.parent)
+    assert len(metadata.names) == 11 * 30
+    names = {s: {name for (subject, *_), name in metadata.names.items() if subject == s} for s in range(1, 12)}
+    assert {"TakingPhoto", "WalkingDog 1", "Directions 1", "Directions"} <= names[1]
+    assert {"Photo 2", "WalkDog", "Directions 1", "Directions 2"} <= names[5]
+    assert {"Phoning 2", "Phoning"} <= names[7]
+    assert {"Greeting", "SittingDown 1", "Waiting 1"} <= names[9]
+    assert not any(name.startswith("_") for mine in names.values() for name in mine)
+    tall = [[1002, 1000]] * 4
+    assert {s for s, sizes in metadata.sizes.items() if sizes == tall} == {4, 7, 10}
+    assert metadata.sizes[9] == [[1002, 1000], [1000, 1000], [1000, 1000], [1002, 1000]]
+
+
+def test_a_frame_of_s1_projects_to_where_the_set_says() -> None:
+    metadata = read_metadata(reference("real/h36m/metadata.xml").parent)
+    frame = json.loads(reference("real/true_values.json").read_text())["h36m"]
+    takes = metadata.sequences([1], [CAMERAS.index("54138969")])
+    camera = metadata.camera(next(take for take in takes if take.group == "S1/Directions 1.54138969"))
+    world, seen, pixels = (np.array(frame[name]) for name in ("d3_world_m", "d3_mono_m", "d2_px"))
+    assert np.abs(world @ camera.rotation_33.T + camera.translation_3 - seen).max() < 1e-6
+    assert np.abs(project(seen, camera.intrinsics_33, camera.distortion_8, "h36m") - pixels).max() < 1e-4
+    assert np.abs(project(seen, camera.intrinsics_33, camera.distortion_8, "opencv") - pixels).max() > 0.05
+    other = metadata.camera(Sequence(5, 2, 1, "Directions 1", 0))
+    assert np.abs(world @ other.rotation_33.T + other.translation_3 - seen).max() > 0.01
