@@ -1,7 +1,7 @@
 """CDF files of version 3 (NASA's Common Data Format), as Human3.6M keeps its joints in.
 
-`cdflib` gives zeros for what a file lacks, and a wrong count keeps it busy for hours: frames that are not there would
-become people at the camera. Here every byte of the answer is one of the file, or there is none.
+`cdflib` gives zeros for frames that a damaged file lacks, which would become people at the camera, and a wrong count
+keeps it busy for half an hour. Here every byte of the answer is one of the file, or there is no answer.
 
 A file is made of records that begin with their size and type: CDR and GDR describe the file; a VDR each variable; VXRs
 say which records of a variable lie where, in VVRs or, compressed, in CVVRs. Offsets and sizes are big-endian.

@@ -15,7 +15,8 @@ What is neither (functions, objects, sparse and complex matrices) is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,39 @@ def cells(path: Path, name: str, wanted: Iterable[int]) -> Iterator[Any]:
     Raises
     ------
     MetroError
-        As `read_mat`, or there is no such cell.
+        As `read_mat`, or the variable is no cell array, or has no such cell.
     """
-    with readable(path, REMEDY):
-        if h5py.is_hdf5(path):
-            with h5py.File(path, "r") as file:
-                yield from mat73.cells(file, name, wanted)
-        else:
-            stored = read_mat(path, [name])[name]
-            yield from (stored[index] for index in wanted)
+    with readable(path, REMEDY), _cells(path, name) as (count, cell):
+        for index in wanted:
+            if not 0 <= index < count:
+                raise ValueError(f"no cell {index} among the {count} of {name}")
+            yield cell(index)
+
+
+def count_cells(path: Path, name: str) -> int:
+    """Number of cells of a variable.
+
+    Raises
+    ------
+    MetroError
+        As `read_mat`, or the variable is no cell array.
+    """
+    with readable(path, REMEDY), _cells(path, name) as (count, _):
+        return count
+
+
+@contextmanager
+def _cells(path: Path, name: str) -> Iterator[tuple[int, Callable[[int], Any]]]:
+    """Number of cells of a variable, and what reads one."""
+    if h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            references = mat73.references(file, name)
+            yield len(references), lambda index: mat73.target(file, references[index])
+    else:
+        stored = read_mat(path, [name])[name]
+        if not isinstance(stored, list):
+            raise ValueError(f"{name} is no cell array")
+        yield len(stored), stored.__getitem__
 
 
 def structs(value: Any) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ fields of several structs, are datasets of object references.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import h5py
@@ -31,17 +31,24 @@ def read(file: h5py.File, wanted: Iterable[str]) -> dict[str, Any]:
     return {name: reader.member(file, name) for name in wanted if name in file}
 
 
-def cells(file: h5py.File, name: str, wanted: Iterable[int]) -> Iterator[Any]:
-    """Some cells of a variable, one after the other.
+def references(file: h5py.File, name: str) -> np.ndarray:
+    """References of the cells of a variable, in MATLAB's linear order.
 
     Raises
     ------
-    ValueError, IndexError
-        As `read`, or there is no such cell.
+    ValueError
+        There is no cell array of that name. Or as `read`.
     """
-    references = _Reader(file).references(name)
-    for index in wanted:
-        yield _Reader(file).target(references[index])
+    reader = _Reader(file)
+    stored = reader.inside(file, name)
+    if not isinstance(stored, h5py.Dataset) or stored.dtype != h5py.ref_dtype:
+        raise ValueError(f"{name} is no cell array")
+    return reader.array(stored).ravel()
+
+
+def target(file: h5py.File, reference: h5py.Reference) -> Any:
+    """The cell that a reference leads to; raises as `read`."""
+    return _Reader(file).target(reference)
 
 
 class _Reader:
@@ -53,16 +60,9 @@ class _Reader:
         self._known: dict[Any, Any] = {}
         self._depth = 0
 
-    def references(self, name: str) -> np.ndarray:
-        """References of the cells of a variable, in MATLAB's linear order."""
-        stored = self._inside(self._file, name)
-        if not isinstance(stored, h5py.Dataset) or stored.dtype != h5py.ref_dtype:
-            raise ValueError(f"{name} is no cell array")
-        return self._array(stored).ravel()
-
     def member(self, group: h5py.Group, name: str) -> Any:
         """A variable, or a field of a struct."""
-        return self._value(self._inside(group, name))
+        return self._value(self.inside(group, name))
 
     def target(self, reference: h5py.Reference) -> Any:
         """What a reference leads to."""
@@ -70,7 +70,8 @@ class _Reader:
             raise ValueError("a reference to nothing")
         return self._value(self._file[reference])
 
-    def _inside(self, group: h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
+    def inside(self, group: h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
+        """What lies under a name, in this file."""
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
             raise ValueError(f"{name} is a link to elsewhere")
@@ -89,9 +90,9 @@ class _Reader:
     def _structs(self, group: h5py.Group) -> list[dict[str, Any]]:
         fields: dict[str, list[Any]] = {}
         for name in group:
-            stored = self._inside(group, name)
+            stored = self.inside(group, name)
             several = isinstance(stored, h5py.Dataset) and stored.dtype == h5py.ref_dtype and not _class(stored)
-            fields[name] = [self.target(r) for r in self._array(stored).ravel()] if several else [self._value(stored)]
+            fields[name] = [self.target(r) for r in self.array(stored).ravel()] if several else [self._value(stored)]
         if len({len(values) for values in fields.values()}) > 1:
             raise ValueError(f"the structs of {group.name} have different numbers of values")
         return [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
@@ -101,16 +102,17 @@ class _Reader:
         if "MATLAB_empty" in stored.attrs:  # the numbers are the shape
             return "" if kind == "char" else [] if kind in ("cell", "struct") else np.empty((0, 0))
         if stored.dtype == h5py.ref_dtype:
-            return [self.target(reference) for reference in self._array(stored).ravel()]
+            return [self.target(reference) for reference in self.array(stored).ravel()]
         if stored.dtype.kind not in "biuf" or kind in ("function_handle", "unknown"):
             raise ValueError(f"{stored.name} is neither numbers, text, cells nor structs")
-        values = self._array(stored).T
+        values = self.array(stored).T
         if kind == "char":
             rows = ["".join(map(chr, row)) for row in np.atleast_2d(values).tolist()]
             return rows[0] if len(rows) == 1 else rows
         return values.item() if values.size == 1 else values
 
-    def _array(self, stored: h5py.Dataset) -> np.ndarray:
+    def array(self, stored: h5py.Dataset) -> np.ndarray:
+        """The numbers or references of a dataset."""
         if stored.external or stored.is_virtual:
             raise ValueError(f"{stored.name} lies in another file")
         self._left -= stored.nbytes

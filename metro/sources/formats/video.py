@@ -6,6 +6,7 @@ therefore counted from the first on. What is not wanted is passed over without b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,8 +64,11 @@ def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
     with readable(path, REMEDY):
         refuse_others(path, REMEDY, ())  # text can be a playlist, which leads to other files
     # FFmpeg alone: other backends take a name with a number in it for a series of pictures. One thread: prepare runs
-    # a process per core.
+    # a process per core. Nothing on the way: FFmpeg and OpenCV would say what the error below says.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     video = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    cv2.utils.logging.setLogLevel(level)
     try:
         if not video.isOpened():
             raise MetroError(f"{path}: no video that can be decoded; {REMEDY}")
