@@ -234,7 +234,8 @@ def _labels(
     cam_N173 = read_joints(root / sequence.pose_file(root, "D3_Positions_mono"), frames, 3) / 1000
     seen_N17, known_N17 = np.isfinite(px_N172.sum(2)), np.isfinite(cam_N173.sum(2))
     lens = (camera.intrinsics_33, camera.distortion_8, "h36m")
-    apart_N17 = np.abs(project(cam_N173, *lens) - px_N172).max(2)
+    with np.errstate(all="ignore"):  # of joints that are none
+        apart_N17 = np.abs(project(cam_N173, *lens) - px_N172).max(2)
     apart_N = np.where(seen_N17 & known_N17, apart_N17, 0).max(1)
     shift_3 = np.zeros(3)
     if sequence.faulty and options.s9_faults == "correct":

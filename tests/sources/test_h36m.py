@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 from collections.abc import Sequence as Many
@@ -22,7 +23,6 @@ from metro.body.joints import JOINT_SETS
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import BadRecord, Left, Record
 from metro.errors import MetroError
-from metro.files import readable
 from metro.sources import h36m, h36m_files
 from metro.sources.bodies import Bodies
 from metro.sources.source import Row
@@ -71,11 +71,11 @@ def write_cdf(path: Path, values: np.ndarray) -> None:
 
 
 def write_video(path: Path, frames: int, size: tuple[int, int]) -> None:
-    """Frame k is of one grey, 10 + 8 k."""
+    """Frame k is of one grey, 10 + 16 k, from 13 on again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 50, size)
     for k in range(frames):
-        film.write(np.full((size[1], size[0], 3), 10 + 8 * k, np.uint8))
+        film.write(np.full((size[1], size[0], 3), 10 + 16 * (k % 13), np.uint8))
     film.release()
 
 
@@ -181,14 +181,15 @@ def test_a_record_holds_what_the_files_say_of_its_frame(tree: Tree) -> None:
     for number, record in enumerate(records):
         camera, k = number // 3, 5 * (number % 3)
         assert record.name == f"h36m:S1/Videos/Directions 1.{CAMERAS[camera]}.mp4@{k}#0"
-        assert abs(float(np.mean(record.image)) - (10 + 8 * k)) < 3  # the frame itself, not the one before or after
+        assert abs(float(np.mean(record.image)) - (10 + 16 * k)) < 6  # the frame itself, not the one before or after
         assert np.shape(record.image)[:2] == (102 if camera in (0, 3) else 100, 100)
         seen = tree.seen(1, camera, world)[k, PICKED] / 1000
         assert np.abs(record.joints_3d[IN_J24, :3] - seen).max() < 1e-6
         assert np.abs(record.keypoints_2d[IN_J24, :2] - through_the_lens(seen, camera)).max() < 1e-4
         others = np.setdiff1d(np.arange(24), IN_J24)
-        assert not record.joints_3d[others].any() and not record.keypoints_2d[others].any()
-        assert (record.joints_3d[IN_J24, 3] == 1).all() and (record.keypoints_2d[IN_J24, 2] == 1).all()
+        for labels in (record.joints_3d, record.keypoints_2d):
+            assert not labels[others].any()
+            assert (labels[IN_J24, -1] == 1).all()
         fx, fy, cx, cy, k1, k2, k3, p1, p2 = LENS[camera]
         assert np.array_equal(record.intrinsics, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
         assert np.array_equal(record.distortion, [k1, k2, p1, p2, k3, 0, 0, 0])
@@ -200,15 +201,14 @@ def test_a_record_holds_what_the_files_say_of_its_frame(tree: Tree) -> None:
 def test_cameras_vary_slowly_in_w0_and_turn_by_x_then_y_then_z(tree: Tree) -> None:
     metadata = h36m_files.read_metadata(tree.root)
     subject_major = metadata.placed.reshape(11, 4, 6)
-    for camera, subject in [(0, 1), (2, 1), (3, 11)]:
+    for camera, subject in [(1, 1), (2, 5), (0, 11)]:
         metadata.sizes[subject] = metadata.sizes[1]
         found = metadata.camera(h36m_files.Sequence(subject, 2, 1, "Directions 1", camera))
         angles, rotation, position = placed(camera, subject)
         assert np.abs(found.rotation_33 - rotation).max() < 1e-12
         assert np.abs(found.translation_3 + rotation @ position / 1000).max() < 1e-12
         assert np.abs(Rotation.from_euler("xyz", angles).as_matrix() - rotation).max() > 0.1
-        if (camera, subject) != (0, 1):
-            assert np.abs(subject_major[subject - 1, camera, 3:] - position).max() > 5
+        assert np.abs(subject_major[subject - 1, camera, 3:] - position).max() > 5
 
 
 def test_joints_through_another_lens_or_skeleton_are_refused(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_the_shifted_actions_of_s9(tmp_path: Path, fault: str) -> None:
     assert not bad
     assert left.get("S9 action whose joints are shifted", 0) == (3 if fault == "drop" else 0)
     faulty = [record for record in records if "Greeting." in record.frame]
-    assert len(rows) - len(faulty) == 3 and len(faulty) == (0 if fault == "drop" else 3)
+    assert (len(rows), len(faulty)) == ((3, 0) if fault == "drop" else (6, 3))
     for record, k in zip(faulty, (0, 5, 10), strict=False):
         world = tree.world(9, 5)[k, PICKED] - [200 if fault == "correct" else 0, 0, 0]
         seen = tree.seen(9, 3, world) / 1000
@@ -531,7 +531,7 @@ def test_survey_tells_what_is_there_from_names(tree: Tree, tmp_path: Path, monke
     assert [check.passed for check in found.checks] == [True, True]
     assert h36m.survey(config(tree.root, s9_faults="drop"), BODY).expected is None
     missing = h36m.survey(config(tree.root, box="mask_0.9"), BODY).files[-1]
-    assert missing.origin == "Segments_mat_gt_bb_S1.tgz" and not missing.found
+    assert (missing.origin, missing.found) == ("Segments_mat_gt_bb_S1.tgz", False)
     assert not h36m.survey(config(tmp_path), BODY).files[0].found
     bare = Tree(tmp_path)
     bare.write_metadata()
@@ -567,7 +567,8 @@ def test_damaged_pose_files_cost_their_camera(tmp_path: Path) -> None:
     assert counts[f"Directions 1.{CAMERAS[0]}"] == counts[f"Directions 1.{CAMERAS[1]}"] == 3
     assert [record.frame.rpartition("@")[2] for record in records] == ["0", "5"]
     shoulder = JOINT_SETS["J24"].index("R_Shoulder")
-    assert not records[1].joints_3d[shoulder].any() and not records[1].keypoints_2d[shoulder].any()
+    assert not records[1].joints_3d[shoulder].any()
+    assert not records[1].keypoints_2d[shoulder].any()
     assert records[0].joints_3d[shoulder].all()
     assert any("missing, or not numbers" in one.problem for one in bad)
 
@@ -589,17 +590,10 @@ def test_damaged_metadata_and_fits_are_one_line(data: st.DataObject, tmp_path_fa
             st.one_of(st.binary(max_size=6), st.sampled_from([b"[", b"{}", b"NaN", b"-1", b"null"]))
         )
     path.write_bytes(raw)
-    try:
+    with contextlib.suppress(MetroError):
         if path == fits:
             found, _ = h36m_files.read_fits(path, 1)
             assert all(fit.shape == (85,) for fit in found.values())
         else:
             metadata = h36m_files.read_metadata(root)
             assert all(metadata.camera(s).rotation_33.shape == (3, 3) for s in metadata.sequences([1], range(4)))
-    except MetroError as err:
-        assert str(path) in str(err)
-
-
-def test_readable_names_the_file() -> None:
-    with pytest.raises(MetroError, match="missing"), readable(Path("nowhere"), "mend it"):
-        h36m_files.read_metadata(Path("nowhere"))
