@@ -276,15 +276,15 @@ def test_frames_are_those_that_video_and_poses_both_have(
 
 @pytest.mark.parametrize("fault", ["keep", "drop", "correct"])
 def test_the_shifted_actions_of_s9(tmp_path: Path, fault: str) -> None:
-    takes = {(9, 5, 1): "Greeting 1", (9, 5, 2): "Greeting"}
+    takes = {(9, 5, 1): "Greeting 1", (9, 5, 2): "Greeting", (11, 5, 1): "Greeting 2", (11, 5, 2): "Greeting"}
     tree = Tree(tmp_path, takes, cameras=[3]).write()
     more = {"protocol": "p2_graphcmr", "s9_faults": fault}
     rows, left, _ = rows_of(tmp_path, **more)
     records, bad = records_of(tmp_path, **more)
     assert not bad
     assert left.get("S9 action whose joints are shifted", 0) == (3 if fault == "drop" else 0)
-    faulty = [record for record in records if "Greeting." in record.frame]
-    assert (len(rows), len(faulty)) == ((3, 0) if fault == "drop" else (6, 3))
+    faulty = [record for record in records if "S9/Videos/Greeting." in record.frame]
+    assert (len(rows), len(faulty)) == ((9, 0) if fault == "drop" else (12, 3))
     for record, k in zip(faulty, (0, 5, 10), strict=False):
         world = tree.world(9, 5)[k, PICKED] - [200 if fault == "correct" else 0, 0, 0]
         seen = tree.seen(9, 3, world) / 1000
@@ -292,9 +292,10 @@ def test_the_shifted_actions_of_s9(tmp_path: Path, fault: str) -> None:
         assert np.abs(record.keypoints_2d[IN_J24, :2] - through_the_lens(seen, 3)).max() < 1e-4
         low, high = (f(through_the_lens(seen, 3), 0) for f in (np.min, np.max))
         assert np.abs(record.box[:2] + record.box[2:] / 2 - (low + high) / 2).max() < 1e-3
-    right = [record for record in records if "Greeting 1." in record.frame]
-    seen = tree.seen(9, 3, tree.world(9, 5)[0, PICKED]) / 1000
-    assert np.abs(right[0].joints_3d[IN_J24, :3] - seen).max() < 1e-6
+    for subject, name in ((9, "Greeting 1"), (11, "Greeting")):
+        right = next(record for record in records if f"S{subject}/Videos/{name}." in record.frame)
+        seen = tree.seen(subject, 3, tree.world(subject, 5)[0, PICKED]) / 1000
+        assert np.abs(right.joints_3d[IN_J24, :3] - seen).max() < 1e-6
 
 
 def test_a_lost_video_loses_its_camera_alone(tmp_path: Path) -> None:
@@ -342,9 +343,14 @@ def test_boxes_of_masks(tree: Tree, tmp_path: Path, factor: float) -> None:
     assert all(one.problem.count("\n") == 0 for one in bad)
 
 
-def fitted_tree(root: Path, change: Any = None, name: str = "Human36M_subject1_smpl_param.json") -> tuple[Tree, Any]:
+def fitted_tree(
+    root: Path,
+    change: Any = None,
+    name: str = "Human36M_subject1_smpl_param.json",
+    take: tuple[int, int, int] = (1, 2, 1),
+) -> tuple[Tree, Any]:
     """A tree whose joints in the world are those of a body, with that body as the fit of frames 0, 5 and 10."""
-    tree = Tree(root, cameras=[0, 2])
+    tree = Tree(root, {take: "Greeting" if take[0] == 9 else "Directions 1"}, cameras=[0, 2])
     rng = np.random.default_rng(3)
     pose, betas = rng.normal(0, 0.2, (13, 72)), np.tile(rng.normal(0, 1, 10), (13, 1))
     upright = Rotation.from_euler("x", 90, degrees=True)
@@ -363,7 +369,7 @@ def fitted_tree(root: Path, change: Any = None, name: str = "Human36M_subject1_s
     if change:
         change(fits)
     (root / name).parent.mkdir(exist_ok=True)
-    (root / name).write_text(json.dumps({"2": {"1": fits}}))
+    (root / name).write_text(json.dumps({str(take[1]): {str(take[2]): fits}}))
     vertices = bodies.vertices("neutral", pose, betas, transl)
     return tree, vertices
 
@@ -391,6 +397,14 @@ def test_fits_come_into_the_camera_frame_about_their_pelvis(tmp_path: Path, insi
         assert record.fit_error < 1e-5
         assert np.linalg.norm(record.pose_aa.reshape(-1, 3), axis=1).max() <= np.pi + 1e-9
     assert not any(record.has_mesh for record in records_of(tmp_path, supervision="joints_3d")[0])
+
+
+def test_fits_to_shifted_joints_move_with_them(tmp_path: Path) -> None:
+    tree, vertices = fitted_tree(tmp_path, name="Human36M_subject9_smpl_param.json", take=(9, 5, 2))
+    for fault, shift in (("keep", 0), ("correct", 200)):
+        records, _ = records_of(tmp_path, protocol="p1", s9_faults=fault)
+        wanted = tree.seen(9, 0, 1000 * vertices[5] - [shift, 0, 0]) / 1000
+        assert np.abs(posed(tmp_path, records[1]) - wanted).max() < 1e-5
 
 
 def test_fits_in_metres_are_recognised_and_named(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from metro.config import BodyConfig
 from metro.data.lens import project
 from metro.data.records import Record
 from metro.sources import h36m
-from metro.sources.source import Row
 from metro.sources.h36m_files import CAMERAS, Sequence, read_metadata
+from metro.sources.source import Row
 from tests.reference import reference
 from tests.sources.test_h36m import IN_J24, PICKED, config, write_cdf
 
