@@ -15,10 +15,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,6 +34,7 @@ from metro.data.loader import TrainStream
 from metro.data.records import Record
 from metro.model.masking import query_mask
 from metro.sources.prepare import prepare
+from metro.sources.source import Row, Survey
 
 PEOPLE, BATCH, ROUNDS, TWIN = 256, 32, 12, 8
 """People, and samples that ours and a twin make in each of the rounds."""
@@ -65,9 +66,20 @@ def records(paths: list[Path], fields: list[dict[str, np.ndarray]]) -> Iterator[
         yield Record(source="benchmark", frame=path.name, image=path, mesh_origin="mocap", **field)  # type: ignore[arg-type]
 
 
-def given(task: sources.ShardTask, *_: object) -> list[sources.ShardTask]:
-    """Stands for a source: the one task."""
-    return [task]
+class Given(NamedTuple):
+    """A source of records that are there."""
+
+    records: list[Record]
+    LICENCE = SITE = "none"
+
+    def survey(self, *_: object) -> Survey:
+        return Survey(dialect="given", files=())
+
+    def rows(self, *_: object) -> Iterator[Row]:
+        return (Row(record.frame, 0, "", i) for i, record in enumerate(self.records))
+
+    def read(self, config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterator[Record]:
+        return (self.records[row.labels] for row in rows)
 
 
 def people(count: int, shape: tuple[int, int]) -> list[dict[str, np.ndarray]]:
@@ -249,7 +261,8 @@ def measure(folder: Path, name: str, shape: tuple[int, int]) -> tuple[list[str],
             cv2.imwrite(str(path), frame(k, shape), [cv2.IMWRITE_JPEG_QUALITY, 92])
         else:
             path.hardlink_to(paths[k % 32])
-    sources.shard_tasks = partial(given, partial(records, paths, fields))  # type: ignore[assignment]
+    given = Given(list(records(paths, fields)))
+    sources.adapter = lambda name: given  # type: ignore[assignment, return-value]
     labels: list[tuple[str, str, int]] = [("224", "twin, TSV of whole frames", paths[0].stat().st_size)]
     calls = [(twin(TsvLoader(folder, paths, fields)), TWIN)]
     parts = []

@@ -7,20 +7,38 @@ stopped.
 from __future__ import annotations
 
 from metro.config import Params
-from pipeline import stage
+from pipeline import stage, tracking
 from pipeline.environment import environment
+from pipeline.flat import numbers
 from pipeline.paths import shards
+
+KEPT = ("count", "image_size", "has_2d", "has_3d", "has_mesh", "box_px")
 
 
 def main(params: Params, name: str) -> None:
-    """Write the shards and manifest of a dataset."""
+    """Write the shards and manifest of a dataset, and note what it holds."""
+    from metro.data.shards import ShardDataset
+    from metro.data.verify import distributions
     from metro.sources.prepare import prepare
+    from pipeline.tracking.pictures import chart
 
-    config = params.datasets[name]
     work = stage.work_folder(params)
-    manifest = prepare(name, config, params.body, work, scheduler=environment().dask)
-    stage.publish_work(work, shards(name))
-    print(f"{name}: {manifest['count']} records in {len(manifest['shards'])} shards")
+    with tracking.tracked(params) as run:
+        manifest = prepare(name, params.datasets[name], params.body, work, scheduler=environment().dask)
+        for file, _, digest in manifest["raw"]:
+            run.dataset(file, digest, params.datasets[name].root or work, "raw")
+        facts = {key: manifest["statistics"][key] for key in KEPT}
+        told = numbers({**facts, "unreadable": manifest["skipped"], "left": {"all": sum(manifest["left"].values())}})
+        run.log(told | numbers({"left": manifest["left"]}))
+        chart(manifest, distributions(ShardDataset(work)), run)
+        stage.publish_work(work, shards(name))
+    stage.write_metrics(f"prepare/{name}", told)
+    left = sum(manifest["left"].values())
+    print(
+        f"{name}: {manifest['count']} records in {len(manifest['shards'])} shards"
+        + (f", {left} left out" if left else "")
+        + (f", {manifest['skipped']} unreadable" if manifest["skipped"] else "")
+    )
 
 
 if __name__ == "__main__":

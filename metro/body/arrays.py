@@ -255,8 +255,8 @@ def read_npz(path: Path) -> BodyData:
     )
 
 
-def save_body(data: BodyData, path: Path) -> None:
-    """Write a model as one compressed npz; the bytes depend on the data alone.
+def save_body(data: BodyData, path: Path, *, compressed: bool = False) -> None:
+    """Write a model as one npz; the bytes depend on the data alone, compressed ones on the version of zlib as well.
 
     Pose directions that half precision holds exactly (those of the open body) are stored in it.
     """
@@ -282,13 +282,14 @@ def save_body(data: BodyData, path: Path) -> None:
     }
     if data.hands_mean is not None:
         arrays |= {"hands_mean": data.hands_mean, "hands_components": data.hands_components}
-    write_npz(arrays, path)
+    write_npz(arrays, path, compressed=compressed)
 
 
-def write_npz(arrays: dict[str, np.ndarray], path: Path) -> None:
-    """Write a compressed npz; equal arrays give equal bytes."""
+def write_npz(arrays: dict[str, np.ndarray], path: Path, *, compressed: bool = True) -> None:
+    """Write an npz; equal arrays give equal bytes."""
+    save = np.savez_compressed if compressed else np.savez
     with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **{k: np.asarray(v, order="C") for k, v in arrays.items()})
+        save(file, allow_pickle=False, **{k: np.asarray(v, order="C") for k, v in arrays.items()})
 
 
 def digest(data: BodyData) -> str:

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
-from metro.cli import body, data, doctor, evaluation, export, fitting, mesh, preset, training, viz
+from metro.cli import body, data, doctor, evaluation, export, fitting, mesh, preset, raw, training, viz
 from metro.errors import MetroError
 from metro.version import __version__
 
@@ -47,8 +47,10 @@ meshes = App(name="mesh", help="Coarse mesh levels: describe.")
 meshes.command(mesh.info)
 app.command(meshes)
 
-datasets = App(name="data", help="Prepared datasets: check, count, draw; sources to prepare from.")
+datasets = App(name="data", help="Raw data: look, make up. Prepared datasets: check, count, draw.")
 datasets.command(data.sources)
+datasets.command(raw.doctor)
+datasets.command(raw.fixture)
 datasets.command(data.stats)
 datasets.command(data.show)
 datasets.command(data.verify)

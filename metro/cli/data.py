@@ -45,12 +45,13 @@ def stats(folder: Path, /, *, fits: Place | None = None) -> dict[str, Any]:
         Folder of its pseudo-meshes, counted as meshes.
     """
     from metro.data import shards
-    from metro.data.verify import statistics
+    from metro.data.verify import distributions, statistics
 
     manifest = shards.read_manifest(folder)
-    facts = statistics(shards.ShardDataset(folder, fits))
+    dataset = shards.ShardDataset(folder, fits)
+    facts = {**statistics(dataset), "histograms": distributions(dataset)}
     bytes_ = sum(entry["bytes"] for entry in manifest["shards"])
-    kept = {name: manifest[name] for name in ("name", "source", "licence", "skipped")}
+    kept = {name: manifest[name] for name in ("name", "source", "licence", "expected", "left", "skipped")}
     return {**kept, "shards": len(manifest["shards"]), "bytes": bytes_, **facts}
 
 

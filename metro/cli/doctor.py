@@ -146,6 +146,8 @@ def _presets() -> Iterator[Finding]:
 def _missing(params: Params) -> Iterator[str]:
     """What the parameters name and this machine lacks."""
     from metro.model.packaged import packaged_weights
+    from metro.sources import adapter
+    from metro.sources.prepare import check
 
     if params.body.kind not in ("open", "open_hand"):
         path = params.body.path
@@ -158,9 +160,16 @@ def _missing(params: Params) -> Iterator[str]:
                 load_body(params.body)
             except MetroError as err:
                 yield str(err)
-    roots = sorted({(d.source, str(d.root)) for d in params.datasets.values() if d.root and not d.root.is_dir()})
-    for source, root in roots:
-        yield f"the {source} dataset ({root})"
+    absent = set()
+    for config in params.datasets.values():
+        if config.root is None or config.root.is_dir():
+            try:
+                check(config, params.body, adapter(config.source).survey(config, params.body))
+            except MetroError as err:
+                yield str(err)
+        else:
+            absent.add(f"the {config.source} dataset ({config.root})")
+    yield from sorted(absent)
     weights = params.model.backbone_weights
     if weights == "packaged":
         try:

@@ -39,6 +39,39 @@ def statistics(dataset: ShardDataset) -> dict[str, Any]:
     }
 
 
+def distributions(dataset: ShardDataset) -> dict[str, dict[str, list[float]]]:
+    """Histograms of a dataset, each `edges` (B + 1) and `counts` (B), where its labels tell.
+
+    `box_px` is the side of the square in frame pixels; `heading_deg` where people look about the vertical axis, 0
+    into the camera and 90 to the right of the picture; `bend_deg` how far the pose turns joints beside the root.
+    """
+    labels, found = dataset.labels, {}
+    side = 200 * labels["scale"].astype(np.float64)
+    found["box_px"] = _histogram(side, np.geomspace(16, 4096, 17).round())
+    if labels["has_mesh"].any():
+        turns = labels["pose_aa"][labels["has_mesh"]].astype(np.float64).reshape(labels["has_mesh"].sum(), -1, 3)
+        if dataset.figure.upright:
+            found["heading_deg"] = _histogram(_heading_deg(turns[:, 0]), np.linspace(-180, 180, 13))
+        bend = np.rad2deg(np.linalg.norm(turns[:, 1:], axis=2)).ravel()
+        found["bend_deg"] = _histogram(bend, np.linspace(0, 180, 19))
+    return found
+
+
+def _heading_deg(root_aa_N3: np.ndarray) -> np.ndarray:
+    """Heading (N,) in (-180, 180] of bodies turned by axis-angles (N, 3) into the camera frame (y down, z away)."""
+    angle_N = np.linalg.norm(root_aa_N3, axis=1)
+    axis_N3 = root_aa_N3 / np.maximum(angle_N, 1e-12)[:, None]
+    # Rodrigues' formula for the body's forward axis, (0, 0, 1).
+    x = axis_N3[:, 1] * np.sin(angle_N) + axis_N3[:, 0] * axis_N3[:, 2] * (1 - np.cos(angle_N))
+    z = np.cos(angle_N) + axis_N3[:, 2] ** 2 * (1 - np.cos(angle_N))
+    return np.rad2deg(np.arctan2(x, -z))
+
+
+def _histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, list[float]]:
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
 def verify(folder: Path, fits: Path | None = None, samples: int = 16) -> list[str]:
     """Check a dataset: manifest, digests, layout, labels, checksums of the images, and a sample of them decoded.
 

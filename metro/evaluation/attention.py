@@ -158,7 +158,7 @@ def write_attention(attention: Attention, body: BodyData, levels: Sequence[Level
     """
     folder.mkdir(parents=True, exist_ok=True)
     last, sharpest = len(attention.layers) - 1, attention.sharpest
-    np.savez_compressed(
+    np.savez(
         folder / "attention.npz",
         layers=np.array(attention.layers),
         joint_joint=np.stack([attention.to_joints(k) for k in range(last + 1)]),

@@ -55,7 +55,7 @@ class Result:
         s = self.samples
         arrays = {"index": s.index, "camera": s.camera, **s.values, **s.attributes}
         arrays |= {f"joint_{name}": errors for name, errors in s.joint_errors.items()}
-        np.savez_compressed(folder / "samples.npz", **arrays)  # type: ignore[arg-type]
+        np.savez(folder / "samples.npz", **arrays)  # type: ignore[arg-type]
 
 
 def evaluate(

@@ -53,7 +53,7 @@ def write_figures(
         if tiles:
             overlay.save_image(overlay.grid(tiles, 5, labels=labels), folder / f"{kind}.png")
     if first:
-        np.savez_compressed(
+        np.savez(
             folder / "cases.npz",
             kind=np.array(list(first)),
             index=np.array([index for index, _ in first.values()]),

@@ -156,6 +156,7 @@ def difference(levels: Sequence[Level], others: Sequence[Level]) -> str | None:
 
 def save_sampling(path: Path | str, levels: Sequence[Level], meta: dict[str, Any] | None = None) -> None:
     """Write levels to an .npz of plain arrays: equal levels give equal bytes, and no half-written file is left.
+    They are not compressed, for what zlib makes of them hangs on its version.
 
     `meta` is anything JSON can hold (body kind, digest, settings); `load_meta` returns it.
     """
@@ -168,7 +169,7 @@ def save_sampling(path: Path | str, levels: Sequence[Level], meta: dict[str, Any
     header = {"format": FORMAT, "levels": len(levels), "meta": meta or {}}
     arrays["header"] = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
     with atomic_file(Path(path)) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_sampling(path: Path | str) -> list[Level]:

@@ -13,7 +13,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -30,7 +30,7 @@ class _Head(TypedDict):
     key: str
     count: int
     left: dict[str, int]
-    bad: list[tuple[str, int]]
+    bad: list[list[Any]]
 
 
 class Index(NamedTuple):
@@ -87,7 +87,7 @@ def build_index(folder: Path, key: str, rows: Iterable[Row | Left | BadRecord], 
 
 def _write(folder: Path, key: str, rows: Iterable[Row | Left | BadRecord]) -> None:
     left: Counter[str] = Counter()
-    bad: list[tuple[str, int]] = []
+    bad: list[list[Any]] = []
     offsets, starts = array("q"), array("b")
     at, group = 0, None
     with (folder / "rows.jsonl").open("wb", 1 << 20) as lines:
@@ -95,7 +95,7 @@ def _write(folder: Path, key: str, rows: Iterable[Row | Left | BadRecord]) -> No
             if isinstance(row, Left):
                 left[row.reason] += row.count
             elif isinstance(row, BadRecord):
-                bad.append((f"{row.name}: {row.problem}", row.count))
+                bad.append([f"{row.name}: {row.problem}", row.count])
             else:
                 offsets.append(at)
                 starts.append(row.group != group)

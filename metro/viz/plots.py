@@ -104,6 +104,45 @@ def learning_curves(curves: Sequence[Mapping[str, float]], path: Path) -> Path:
     return path
 
 
+def dataset_charts(
+    counts: Mapping[str, int],
+    visibility: Mapping[str, float],
+    histograms: Mapping[str, Mapping[str, Sequence[float]]],
+    path: Path,
+) -> Path:
+    """What a prepared set holds.
+
+    Parameters
+    ----------
+    counts
+        Records that are in it, left out or unreadable, by what they are called.
+    visibility
+        Share of the records in which each joint is annotated in 2D, by its name.
+    histograms
+        `edges` and `counts` of each quantity (`metro.data.verify.distributions`).
+    """
+    with figure(path, (11, 6.4), 2, 3) as (drawn, axes):
+        (kinds, joints, *_), *_ = axes
+        for ax, values in ((kinds, counts), (joints, visibility)):
+            ax.barh([*values], [*values.values()], color=BLUE)
+            ax.invert_yaxis()
+            ax.grid(axis="y")
+        kinds.set(title="Records")
+        joints.set(title="Joints annotated in 2D", xlim=(0, 1))
+        joints.tick_params(axis="y", labelsize=6.5)
+        titles = {"box_px": "Side of the box, px", "heading_deg": "Heading, degrees (0: into the camera)",
+                  "bend_deg": "Turns of joints, degrees"}  # fmt: skip
+        places = [axes[0, 2], *axes[1]]
+        for ax, (name, histogram) in zip(places, histograms.items(), strict=False):
+            ax.stairs(histogram["counts"], histogram["edges"], fill=True, color=GREEN)
+            ax.set(title=titles[name])
+        if "box_px" in histograms:
+            axes[0, 2].set_xscale("log", base=2)
+        for ax in places[len(histograms) :]:
+            drawn.delaxes(ax)
+    return path
+
+
 def measured(curves: Sequence[Mapping[str, float]]) -> list[str]:
     """Names of the validation errors (metres) in log records of training."""
     return [name for name in _names(curves, "validation/") if "mpjpe" in name or "mpve" in name]

@@ -1,9 +1,11 @@
-"""Pictures of a training under way, for its run; no output of a stage holds them."""
+"""Pictures of a prepared set and of a training under way, for their runs; no output of a stage holds them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.tracking.run import Run
 
@@ -14,6 +16,21 @@ if TYPE_CHECKING:
 
 DRAWN = 8
 """Held-out records drawn after each validation."""
+
+
+def chart(manifest: Mapping[str, Any], histograms: Mapping[str, Any], run: Run) -> None:
+    """Charts of what a prepared set holds."""
+    from metro.body.figure import figure_of
+    from metro.body.joints import JOINT_SETS
+    from metro.viz.plots import dataset_charts
+
+    if run.run_id is None:
+        return
+    names = JOINT_SETS[figure_of(manifest["params"]["body"]["kind"]).labels]
+    counts = {"in the set": manifest["count"], **manifest["left"], "unreadable": manifest["skipped"]}
+    visibility = dict(zip(names, manifest["statistics"]["joint_visibility"], strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        run.artifact(dataset_charts(counts, visibility, histograms, Path(folder, "set.png")), "figures")
 
 
 def painter(dataset: ShardDataset, body: BodyData, run: Run) -> Callable[[Metro, int], None]:

@@ -20,7 +20,6 @@ def test_it_says_what_presets_need(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     shown = capsys.readouterr().out
     assert "preset paper-body" in shown
     assert "the licensed smpl model" in shown
-    assert "adapters that do not exist yet: freihand;" in shown
     assert "preset open-hand" in shown
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +41,16 @@ def person(number: int, size: tuple[int, int] = (200, 160), **changes: object) -
 
 @dataclass(frozen=True)
 class Made:
-    """A source of people 0 … count - 1; those in `bad` cannot be read, those in `left` are left out by a rule."""
+    """A source of people 0 … count - 1; those in `bad` cannot be read, those in `left` are left out by a rule.
+
+    `make` makes one; none: `person`.
+    """
 
     count: int
     bad: tuple[int, ...] = ()
     left: tuple[int, ...] = ()
     raw: tuple[RawFile, ...] = ()
+    make: Callable[[int], Record] | None = None
     LICENCE: str = "none"
     SITE: str = "here"
 
@@ -62,4 +66,4 @@ class Made:
             if row.labels in self.bad:
                 yield BadRecord(f"made:{row.frame}#0", "unreadable on purpose")
             else:
-                yield person(row.labels)
+                yield (self.make or person)(row.labels)

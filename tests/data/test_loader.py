@@ -175,7 +175,7 @@ def parallel_people(number: int):
 
 
 def test_2d_and_3d_joints_stay_one_view(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(parallel_people, range(12))])
+    monkeypatch.setattr(sources, "adapter", lambda name: people.Made(12, make=parallel_people))
     config = DatasetConfig(crop=CropConfig(box_px=64))
     preparing.prepare("views", config, BodyConfig(), tmp_path, workers=1, progress=False)
     train = TrainConfig(batch_size=12, workers=0, augment=AugmentConfig(rotation_off=0.0))
@@ -195,7 +195,7 @@ def test_joints_without_confidence_are_zero(tmp_path, monkeypatch):
         record.keypoints_2d[3:] = 0
         return record
 
-    monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(partly, range(4))])
+    monkeypatch.setattr(sources, "adapter", lambda name: people.Made(4, make=partly))
     preparing.prepare("partly", DatasetConfig(), BodyConfig(), tmp_path, workers=1, progress=False)
     train = TrainConfig(batch_size=4, workers=0, augment=AugmentConfig(flip=0.0))
     batch = next(iter(TrainStream([shards.ShardDataset(tmp_path)], MODEL, train)))
@@ -361,7 +361,7 @@ def test_hands_are_not_mirrored(tmp_path, monkeypatch):
         changes = {"keypoints_2d": points, "joints_3d": joints, "pose_aa": np.ones(48)}
         return people.person(number, **changes)
 
-    monkeypatch.setattr(sources, "shard_tasks", lambda config, body: [lambda: map(hand, range(3))])
+    monkeypatch.setattr(sources, "adapter", lambda name: people.Made(3, make=hand))
     preparing.prepare("hands", DatasetConfig(), BodyConfig(kind="open_hand"), tmp_path, workers=1, progress=False)
     model = ModelConfig(joint_set="HAND21", image_size=48)
     with pytest.raises(MetroError, match=r"train\.augment\.flip: mirrored hands are left hands"):

@@ -209,16 +209,13 @@ def test_a_dying_worker_is_one_line():
 
 
 def test_hands_have_their_own_shapes(tmp_path, monkeypatch):
-    whole = people.person
-
     def hand(number: int):
         rng = np.random.default_rng(number)
         joints = np.column_stack([rng.normal(0, 0.04, (21, 3)), np.ones(21)])
         changes = {"keypoints_2d": np.ones((21, 3)), "joints_3d": joints, "pose_aa": rng.normal(size=48)}
-        return whole(number, **changes)
+        return people.person(number, **changes)
 
-    monkeypatch.setattr(people, "person", hand)
-    monkeypatch.setattr(sources, "adapter", lambda name: people.Made(3))
+    monkeypatch.setattr(sources, "adapter", lambda name: people.Made(3, make=hand))
     preparing.prepare("hands", DatasetConfig(), BodyConfig(kind="open_hand"), tmp_path, workers=1, progress=False)
     dataset = shards.ShardDataset(tmp_path)
     assert dataset.joint_set == "HAND21"

@@ -18,6 +18,7 @@ from metro.data.verify import verify
 from metro.errors import MetroError
 from metro.fitting.dataset import fit_dataset
 from metro.sources import prepare as preparing
+from tests.data.people import Made
 from tests.fitting.conftest import People
 
 CONFIG = FitConfig(jump_rounds=0, sigma_3d=0.005)
@@ -42,13 +43,10 @@ def dataset(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             **({**mesh, "mesh_origin": "mocap"} if i == 2 else {}),
         )
 
-    def tasks(config: DatasetConfig, body: BodyConfig) -> list:
-        return [lambda k=k: iter([record(i) for i in range(3 * k, 3 * k + 3)]) for k in range(3)]
-
-    monkeypatch.setattr(sources, "shard_tasks", tasks)
-    monkeypatch.setattr(sources, "licence", lambda name: "")
+    monkeypatch.setattr(sources, "adapter", lambda name: Made(9, make=record))
     out = tmp_path / "shards"
-    preparing.prepare("made", DatasetConfig(crop=CropConfig(box_px=32)), BodyConfig(), out, workers=1, progress=False)
+    config = DatasetConfig(crop=CropConfig(box_px=32), shard_size=3)
+    preparing.prepare("made", config, BodyConfig(), out, workers=1, progress=False)
     return out
 
 

@@ -26,7 +26,6 @@ NOT_INPUTS = {
     "metro/config.py": "parameters are declared as such",
     "metro/errors.py": "texts",
     "metro/options.py": "parameters are declared as such",
-    "metro/section.py": "how parameters are checked",
     "metro/mesh/__init__.py": "names, imported when asked for",
     "metro/files.py": "how files are written, not what is in them",
     "metro/logs.py": "what libraries print",

@@ -12,6 +12,7 @@ from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import Record
 from metro.errors import MetroError
 from metro.options import SyntheticOptions
+from metro.sources import synthetic
 from metro.synthetic.hands import (
     add_hand,
     finger_rotations,
@@ -107,4 +108,4 @@ def test_the_arm_closes_the_wrist() -> None:
 
 def test_bodies_without_a_synthetic_source_are_refused() -> None:
     with pytest.raises(MetroError, match="synthetic source makes people"):
-        next(read_shard(CONFIG, BodyConfig(kind="smplx"), 0, 1))
+        synthetic.survey(CONFIG, BodyConfig(kind="smplx"))

@@ -39,13 +39,13 @@ def build(out: Path, progress: Callable[[str], None] = print) -> list[Path]:
     """
     written = []
     progress("hand")
-    save_body(make_hand(LICENCE), out / "open_hand.npz")
-    written.append(out / "open_hand.npz")
+    save_body(make_hand(LICENCE), out / "open_hand.npz", compressed=True)
+    written.append(out / "open_hand.npz", compressed=True)
     progress("body: topology")
     builder = _Builder.start()
     progress("body: neutral")
     body = builder.body()
-    save_body(body, out / "open.npz")
+    save_body(body, out / "open.npz", compressed=True)
     written.append(out / "open.npz")
     for gender in ("female", "male"):
         progress(f"body: {gender}")

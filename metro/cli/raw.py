@@ -1,0 +1,102 @@
+"""`metro data doctor` and `metro data fixture`: raw data as datasets' sites hand them out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import yaml
+from cyclopts import Parameter
+
+from metro.cli.options import Between, Place, ToFolder, Word
+from metro.errors import MetroError
+
+Split = Literal["train", "validation", "test"]
+
+
+def doctor(dataset: Word, /, *, raw: Place, split: Split = "train", option: list[Word] | None = None) -> str:
+    """Look at raw data before any work: what is there, what is missing, what it will give.
+
+    Parameters
+    ----------
+    dataset
+        Source (`metro data sources` lists them).
+    raw
+        Folder of the raw data.
+    split
+        What the records would be for.
+    option
+        Options of the source, each NAME=VALUE as in `options` of a dataset.
+    """
+    from metro import sources
+    from metro.config import BodyConfig, load_params
+    from metro.sources.source import root_of, whose_parameters
+
+    adapter = sources.adapter(dataset)
+    given: dict[str, Any] = {"source": dataset, "root": str(raw), "split": split, "options": _options(option or [])}
+    config = load_params({"datasets": {"raw": given}}, "options").datasets["raw"]
+    if dataset != "synthetic":
+        root_of(config)
+    survey = adapter.survey(config, BodyConfig())
+    print(f"{raw}: {survey.dialect}")
+    print(f"{'licence':<10}{adapter.LICENCE}")
+    for file in survey.files:
+        size = f"{(raw / file.path).stat().st_size:,} bytes" if file.found else f"from {file.origin}"
+        print(f"{'ok' if file.found else 'MISSING':<10}{file.path}  {size}")
+    for line in survey.missing:
+        print(f"{'MISSING':<10}{line}")
+    for check in survey.checks:
+        print(
+            f"{'unknown' if check.passed is None else 'ok' if check.passed else 'DOUBT':<10}{check.what}: {check.seen}"
+        )
+    for line in survey.notes:
+        print(f"{'note':<10}{line}")
+    if kind := whose_parameters(config, survey):
+        needed = "is needed" if survey.posed else "is needed for meshes, not for joints (supervision: joints_3d)"
+        print(f"{'body':<10}its poses and shapes are those of {kind}: body.kind={kind} {needed}")
+    known = "not known" if survey.expected is None else f"{survey.expected:,}"
+    print(f"{'expected':<10}records of the complete set with these options: {known}")
+    lost = sum(not file.found for file in survey.files) + len(survey.missing)
+    if lost:
+        raise MetroError(f"{raw}: {lost} missing, see above; they are had from {adapter.SITE}")
+    return f"everything that {dataset} needs is here"
+
+
+def fixture(
+    dataset: Word,
+    folder: ToFolder,
+    /,
+    *,
+    people: Annotated[int, Parameter(validator=Between(1, 1000))] = 6,
+    seed: Annotated[int, Parameter(validator=Between(0, 2**32 - 1))] = 0,
+) -> str:
+    """Write a small raw tree in a dataset's official layout, from synthetic people: to try its adapter without data.
+
+    Parameters
+    ----------
+    dataset
+        Source (`metro data sources` lists them).
+    folder
+        Folder to make.
+    people
+        People in it, about.
+    seed
+        Names the people.
+    """
+    from metro import fixtures
+
+    fixtures.write(dataset, folder, people, seed)
+    return f"{folder}: raw data as {dataset} has them, of synthetic people; what they are is in truth.json"
+
+
+def _options(words: list[str]) -> dict[str, Any]:
+    """Options NAME=VALUE, the values as YAML has them."""
+    found = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not separator:
+            raise MetroError(f"--option {word}: give NAME=VALUE")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise MetroError(f"--option {word}: the value is no YAML") from None
+    return found
