@@ -120,7 +120,7 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
         else (f"the pictures and fits of {path.name} ({origin})",),
         expected=EXPECTED[name],
         parameters="smpl",
-        posed=config.supervision == "joints_3d",
+        posed=config.supervision != "joints_2d",
         checks=_checks(root, stems[:: max(1, len(stems) // SAMPLE)]),
         notes=tuple(notes),
     )
@@ -298,7 +298,7 @@ def _silhouette(path: Path, size: tuple[int, int], fit: _Fit) -> tuple[Array, Ar
 
 
 def _checks(root: Path, stems: list[str]) -> tuple[Check, ...]:
-    """Whether fits lie on the annotated joints, and whether these have a confidence of 1."""
+    """Whether fits lie on the annotated joints, and whether these have a confidence."""
     apart, cut, sure = [], 0, []
     for stem in stems:
         with suppress(MetroError):
@@ -306,7 +306,7 @@ def _checks(root: Path, stems: list[str]) -> tuple[Check, ...]:
             fit, distance = _placed(_fit(root, stem), size_of(root / f"{stem}_image.png"), joints_J3)
             apart.append(distance)
             cut += fit.zoom != 1 or bool(fit.corner.any())
-            sure.append(bool((joints_J3[:, 2] == 1).all()))
+            sure.append(joints_J3[:, 2])
     if not apart:
         return (Check("fits lie on the annotated joints", None, f"none of {len(stems)} fits can be read"),)
     return (
@@ -315,5 +315,9 @@ def _checks(root: Path, stems: list[str]) -> tuple[Check, ...]:
             max(apart) < FARTHEST_APART,
             f"median distance up to {max(apart):.3f} of the extent in {len(apart)} fits, {cut} of them of parts",
         ),
-        Check("the third row of joints.npy is 1", all(sure), f"in {sum(sure)} of {len(sure)} files"),
+        Check(
+            "the third row of joints.npy is a confidence",
+            all(((row >= 0) & (row <= 1)).all() for row in sure),
+            f"1 throughout in {sum(bool((row == 1).all()) for row in sure)} of {len(sure)} files",
+        ),
     )

@@ -229,7 +229,7 @@ def test_lists_by_split(
 def test_survey_says_whether_fits_and_joints_are_of_one_picture(tmp_path: Path, person: Person) -> None:
     write(tmp_path, person)
     assert [check.passed for check in up3d.survey(config(tmp_path), OPEN).checks] == [True, True]
-    write(tmp_path, person, joints=person.joints * [[2], [2], [0.7]])
+    write(tmp_path, person, joints=person.joints * [[2], [2], [7]])
     assert [check.passed for check in up3d.survey(config(tmp_path), OPEN).checks] == [False, False]
     with pytest.raises(MetroError, match="trainval: true goes with split: train"):
         up3d.survey(config(tmp_path, trainval=True), OPEN)
