@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,10 +25,7 @@ from numpy.typing import ArrayLike
 from metro.body.figure import BODY, HAND, Figure
 from metro.data.lens import LENSES
 from metro.errors import MetroError
-from metro.words import Gender
-
-GENDERS = get_args(Gender)
-"""Genders; shards store the position in this tuple."""
+from metro.words import GENDERS
 
 MESH_ORIGINS = ("none", "mocap", "fit", "synthetic")
 """Where a mesh comes from; shards store the position in this tuple."""

@@ -36,10 +36,11 @@ from metro.config import CropConfig
 from metro.data import crop
 from metro.data.hdf5 import MAX_BYTES, SCHEMA, open_h5, read_facts, write_h5
 from metro.data.lens import LENSES
-from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Left, Record
+from metro.data.records import MESH_ORIGINS, BadRecord, Left, Record
 from metro.data.table import FIT_LABELS, LABELS, load_table
 from metro.errors import MetroError, naming
 from metro.files import read_json, readable
+from metro.words import GENDERS
 
 _OPEN_SHARDS = 64  # of one dataset, in one process
 
@@ -276,6 +277,12 @@ class ShardDataset:
     def joint_set(self) -> str:
         """Joints of the labels: `J24` or `HAND21`."""
         return self.figure.labels
+
+    @property
+    def genders(self) -> list[str]:
+        """Genders of the people with a mesh who are posed on a body of their own."""
+        posed_N = self.labels["gender"][self.labels["has_mesh"]]
+        return [GENDERS[number] for number in np.unique(posed_N) if number]
 
     def colour_moments(self) -> np.ndarray:
         """(2, 3) mean and mean square of each RGB channel in [0, 1], over all images of the shards."""

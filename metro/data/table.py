@@ -22,9 +22,10 @@ import numpy as np
 from metro.body.figure import FIGURES, Figure
 from metro.data.hdf5 import BLOB, SCHEMA, open_h5, piece, read_arrays, read_facts
 from metro.data.lens import LENSES
-from metro.data.records import GENDERS, MESH_ORIGINS
+from metro.data.records import MESH_ORIGINS
 from metro.errors import MetroError
 from metro.files import atomic_file, readable, sha256_of
+from metro.words import GENDERS
 
 
 class Label(NamedTuple):

@@ -61,7 +61,10 @@ def test_a_whole_record_passes():
         ({"distortion": np.full(8, np.nan), "lens": "opencv"}, "distortion has values that are not finite numbers"),
         ({"distortion": np.full(8, 0.1), "lens": "h36m"}, "distortion has k4, k5 or k6, which the lens 'h36m' has not"),
         ({"distortion": np.zeros(8), "lens": "opencv", "intrinsics": None}, "distortion needs intrinsics"),
-        ({"distortion": np.array([0, 0, 3.0, 0, 0, 0, 0, 0]), "lens": "opencv"}, "distortion reaches 3; is it k1 k2 p1"),
+        (
+            {"distortion": np.array([0, 0, 3.0, 0, 0, 0, 0, 0]), "lens": "opencv"},
+            "distortion reaches 3; is it k1 k2 p1",
+        ),
         ({"distortion": np.array([2e3, 0, 0, 0, 0, 0, 0, 0]), "lens": "opencv"}, "distortion reaches 2000; is it"),
         ({"gender": "m"}, "gender is 'm', not one of neutral, female, male"),
         ({"mesh_origin": "none"}, "mesh_origin is 'none', which does not fit has_mesh=True"),
