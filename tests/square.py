@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from metro.body.arrays import BodyData
@@ -23,6 +24,12 @@ def square_body(data: BodyData, centre: tuple[float, float], half: float = 0.25)
     vertices = data.v_template.copy()
     vertices[:4] = square(centre, half)
     return replace(data, v_template=vertices, faces=FACES.astype(data.faces.dtype))
+
+
+def balance_point(corners_N2: np.ndarray) -> np.ndarray:
+    """Point (2,) that a polygon balances at."""
+    moments = cv2.moments(corners_N2.astype(np.float32))
+    return np.array([moments["m10"], moments["m01"]]) / moments["m00"]
 
 
 def centre_of_mass(before: np.ndarray, after: np.ndarray) -> np.ndarray:

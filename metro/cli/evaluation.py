@@ -48,7 +48,8 @@ def evaluate(
         Dataset folders the model was trained on; the mean-pose baselines come from their labels. Without them they come
         from the benchmark's own labels, which flatters the baselines.
     body
-        Licensed body model file, for models that were trained on one.
+        Licensed body model file, for models that were trained on one; a folder with `KIND_GENDER.npz` where people of the
+        dataset are posed on the body of their gender.
     batch_size
         Images per forward pass.
     bootstrap

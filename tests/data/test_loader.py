@@ -52,6 +52,18 @@ def test_workers_do_not_change_a_batch(made, reference, workers):
     assert_equal(batches(made, 8, workers=workers), reference)
 
 
+def test_a_batch_tells_genders_where_a_mesh_has_one(made):
+    dataset = shards.ShardDataset(made)
+    (batch,) = EvalPass(dataset, MODEL, len(dataset))
+    assert "gender" not in batch
+    gender, has_mesh = (dataset.labels[name].copy() for name in ("gender", "has_mesh"))
+    gender[:4], has_mesh[:2] = [1, 2, 1, 2], False
+    dataset.labels |= {"gender": gender, "has_mesh": has_mesh}
+    first, *others = EvalPass(dataset, MODEL, 5)
+    assert first["gender"].tolist() == [0, 0, 1, 2, 0]
+    assert not any("gender" in batch for batch in others)
+
+
 def test_processes_share_the_batch(made, reference):
     halves = [batches(made, 8, rank=rank, world_size=2) for rank in range(2)]
     joined = [{name: torch.cat([a[name], b[name]]) for name in a} for a, b in zip(*halves, strict=True)]

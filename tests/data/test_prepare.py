@@ -126,6 +126,16 @@ def test_what_a_rule_leaves_out_is_counted_and_is_not_bad(prepare, tmp_path):
     assert [entry["count"] for entry in manifest["shards"]] == [8, 8, 1]
 
 
+def test_people_keep_their_gender_unless_the_neutral_body_is_to_stand_in(prepare, tmp_path, monkeypatch):
+    made = people.person
+    monkeypatch.setattr(people, "person", lambda number: made(number, gender=("neutral", "female", "male")[number % 3]))
+    for gender, stored in (("own", [0, 1, 2, 0, 1, 2]), ("neutral", [0] * 6)):
+        prepare(tmp_path / gender, count=6, gender=gender)
+        assert shards.ShardDataset(tmp_path / gender).labels["gender"].tolist() == stored
+    assert shards.ShardDataset(tmp_path / "own").genders == ["female", "male"]
+    assert shards.ShardDataset(tmp_path / "neutral").genders == []
+
+
 def test_other_raw_data_make_other_shards(prepare, tmp_path):
     root = tmp_path / "raw"
     root.mkdir()

@@ -543,6 +543,16 @@ def test_accepted_fits_are_laid_over_the_labels(prepare, tmp_path):
     assert verify(tmp_path / "set", fits) == []
 
 
+def test_a_fit_is_of_the_body_of_the_settings_whoever_the_person_is(tmp_path):
+    with shards.ShardWriter(tmp_path / "shard-00000.h5", CROP, "joints_2d") as writer:
+        for number in range(2):
+            writer.add(people.person(number, gender="male"))
+    fits_for(tmp_path, tmp_path / "fits")
+    dataset = shards.ShardDataset([tmp_path / "shard-00000.h5"], tmp_path / "fits")
+    assert (dataset.labels["has_mesh"].tolist(), dataset.labels["gender"].tolist()) == ([True, False], [0, 2])
+    assert dataset.genders == []
+
+
 def test_fits_of_other_records_are_refused(made, tmp_path):
     fits = fits_for(made, tmp_path / "fits", keys=lambda keys: keys[::-1])
     with pytest.raises(MetroError, match=r"fit-00000\.h5: fits of other records"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import torch
 
 from metro.body.joints import index_map
+from metro.body.model import BodyModel
 from metro.config import EvaluateConfig
+from metro.data.loader import EvalPass
 from metro.errors import MetroError
 from metro.evaluation import summary as tables
 from metro.evaluation.baselines import BASELINES, Baselines, mean_poses
 from metro.evaluation.evaluate import Result, evaluate
-from metro.evaluation.measure import Samples, measure, merge
+from metro.evaluation.measure import Samples, ground_truth, measure, merge
 from metro.evaluation.protocols import METRICS, PROTOCOLS, SCALE, protocol_of
 from tests.conftest import World
 
@@ -105,6 +108,26 @@ def test_a_joint_without_confidence_does_not_count(world: World, result: Result)
     others = np.delete(errors, index_map("J14", ("R_Wrist",))[0])
     assert got.values["mpjpe"][0] == pytest.approx(others.mean(), abs=1e-6)
     assert np.isnan(got.values["mpjpe"][1])  # without its root a sample cannot be centred
+
+
+def test_true_meshes_are_of_the_body_of_the_gender(world: World) -> None:
+    """Of the female body, which here is the neutral one twice as large."""
+    twice = replace(world.data, **{k: 2 * getattr(world.data, k) for k in ("v_template", "shapedirs", "posedirs")})
+    body = BodyModel(world.data, variants={"female": twice}.__getitem__)
+    changed = copy.copy(world.dataset)
+    changed.labels = {**world.dataset.labels, "gender": np.arange(12, dtype=np.uint8) % 2}
+    (batch,) = EvalPass(changed, world.model.config, 12)
+    (neutral,) = EvalPass(world.dataset, world.model.config, 12)
+    found, one = ground_truth(batch, body, PROTOCOLS["open"]), ground_truth(neutral, world.body, PROTOCOLS["open"])
+    times = torch.tensor([1.0 + (i % 2) for i in range(12)])[:, None, None]
+    torch.testing.assert_close(found.vertices_BV3, times * one.vertices_BV3, atol=1e-5, rtol=0, equal_nan=True)
+
+    changed.labels |= {"gender": np.ones(12, np.uint8)}
+    for name in ("camera_V3", "canonical_V3"):
+        larger, usual = (getattr(mean_poses([d], body), name) for d in (changed, world.dataset))
+        np.testing.assert_allclose(larger, 2 * usual, atol=1e-5)
+    with pytest.raises(MetroError, match="female people need a body of their own"):
+        measure(world.model, changed, world.body, PROTOCOLS["open"])
 
 
 def test_baselines_beside_every_headline(result: Result) -> None:

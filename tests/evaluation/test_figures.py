@@ -13,6 +13,7 @@ import torch
 from metro.body.model import BodyModel
 from metro.config import CropConfig, EvaluateConfig
 from metro.data import crop
+from metro.data import lens as lenses
 from metro.data.records import Record
 from metro.data.shards import ShardDataset, ShardWriter
 from metro.evaluation.evaluate import evaluate
@@ -20,7 +21,7 @@ from metro.evaluation.figures import TILE, write_figures
 from metro.model.metro import MetroOutput
 from metro.viz.camera import project
 from tests.conftest import World
-from tests.square import centre_of_mass, square_body
+from tests.square import balance_point, centre_of_mass, square, square_body
 
 
 def test_figures(world: World, tmp_path: Path) -> None:
@@ -52,12 +53,13 @@ class Constant(torch.nn.Module):
         )
 
 
-@pytest.mark.parametrize("camera_known", [True, False])
-def test_meshes_are_drawn_where_they_are_seen(world: World, tmp_path: Path, camera_known: bool) -> None:
+@pytest.mark.parametrize(("camera_known", "lens"), [(True, "none"), (False, "none"), (True, "h36m")])
+def test_meshes_are_drawn_where_they_are_seen(world: World, tmp_path: Path, camera_known: bool, lens: str) -> None:
     """The predicted mesh by the network's camera; the true one by the record's, or by what its 2D joints tell."""
     data = square_body(world.data, (0.15, -0.2))
     seen, transl = np.array([[150.0, 0, 70.2], [0, 150, 84.7], [0, 0, 1]]), np.array([-0.1, 0.05, 2.0])
     joints = data.regressors["j24"] @ data.v_template
+    bent = np.array([0, 0, 0.1, 0.2, 0, 0, 0, 0])
     points = (joints * [1, 1, 0] + transl) @ seen.T  # as a weak-perspective camera sees them
     record = Record(
         source="made",
@@ -70,6 +72,8 @@ def test_meshes_are_drawn_where_they_are_seen(world: World, tmp_path: Path, came
         betas=np.zeros(10),
         transl=transl if camera_known else None,
         intrinsics=seen,
+        distortion=None if lens == "none" else bent,
+        lens=lens,
         mesh_origin="mocap",
     )
     with ShardWriter(tmp_path / "shard-00000.h5", CropConfig(box_px=64)) as writer:
@@ -85,9 +89,9 @@ def test_meshes_are_drawn_where_they_are_seen(world: World, tmp_path: Path, came
     assert centre_of_mass(picture, predicted) == pytest.approx(
         project([[-0.3, 0.25, 0]], (0.7, 0.2, -0.1), TILE)[0], abs=0.05
     )
-    placed = seen @ (np.array([0.15, -0.2, 0]) + transl)
     to_crop = crop.crop_affine(dataset.labels["center"], 200 * dataset.labels["scale"], TILE)[0]
-    expected = crop.apply(to_crop, placed[None, :2] / placed[2])[0]
+    corners = lenses.project(square((0.15, -0.2)) + transl, seen, bent, lens)
+    expected = balance_point(crop.apply(to_crop, corners))
     assert centre_of_mass(picture, true) == pytest.approx(expected, abs=0.05)
 
 

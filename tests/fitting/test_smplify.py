@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from metro.body.load import load_body
 from metro.config import FitConfig
+from metro.data.lens import LENSES, project
 from metro.data.records import Record
 from metro.errors import MetroError
 from metro.fitting.gate import Reason
@@ -82,6 +83,18 @@ def test_without_intrinsics_the_box_is_met(people, body, model) -> None:
     assert (fits.transl[:, 2] > 20).all()  # METRO's camera: focal 5000 px, tens of metres away
     assert fits.error_2d.mean() < 0.005
     assert mpjpe_mm(model, people, fits, slice(10)).mean() < 130
+
+
+def test_a_lens_is_taken_off_the_joints(people, body, in_image) -> None:
+    """Joints as a lens shows them lead to the body that they lead to without."""
+    labels, rows = people.only("2d", slice(2)), slice(2)
+    bent = np.tile([-0.2, 0.25, -0.002, 0.003, -0.01, 0, 0, 0], (2, 1))
+    seen = project(people.labels["joints_3d"][rows, :, :3], labels["intrinsics"], bent, "h36m")
+    assert (np.abs(seen - labels["joints_2d"][..., :2]).max((1, 2)) > 0.5).all()
+    labels |= {"joints_2d": np.concatenate((seen, np.ones((2, 24, 1))), 2), "distortion": bent}
+    found = fit(labels | {"lens": np.full(2, LENSES.index("h36m"))}, body, SHARP)
+    np.testing.assert_allclose(found.pose_aa, in_image.pose_aa[rows], atol=0.01)
+    np.testing.assert_allclose(found.error_2d, in_image.error_2d[rows], atol=1e-5)
 
 
 def test_a_result_does_not_depend_on_the_company(people, body, in_space, in_image) -> None:

@@ -18,6 +18,7 @@ from metro.errors import MetroError
 from metro.mesh.sampling import build_sampling
 from metro.model.losses import Target, Targets, metro_loss, project
 from metro.model.metro import MetroOutput
+from tests.conftest import nearest_levels
 
 SIZES = (5, 11, 23)
 ROOT = torch.tensor([2, 3])
@@ -274,6 +275,19 @@ def loader_batch(joints: int, pose: int) -> dict[str, torch.Tensor]:
     ):
         batch[name][~batch[flag]] = float("nan")
     return batch
+
+
+def test_targets_of_a_person_are_of_the_body_of_the_gender() -> None:
+    body = BodyModel(load_body("open"), variants=lambda gender: load_body("open", gender))
+    levels = nearest_levels(load_body("open").v_template, (300, 60))
+    batch = loader_batch(24, 72) | {"gender": torch.tensor([1, 0, 2], dtype=torch.uint8)}
+    batch["has_mesh"] = torch.tensor([True, False, True])
+    found = Targets(body, levels, ModelConfig())(batch).vertices[-1]
+    for row, gender in ((0, "female"), (2, "male")):
+        own = BodyModel(load_body("open", gender))
+        vertices = own(*(batch[name][row : row + 1].nan_to_num() for name in ("pose_aa", "betas"))).vertices
+        own_root = own.regress("h36m17", vertices)[:, :1]
+        torch.testing.assert_close(found[row], (vertices - own_root)[0], atol=1e-5, rtol=0)
 
 
 def test_targets_of_a_body() -> None:
