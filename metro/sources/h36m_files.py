@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image
 
 from metro.body.joints import index_map
 from metro.body.pickles import read_pickle
@@ -20,6 +19,7 @@ from metro.sources.boxes import enlarged
 from metro.sources.formats import mat, video
 from metro.sources.formats.cdf import read_pose
 from metro.sources.formats.stream import entries
+from metro.sources.pictures import size_of
 from metro.sources.source import Row
 from metro.synthetic import exact
 from metro.synthetic.rotations import product, rotation_vector
@@ -234,8 +234,7 @@ def pictures(root: Path, rows: list[Row], size: tuple[int, int]) -> Iterator[np.
 
 def _picture(path: Path, size: tuple[int, int]) -> Path | str:
     try:
-        with readable(path, "extract it again"), Image.open(path) as picture:
-            found = picture.size
+        found = size_of(path)
     except MetroError as err:
         return str(err)
     return path if found == size else _other_size(found, size)
