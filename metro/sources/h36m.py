@@ -26,7 +26,7 @@ Lengths differ by a frame or so: frames that both have are taken, others are cou
 
 - Bodies turn about their pelvis; all are of the neutral model. The error of a fit is the mean distance of its joints to
   the annotated ones after the means of both are put together, as the authors of the fits have it. If it is too large
-  the record has joints alone. A shape too far from the mean becomes the mean one, about the same pelvis.
+  the record has joints alone. A shape too far from the mean becomes the mean one before all else.
 - In three actions of S9 the joints are shifted along x of the world. 2D joints are projections of the shifted ones, so
   nothing shows when they are compared. `correct` moves 3D joints and fits by -200 mm in the world and projects the
   moved joints through the lens; boxes from masks stay, since they come from the picture.
@@ -95,10 +95,11 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
         lacking = RawFile("metadata.xml", False, f"the code that {SITE} offers beside the data")
         return Survey(dialect="not known without metadata.xml", files=(lacking,))
     metadata = read_metadata(root)
-    sequences, step = _chosen(metadata, options)
-    files, missing = [RawFile("metadata.xml", True, SITE)], []
+    everything, step = _chosen(metadata, options)
+    sequences = _here(root, everything, step)
+    files, missing, notes = [RawFile("metadata.xml", True, SITE)], [], []
     shown: dict[Sequence, Layout] = {}
-    for subject, group in groupby(sequences, attrgetter("subject")):
+    for subject, group in groupby(sequences or everything, attrgetter("subject")):
         mine = list(group)
         for kind in ("D2_Positions", "D3_Positions_mono"):
             files += _pose_files(root, mine, kind, f"Poses_{kind}_S{subject}.tgz")
@@ -110,8 +111,10 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
             paths = [(s.find(root, MASKS), s.path(MASKS[0])) for s in found]
             files += [RawFile(path or official, path is not None, archive) for path, official in paths]
         shown |= found
+    for subject, group in groupby((s for s in everything if s not in {*sequences}), attrgetter("subject")):
+        notes.append(f"S{subject}: {len(list(group))} sequences of the protocol are not here, and are not made")
+    notes += [f"{s.group}: no pictures; what it holds counts as bad" for s in sequences if s not in shown]
     fits = _bodies_of(root, sequences) if config.supervision == "mesh" else []
-    notes = [f"{s.group}: no pictures; what it holds counts as bad" for s in sequences if s not in shown]
     if config.supervision == "mesh" and not fits:
         notes.append("no fitted bodies: records have joints alone, from which the stage `fit` makes meshes")
     return Survey(
@@ -121,7 +124,7 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
         expected=EXPECTED.get(options.protocol) if options.s9_faults != "drop" and options.step == 5 else None,
         parameters="smpl" if fits else None,
         checks=tuple(_checks(root, metadata, shown)),
-        notes=tuple(notes if not missing else ()),
+        notes=tuple(notes),
     )
 
 
@@ -129,7 +132,7 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
     """Video by video. Labels are the number of the frame and, where there is one, the 85 numbers of the fit to it."""
     root, options = root_of(config), config.chosen(H36mOptions)
     sequences, step = _chosen(read_metadata(root), options)
-    for subject, group in groupby(sequences, attrgetter("subject")):
+    for subject, group in groupby(_here(root, sequences, step), attrgetter("subject")):
         mine = list(group)
         path = mine[0].find(root, FITS) if config.supervision == "mesh" else None
         fits = read_fits(root / path, subject)[0] if path else {}
@@ -163,6 +166,16 @@ def _chosen(metadata: Metadata, options: H36mOptions) -> tuple[list[Sequence], i
     cameras = (3,) if options.protocol in ("p2_graphcmr", "p2_i2l") else (0, 1, 2, 3)
     step = 64 if options.protocol in ("p2_i2l", "p2_every64") else options.step
     return metadata.sequences(subjects, cameras), step
+
+
+def _here(root: Path, sequences: list[Sequence], step: int) -> list[Sequence]:
+    """Sequences of which there is anything. Who has fetched a part of the set can use that part."""
+    kinds = ("D2_Positions", "D3_Positions_mono")
+    return [
+        sequence
+        for sequence in sequences
+        if any((root / sequence.pose_file(root, kind)).is_file() for kind in kinds) or sequence.layout(root, step)
+    ]
 
 
 def _pose_files(root: Path, sequences: list[Sequence], kind: str, archive: str) -> list[RawFile]:
@@ -298,9 +311,8 @@ def _meshes(
     if fitted:
         pose_F72, given_F10, transl_F3 = np.split(np.array([rows[n].labels[1] for n in fitted]), [72, 82], 1)
         betas_F10 = given_F10 * (np.abs(given_F10).max(1, keepdims=True) <= options.max_beta)
-        pelvis_F3, world = bodies.pelvis("neutral", given_F10), (camera.rotation_33, camera.translation_3)
+        pelvis_F3, world = bodies.pelvis("neutral", betas_F10), (camera.rotation_33, camera.translation_3)
         pose_F72, transl_F3 = to_camera(*world, pose_F72, transl_F3 + shift_3, pelvis_F3)
-        transl_F3 += pelvis_F3 - bodies.pelvis("neutral", betas_F10)
     elif config.supervision == "mesh" and not sequence.find(root, FITS) and (path := sequence.find(root, MOSH)):
         origin = "mocap"
         fitted, pose_F72, betas_F10 = read_mosh(root / path, [row.labels[0] for row in rows])

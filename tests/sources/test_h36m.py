@@ -234,7 +234,7 @@ def test_sizes_are_those_of_the_subject(tmp_path: Path) -> None:
     tree = Tree(tmp_path, takes, cameras=[1]).write()
     records, bad = records_of(tmp_path)
     assert [np.shape(record.image)[0] for record in records] == [100] * 3 + [102] * 3
-    assert len(bad) == 2 * 3
+    assert not bad
     write_video(tmp_path / f"S7/Videos/Directions 1.{CAMERAS[1]}.mp4", tree.frames, (100, 100))
     records, bad = records_of(tmp_path)
     assert len(records) == 3
@@ -434,16 +434,17 @@ def test_fits_that_are_missing_broken_or_far_off_leave_the_joints(tmp_path: Path
     assert [record.has_mesh for record in loose] == [False, False, True] * 2
 
 
-def test_a_shape_too_far_from_the_mean_becomes_the_mean_about_the_same_pelvis(tmp_path: Path) -> None:
-    fitted_tree(tmp_path, lambda fits: fits["5"]["shape"].__setitem__(8, 3.2))
+def test_a_shape_too_far_from_the_mean_becomes_the_mean(tmp_path: Path) -> None:
+    tree, _ = fitted_tree(tmp_path, lambda fits: fits["5"]["shape"].__setitem__(8, 3.2))
     usual, _ = records_of(tmp_path, max_fit_error=1.0)
     kept, _ = records_of(tmp_path, max_fit_error=1.0, max_beta=4.0)
     assert not usual[1].betas.any()
     assert kept[1].betas[8] == 3.2
-    bodies = Bodies(config(tmp_path), BODY)
-    pelvis = [bodies.pelvis("neutral", r.betas[None])[0] + r.transl for r in (usual[1], kept[1])]
-    assert np.abs(pelvis[0] - pelvis[1]).max() < 1e-9
     assert usual[0].betas.any()
+    fit = json.loads((tmp_path / "Human36M_subject1_smpl_param.json").read_text())["2"]["1"]["5"]
+    pose, transl = np.array([fit["pose"]]), np.array([fit["trans"]]) / 1000
+    vertices = Bodies(config(tmp_path), BODY).vertices("neutral", pose, np.zeros((1, 10)), transl)[0]
+    assert np.abs(posed(tmp_path, usual[1]) - camera_vertices(tree, 0, vertices)).max() < 1e-5
 
 
 def test_fits_are_of_the_subject_in_the_name_of_their_file(tmp_path: Path) -> None:
@@ -553,6 +554,12 @@ def test_survey_tells_what_is_there_from_names(tree: Tree, tmp_path: Path, monke
     lacking = {file.path: file.origin for file in found.files if not file.found}
     assert lacking["S1/MyPoseFeatures/D3_Positions_mono"] == "Poses_D3_Positions_mono_S1.tgz"
     assert "Videos_S1.tgz" in found.missing[0]
+    (tmp_path / "S1/Videos").mkdir(parents=True)
+    (tmp_path / f"S1/Videos/Directions 1.{CAMERAS[1]}.mp4").touch()
+    found = h36m.survey(config(tmp_path), BODY)
+    assert not found.missing
+    assert "S1/MyPoseFeatures/D2_Positions" in {file.path for file in found.files if not file.found}
+    assert "S1: 3 sequences of the protocol are not here, and are not made" in found.notes
     with pytest.raises(MetroError, match="different subjects"):
         h36m.survey(config(tmp_path, protocol="p1", split="train"), BODY)
 
@@ -587,7 +594,7 @@ def test_damaged_pose_files_cost_their_camera(tmp_path: Path) -> None:
     assert any("missing, or not numbers" in one.problem for one in bad)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_damaged_metadata_and_fits_are_one_line(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     root = tmp_path_factory.mktemp("fuzz")
