@@ -37,6 +37,7 @@ Licence and site are in `LICENCE` and `SITE`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import attrgetter
@@ -97,7 +98,7 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
     metadata = read_metadata(root)
     everything, step = _chosen(metadata, options)
     sequences = _here(root, everything, step)
-    files, missing, notes = [RawFile("metadata.xml", True, SITE)], [], []
+    files, missing = [RawFile("metadata.xml", True, SITE)], []
     shown: dict[Sequence, Layout] = {}
     for subject, group in groupby(sequences or everything, attrgetter("subject")):
         mine = list(group)
@@ -111,8 +112,8 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
             paths = [(s.find(root, MASKS), s.path(MASKS[0])) for s in found]
             files += [RawFile(path or official, path is not None, archive) for path, official in paths]
         shown |= found
-    for subject, group in groupby((s for s in everything if s not in {*sequences}), attrgetter("subject")):
-        notes.append(f"S{subject}: {len(list(group))} sequences of the protocol are not here, and are not made")
+    absent = Counter(s.subject for s in everything) - Counter(s.subject for s in sequences)
+    notes = [f"S{s}: {n} sequences of the protocol are not here, and are not made" for s, n in absent.items()]
     notes += [f"{s.group}: no pictures; what it holds counts as bad" for s in sequences if s not in shown]
     fits = _bodies_of(root, sequences) if config.supervision == "mesh" else []
     if config.supervision == "mesh" and not fits:
