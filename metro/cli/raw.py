@@ -67,6 +67,7 @@ def fixture(
     /,
     *,
     people: Annotated[int, Parameter(validator=Between(1, 1000))] = 6,
+    dialect: Word | None = None,
     seed: Annotated[int, Parameter(validator=Between(0, 2**32 - 1))] = 0,
 ) -> str:
     """Write a small raw tree in a dataset's official layout, from synthetic people: to try its adapter without data.
@@ -79,12 +80,14 @@ def fixture(
         Folder to make.
     people
         People in it, about.
+    dialect
+        Which of the layouts that the set comes in; without it the usual one.
     seed
         Names the people.
     """
-    from metro import fixtures
+    from metro.fixtures import write
 
-    fixtures.write(dataset, folder, people, seed)
+    write(dataset, folder, people, seed, dialect)
     return f"{folder}: raw data as {dataset} has them, of synthetic people; what they are is in truth.json"
 
 

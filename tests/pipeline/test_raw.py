@@ -18,6 +18,13 @@ datasets:
   made: {source: synthetic, root: code}
 """
 
+SETS = """\
+body: {kind: open}
+datasets:
+  people: {source: coco, root: raw/coco, options: {keep: limbs}}
+  more: {source: mpii, root: raw/mpii}
+"""
+
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -27,6 +34,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     stage = entry["do"]
     stage["deps"] = ["${item.root}"]
     stage["cmd"] = "mkdir -p data/sets/${key} && ls -R ${item.root} > data/sets/${key}/shards"
+    del stage["metrics"]
     folder = toy.make(tmp_path / "toy")
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"prepare": entry}}))
     (folder / "params.yaml").write_text(PARAMS)
@@ -34,6 +42,42 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     return folder
+
+
+@pytest.fixture
+def declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`prepare` as it is declared, with something in the place of every file of code, for two sets and one body."""
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    entry = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["prepare"]
+    entry["do"]["cmd"] = (
+        "mkdir -p data/sets/${key}/shards reports/metrics/prepare && date +%N > data/sets/${key}/shards/x"
+    )
+    entry["do"]["cmd"] += " && echo 1 > reports/metrics/prepare/${key}.json"
+    folder = toy.make(tmp_path / "toy")
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"prepare": entry}}))
+    (folder / "params.yaml").write_text(SETS)
+    for dep in entry["do"]["deps"]:
+        for source in ("coco", "mpii"):
+            path = folder / dep.replace("${item.source}", source).replace("${item.root}", f"raw/{source}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("one")
+    return folder
+
+
+def test_touching_an_adapter_or_adding_an_option_prepares_its_own_set_again(declared: Path) -> None:
+    assert set(ran(declared)) == {"prepare@people", "prepare@more"}
+    (declared / "metro/sources/coco.py").write_text("two")
+    assert set(stale(declared)) == {"prepare@people"}
+    assert ran(declared) == ["prepare@people"]
+    (declared / "params.yaml").write_text(SETS.replace("keep: limbs", "keep: limbs, year: 2014"))
+    assert set(stale(declared)) == {"prepare@people"}
+    assert ran(declared) == ["prepare@people"]
+    (declared / "metro/sources/index.py").write_text("two")
+    assert set(stale(declared)) == {"prepare@people", "prepare@more"}
+
+
+def stale(project: Path) -> list[str]:
+    return [line.rstrip(":") for line in toy.dvc(project, "status").splitlines() if line.startswith("prepare@")]
 
 
 def ran(project: Path) -> list[str]:
