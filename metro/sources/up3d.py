@@ -105,19 +105,16 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
         return Survey(dialect="flat folder", files=(RawFile(path.name, False, origin),), parameters="smpl")
     stems = [stem for line in _lines(path) if (stem := _stem(line))]
     there = {entry.name for entry in root.iterdir()}
-    files = [f"{stem}_{part}" for stem in stems for part in _LABELS]
-    lacking = [file for file in files if file not in there]
+    lacking = [file for stem in stems for part in _LABELS if (file := f"{stem}_{part}") not in there]
     pictures = [file for stem in stems for part in _PICTURES if (file := f"{stem}_{part}") not in there]
     notes = [
         f"{len(gone)} of the files it lists are missing, the first: {gone[0]}" for gone in (lacking, pictures) if gone
     ]
-    found = [file for file in files if file in there]
+    labels = [RawFile(f"*_{part}", any(name.endswith(part) for name in there), origin) for part in _LABELS]
     return Survey(
         dialect="flat folder",
-        files=(RawFile(path.name, True, origin), *(RawFile(file, True, origin) for file in found)),
-        missing=()
-        if found and len(pictures) < 2 * len(stems)
-        else (f"the pictures and fits of {path.name} ({origin})",),
+        files=(RawFile(path.name, True, origin), *labels),
+        missing=() if len(pictures) < 2 * len(stems) else (f"the pictures that {path.name} lists ({origin})",),
         expected=EXPECTED[name],
         parameters="smpl",
         posed=config.supervision != "joints_2d",
