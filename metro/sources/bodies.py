@@ -53,6 +53,11 @@ class Bodies:
         """The body that a person of a gender is posed on, which is what `Record.gender` says."""
         return "neutral" if self._neutral else gender
 
+    def require(self, *genders: str) -> None:
+        """Load bodies before any person is looked at: that one is missing is no fault of people."""
+        for gender in genders:
+            self._load(gender)
+
     def pelvis(self, gender: str, betas_NS: ArrayLike) -> Array:
         """Root joints (N, 3) of shapes at rest, metres: what poses turn the body about."""
         return rest_joints(self._load(gender).whole, np.asarray(betas_NS, np.float64))[:, 0]

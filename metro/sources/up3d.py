@@ -100,7 +100,7 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
     root = root_of(config)
     name = _list(config)
     path = root / f"{name}.txt"
-    origin = f"upi-s1h.zip of {SITE}"
+    origin = f"up-3d.zip of {SITE}"
     if not path.is_file():
         return Survey(dialect="flat folder", files=(RawFile(path.name, False, origin),), parameters="smpl")
     stems = [stem for line in _lines(path) if (stem := _stem(line))]
@@ -140,6 +140,8 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | BadRecord]:
 def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterator[Record | BadRecord]:
     """Records of the pictures."""
     root, bodies = root_of(config), Bodies(config, body)
+    if config.supervision != "joints_2d":
+        bodies.require("neutral")
     for row in rows:
         try:
             yield _record(config, bodies, root, row)
