@@ -1,4 +1,4 @@
-"""`metro data doctor` and `metro data fixture`: raw data as datasets' sites hand them out."""
+"""`metro data doctor`, `fixture` and `unpack`: raw data as datasets' sites hand them out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from metro.cli.options import Between, Place, ToFolder, Word
 from metro.errors import MetroError
+from metro.words import Source
 
 Split = Literal["train", "validation", "test"]
 
@@ -92,6 +93,27 @@ def fixture(
 
     write(dataset, folder, people, seed, dialect)
     return f"{folder}: raw data as {dataset} has them, of synthetic people; what they are is in truth.json"
+
+
+def unpack(dataset: Source, /, *, raw: Place) -> str:
+    """Extract the archives of a dataset, as its site hands them out, into the raw tree that `prepare` reads.
+
+    Only what is needed is extracted, each archive once; what a killed run left goes on. Archives stay.
+
+    Parameters
+    ----------
+    dataset
+        Source of the dataset (`metro data sources` lists them).
+    raw
+        Folder with the archives, which becomes the raw tree.
+    """
+    from metro.sources.unpack import unpack as lines_of
+
+    lines = 0
+    for line in lines_of(dataset, raw):
+        print(line)
+        lines += 1
+    return f"{raw}: {lines} archives of {dataset} unpacked"
 
 
 def _options(words: list[str]) -> dict[str, Any]:
