@@ -41,8 +41,11 @@ def doctor(dataset: Word, /, *, raw: Place, split: Split = "train", option: list
     print(f"{raw}: {survey.dialect}")
     print(f"{'licence':<10}{adapter.LICENCE}")
     for file in survey.files:
-        size = f"{(raw / file.path).stat().st_size:,} bytes" if file.found else f"from {file.origin}"
-        print(f"{'ok' if file.found else 'MISSING':<10}{file.path}  {size}")
+        said = f"from {file.origin}"
+        if file.found:
+            sizes = [path.stat().st_size for path in file.paths(raw)]
+            said = f"{sum(sizes):,} bytes" + (f" in {len(sizes):,} files" if "*" in file.path else "")
+        print(f"{'ok' if file.found else 'MISSING':<10}{file.path}  {said}")
     for line in survey.missing:
         print(f"{'MISSING':<10}{line}")
     for check in survey.checks:

@@ -100,24 +100,21 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
     root = root_of(config)
     name = _list(config)
     path = root / f"{name}.txt"
-    origin = f"upi-s1h.zip of {SITE}"
+    origin = f"up-3d.zip of {SITE}"
     if not path.is_file():
         return Survey(dialect="flat folder", files=(RawFile(path.name, False, origin),), parameters="smpl")
     stems = [stem for line in _lines(path) if (stem := _stem(line))]
     there = {entry.name for entry in root.iterdir()}
-    files = [f"{stem}_{part}" for stem in stems for part in _LABELS]
-    lacking = [file for file in files if file not in there]
+    lacking = [file for stem in stems for part in _LABELS if (file := f"{stem}_{part}") not in there]
     pictures = [file for stem in stems for part in _PICTURES if (file := f"{stem}_{part}") not in there]
     notes = [
         f"{len(gone)} of the files it lists are missing, the first: {gone[0]}" for gone in (lacking, pictures) if gone
     ]
-    found = [file for file in files if file in there]
+    labels = [RawFile(f"*_{part}", any(name.endswith(part) for name in there), origin) for part in _LABELS]
     return Survey(
         dialect="flat folder",
-        files=(RawFile(path.name, True, origin), *(RawFile(file, True, origin) for file in found)),
-        missing=()
-        if found and len(pictures) < 2 * len(stems)
-        else (f"the pictures and fits of {path.name} ({origin})",),
+        files=(RawFile(path.name, True, origin), *labels),
+        missing=() if len(pictures) < 2 * len(stems) else (f"the pictures that {path.name} lists ({origin})",),
         expected=EXPECTED[name],
         parameters="smpl",
         posed=config.supervision != "joints_2d",
@@ -143,6 +140,8 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | BadRecord]:
 def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterator[Record | BadRecord]:
     """Records of the pictures."""
     root, bodies = root_of(config), Bodies(config, body)
+    if config.supervision != "joints_2d":
+        bodies.require("neutral")
     for row in rows:
         try:
             yield _record(config, bodies, root, row)

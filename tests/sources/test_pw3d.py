@@ -156,6 +156,17 @@ def test_options_take_everybody_or_the_mesh_alone_or_the_neutral_body(tmp_path: 
     assert np.abs(here.vertices[0].numpy() - moved).max() < 1e-6
 
 
+def test_a_body_that_is_missing_is_no_fault_of_the_records(tmp_path: Path, people: World) -> None:
+    write(tmp_path, people.content())
+    (tmp_path / "open.npz").symlink_to(Path(__file__).parents[2] / "metro/body/data/open.npz")
+    alone = BodyConfig(path=tmp_path)
+    indexed = [row for row in pw3d.rows(config(tmp_path), alone) if isinstance(row, Row)]
+    with pytest.raises(MetroError, match="gender: neutral"):
+        list(pw3d.read(config(tmp_path), alone, indexed))
+    found = [*pw3d.read(config(tmp_path, gender="neutral"), alone, indexed)]
+    assert [type(item) for item in found] == [Record] * 4
+
+
 @pytest.mark.parametrize("folder", ["validation", "val"])
 def test_spellings_of_folders_and_keys(tmp_path: Path, people: World, folder: str) -> None:
     content = people.content()
