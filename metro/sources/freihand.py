@@ -119,7 +119,7 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
             _check_root(labels)
             if options.verts and (off := _off(bodies, labels).max()) > FARTHEST:
                 raise ValueError(f"its mesh is up to {1000 * off:.1f} mm from {part}_verts.json")
-        except (TypeError, ValueError) as err:
+        except (TypeError, ValueError, OverflowError) as err:
             yield BadRecord(f"freihand:{frames[0]}#0", f"pose {pose}: {err}", versions)
             continue
         kept = {name: labels[name].tolist() for name in ("K", "mano", "xyz")}
@@ -250,7 +250,7 @@ def _checks(root: Path, part: str, names: list[str], bodies: Bodies | None) -> t
     for entry in islice(_entries(root, part, lists), SAMPLE):
         try:
             sample.append({name: _numbers(name, value) for name, value in entry.items()})
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue  # `rows` reports it
     if not sample:
         return (Check("the lists go together", None, "none of the first entries can be read"),)
