@@ -244,7 +244,7 @@ def _cells(file: IO[bytes], begin: int) -> list[str]:
     else:
         file.seek(0)
     line = file.readline(LONGEST)
-    cells = line.decode("ascii").rstrip("\r\n").split("\t")
+    cells = line.decode("utf-8").rstrip("\r\n").split("\t")
     if len(line) == LONGEST or len(cells) < 2:
         raise ValueError(f"the row of {file.name} at byte {begin} is not a key and a value")
     return cells

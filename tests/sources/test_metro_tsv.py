@@ -64,7 +64,7 @@ def table(path: Path, rows: list[tuple[str, str]]) -> None:
 
 
 def source(root: Path, name: str, labels: list[Any], tmp: Path) -> None:
-    keys = [f"{name}_{n}.jpg" for n in range(len(labels))]
+    keys = [f"{name}_{n}.jpg" if n < 2 else f"Straße {n}" for n in range(len(labels))]
     pictures = [base64.b64encode(picture(tmp, 10 * n)).decode() for n in range(len(labels))]
     table(root / f"{name}.img.tsv", list(zip(keys, pictures, strict=True)))
     table(root / f"{name}.label.tsv", [(key, json.dumps([entry])) for key, entry in zip(keys, labels, strict=True)])
@@ -193,7 +193,7 @@ def test_rows_that_do_not_go_together_cost_their_record(tmp_path: Path) -> None:
     single(tmp_path, [label()] * 6, "0\n1\n2\n3\n4\n5\n9\n")
     lines = (tmp_path / "train.label.tsv").read_text().splitlines()
     two = json.dumps([label(), label()])
-    changed = [lines[0], f"other.jpg\t{lines[1].split(chr(9))[1]}", f"train_2.jpg\t{two}", "train_3.jpg\t[{", "no tab"]
+    changed = [lines[0], f"other.jpg\t{lines[1].split(chr(9))[1]}", f"Straße 2\t{two}", "Straße 3\t[{", "no tab"]
     table(tmp_path / "train.label.tsv", [tuple(line.split("\t")) for line in [*changed, lines[5]]])  # type: ignore[misc]
     pictures = [line.split("\t") for line in (tmp_path / "train.img.tsv").read_text().splitlines()]
     table(tmp_path / "train.img.tsv", [("train_0.jpg", "****"), *[(key, value) for key, value in pictures[1:]]])
