@@ -30,10 +30,8 @@ Licence and site are in `LICENCE` and `SITE`.
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
@@ -50,6 +48,7 @@ from metro.options import CocoOptions
 from metro.sources.bodies import wrapped
 from metro.sources.boxes import edges_to_centres, enlarged
 from metro.sources.formats.stream import arrays, entries
+from metro.sources.shelf import Shelf
 from metro.sources.source import Check, RawFile, Row, Survey, root_of
 
 LICENCE = "annotations CC BY 4.0; each photograph under the Flickr licence that the annotations name for it"
@@ -106,7 +105,7 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
     path, fits = root / _annotations(config), _fits(config)
     names: dict[int, str | None] = {}
     order: list[tuple[int, int]] = []
-    with _Shelf() as people, _Shelf() as fitted:
+    with Shelf() as people, Shelf() as fitted:
         for array, item in arrays(path, "images", "annotations"):
             if array == "images":
                 _note_name(item, names)
@@ -122,7 +121,7 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
                 yield BadRecord(f"coco:annotation {found[1]}", "its id is that of another before")
             else:
                 order.append(found[:2])
-                people.put(found[1], found[2])
+                people[found[1]] = found[2]
         if fits is not None:
             yield from _join(root / fits, people, fitted)
         for picture, person in sorted(order):
@@ -133,7 +132,7 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
                 yield BadRecord(f"coco:annotation {person}", f"image_id {picture} names no picture of the list")
                 continue
             frame = f"{_pictures(config)}/{name}"
-            labels = [*people.get(person), fitted.get(person) if person in fitted else None]
+            labels = [*people[person], fitted.get(person)]
             yield Row(frame, person, frame, labels)
 
 
@@ -156,51 +155,6 @@ def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterat
                 record.pose_aa, record.betas = wrapped(np.array(fit[:72])), np.array(fit[72:])
                 record.mesh_origin = "fit"
             yield record
-
-
-class _Shelf:
-    """What is known of people, by their number, on disk: memory holds where it lies."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
-        self._places: dict[int, int] = {}
-
-    def __enter__(self) -> _Shelf:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._places
-
-    def put(self, number: int, value: Any) -> None:
-        """Keep a value; none may have been asked for before."""
-        with _room():
-            self._places[number] = self._file.tell()
-            self._file.write(json.dumps(value).encode() + b"\n")
-
-    def get(self, number: int) -> Any:
-        """A value that was kept."""
-        with _room():
-            self._file.seek(self._places[number])
-            return json.loads(self._file.readline())
-
-    def drop(self, number: int) -> None:
-        """Forget a value."""
-        del self._places[number]
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    try:
-        yield
-    except OSError as err:
-        where = tempfile.gettempdir()
-        raise MetroError(f"{where}: {err.strerror}; make room there, or set TMPDIR to a folder with some") from None
 
 
 def _part(config: DatasetConfig) -> str:
@@ -257,7 +211,7 @@ def _person(item: Any, options: CocoOptions) -> tuple[int, int, list[Any]] | Lef
         return Left("a crowd")
     if item.get("num_keypoints", 1) == 0:
         return Left("no joints annotated")
-    joints, box = _numbers(item, "keypoints", 51), _numbers(item, "bbox", 4)
+    joints, box = _numbers(item.get("keypoints"), "keypoints", 51), _numbers(item.get("bbox"), "bbox", 4)
     seen = joints[2::3]
     if not np.isin(seen, (0, 1, 2)).all():
         raise ValueError("keypoints have a v that is not 0, 1 or 2")
@@ -274,10 +228,10 @@ def _person(item: Any, options: CocoOptions) -> tuple[int, int, list[Any]] | Lef
     return item["image_id"], item["id"], [box.tolist(), joints.tolist()]
 
 
-def _numbers(item: dict[str, Any], key: str, count: int) -> Array:
-    numbers = np.asarray(item.get(key), np.float64)
+def _numbers(value: Any, what: str, count: int) -> Array:
+    numbers = np.asarray(value, np.float64)
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise ValueError(f"{key} is not {count} finite numbers")
+        raise ValueError(f"{what} is not {count} finite numbers")
     return numbers
 
 
@@ -289,7 +243,7 @@ def _in_j24(joints_J3: Array) -> Array:
     return out
 
 
-def _join(path: Path, people: _Shelf, fitted: _Shelf) -> Iterator[BadRecord]:
+def _join(path: Path, people: Shelf, fitted: Shelf) -> Iterator[BadRecord]:
     """Keep the fits to people; people whose fit is none go."""
     used = 0
     for key, fit in entries(path):
@@ -301,10 +255,10 @@ def _join(path: Path, people: _Shelf, fitted: _Shelf) -> Iterator[BadRecord]:
             parameters = _parameters(fit)
         except (ArithmeticError, TypeError, ValueError) as err:
             yield BadRecord(f"coco:annotation {person}", f"its fit in {path.name}: {err}")
-            people.drop(person)
+            del people[person]
             continue
         if np.isfinite(parameters).all():
-            fitted.put(person, parameters.tolist())
+            fitted[person] = parameters.tolist()
     if not used and len(people):
         raise MetroError(f"{path}: fits nobody of these annotations; are its keys annotation ids of the same release "
                          "and split? Leave `fits` out for records without meshes")  # fmt: skip
@@ -330,24 +284,18 @@ def _parameters(fit: Any) -> Array:
 def _where_fits_lie(annotations: Path, fits: Path) -> Check:
     """Whether fits are placed in the whole picture: their `t` against the boxes, for those of the first few people."""
     what = "fits are placed by t in pixels of the whole picture"
-    boxes = {}
+    boxes: dict[str, Array] = {}
     for _, item in islice(arrays(annotations, "annotations"), SAMPLE):
-        try:
-            boxes[str(item["id"])] = enlarged(_numbers(item, "bbox", 4), 0), float(max(item["bbox"][2:]))
-        except (ArithmeticError, LookupError, TypeError, ValueError):
-            continue
-    off = []
+        with suppress(ArithmeticError, LookupError, TypeError, ValueError):
+            boxes[str(item["id"])] = _numbers(item["bbox"], "bbox", 4)
+    off: list[float] = []
     for key, fit in islice(entries(fits), SAMPLE):
-        try:
-            camera = fit["cam_param"] if "cam_param" in fit else fit["cam"]
-            place = np.asarray(camera["t"], np.float64).reshape(2)
-            (middle, side) = boxes[key]
-            off.append(float(np.abs(place - middle[:2]).max()) / side)
-        except (ArithmeticError, LookupError, TypeError, ValueError):
-            continue
+        with suppress(ArithmeticError, LookupError, TypeError, ValueError):
+            place = _numbers((fit["cam_param"] if "cam_param" in fit else fit["cam"])["t"], "t", 2)
+            x, y, width, height = boxes[key].tolist()
+            off.append(max(abs(place[0] - x - width / 2), abs(place[1] - y - height / 2)) / max(width, height))
     if not off:
         return Check(what, None, f"the first {SAMPLE:,} people and fits have none in common that says so")
-    median = float(np.median(off))
-    return Check(
-        what, median < FARTHEST_OFF, f"median distance from the box's middle {median:.2f} of its side, of {len(off)}"
-    )
+    middle = float(np.median(off))
+    seen = f"in the median {middle:.2f} of the box's side from its middle, of {len(off)} fits"
+    return Check(what, middle < FARTHEST_OFF, seen)
