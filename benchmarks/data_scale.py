@@ -31,7 +31,7 @@ from metro.body.figure import BODY
 from metro.data.hdf5 import SCHEMA, write_h5
 from metro.data.loader import blockwise, shuffled_round
 from metro.data.shards import ShardDataset
-from metro.data.table import LABELS, label_type
+from metro.data.table import LABELS
 from metro.data.verify import verify
 from metro.files import sha256_of
 
@@ -68,8 +68,10 @@ def write_set(folder: Path, shards: int, side: int) -> None:
     for number in range(shards):
         rng = np.random.default_rng(number)
         labels = {"labels/keys": np.array([f"made:{number:05d}-{k:06d}.jpg#0".encode() for k in range(SHARD)])}
-        for name in LABELS[1:]:
-            kind = label_type(name, BODY)
+        for name, label in LABELS.items():
+            if name == "keys":
+                continue
+            kind = label.type(BODY)
             flag = kind.base != np.float32
             values = np.ones((SHARD, *kind.shape)) if flag else rng.uniform(0.5, 2, (SHARD, *kind.shape))
             labels[f"labels/{name}"] = values.astype(kind.base)

@@ -1,11 +1,13 @@
 """Words and constants that parameters share with others; apart from `config`, so that those need no pydantic."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 BodyKind = Literal["open", "smpl", "smplx", "mano", "open_hand"]
 """Body and hand models: `open` and `open_hand` ship with the project, the others are licensed files."""
 Gender = Literal["neutral", "female", "male"]
 """Variants of a body model."""
+GENDERS: tuple[str, ...] = get_args(Gender)
+"""All of them; shards and batches hold the position in this tuple, 0 for neutral."""
 ProtocolName = Literal["open", "h36m_p2", "3dpw", "freihand"]
 """Definitions of the metrics (`metro.evaluation.protocols`)."""
 Supervision = Literal["mesh", "joints_3d", "joints_2d"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 def main(params: Params) -> None:
     """Write the catalogue and the mean poses."""
     from metro.body.arrays import read_npz
+    from metro.body.load import load_variant
     from metro.body.model import BodyModel
     from metro.evaluation.baselines import mean_poses
 
@@ -38,7 +40,9 @@ def main(params: Params) -> None:
     train = [entries[name] for name in names]
     stage.write_json(TRAIN_SETS, {"train": train, "validation": entries[validation] if validation else None})
     stage.write_json(BENCHMARK_SETS, {name: entries[dataset] for name, dataset in benchmarks.items()})
-    mean_poses([datasets[name] for name in names], BodyModel(read_npz(BODY))).save(MEAN_POSES)
+    mean_poses(
+        [datasets[name] for name in names], BodyModel(read_npz(BODY), variants=partial(load_variant, params.body))
+    ).save(MEAN_POSES)
     for item in train:
         meshes = f"{item['has_mesh']} with meshes ({item['fitted']} fitted)"
         joints = f"{item['has_3d']} with 3D and {item['has_2d']} with 2D joints"

@@ -6,6 +6,7 @@ Its numbers join the run of the training that made the model.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ def main(params: Params, name: str) -> None:
 def judge(checkpoint: Path, name: str, params: Params) -> tuple[Result, Callable[[Path], object]]:
     """Result of a checkpoint on the benchmark `name`, and what draws its figures into a folder."""
     from metro.body.arrays import read_npz
+    from metro.body.load import load_variant
     from metro.body.model import BodyModel
     from metro.data.shards import ShardDataset
     from metro.evaluation.baselines import Baselines
@@ -47,7 +49,7 @@ def judge(checkpoint: Path, name: str, params: Params) -> tuple[Result, Callable
     from metro.training.checkpoint import load_checkpoint
 
     benchmark = params.benchmarks[name]
-    network, body = load_network(checkpoint), BodyModel(read_npz(BODY))
+    network, body = load_network(checkpoint), BodyModel(read_npz(BODY), variants=partial(load_variant, params.body))
     dataset, device = ShardDataset(shards(benchmark.dataset)), device_of(None)
     result = evaluate(
         network,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from metro.config import Params
@@ -29,12 +30,14 @@ from pipeline.tracking.store import query
 def main(params: Params) -> None:
     """Gather and write."""
     from metro.body.arrays import read_npz
+    from metro.body.load import load_variant
     from metro.data.shards import ShardDataset
     from metro.data.show import stored_sheet
     from metro.training.checkpoint import WEIGHTS, load_checkpoint
     from metro.viz.overlay import save_image
     from metro.viz.report import Content, DataSet, write_report
 
+    variants = partial(load_variant, params.body)
     body, catalogue = read_npz(BODY), stage.read_json(TRAIN_SETS, "catalogue")
     training = {item["name"] for item in catalogue["train"]}
     checkpoint = load_checkpoint(MODEL)
@@ -46,9 +49,8 @@ def main(params: Params) -> None:
         datasets = []
         for name, config in params.datasets.items():
             fitted = fits(name) if name in params.fit.datasets else None
-            sheet = save_image(
-                stored_sheet(ShardDataset(shards(name), fitted), body, count=6), Path(sheets) / f"{name}.png"
-            )
+            drawn = stored_sheet(ShardDataset(shards(name), fitted), body, count=6, variants=variants)
+            sheet = save_image(drawn, Path(sheets) / f"{name}.png")
             role = "training" if name in training else config.split
             fit = stage.read_json(fitted / "summary.json", f"fit@{name}") if fitted else {}
             datasets.append(DataSet(name, shards(name) / "manifest.json", role, sheet, fit))

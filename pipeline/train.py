@@ -8,6 +8,7 @@ there is none in `train.cpu_processes`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def train_in(work: Path, params: Params, run: tracking.Run) -> TrainResult:
         item = sets["validation"]
         run.dataset(item["name"], item["digest"], Path(item["shards"]), "validation")
         held_out = open_sets([item])[0].first(params.train.validation_count)
-        validate, figure = validator(held_out, body, params.train.batch_size), painter(held_out, body, run)
+        validate, figure = validator(held_out, body, params), painter(held_out, body, run)
     return train(
         params,
         open_sets(sets["train"]),
@@ -86,13 +87,16 @@ def train_in(work: Path, params: Params, run: tracking.Run) -> TrainResult:
     )
 
 
-def validator(dataset: ShardDataset, body: BodyData, batch_size: int) -> Callable[[Metro], Mapping[str, float]]:
+def validator(dataset: ShardDataset, body: BodyData, params: Params) -> Callable[[Metro], Mapping[str, float]]:
     """Mean joint and vertex errors of a network on held-out records, metres; `mpjpe` ranks the checkpoints."""
+    from metro.body.load import load_variant
     from metro.body.model import BodyModel
     from metro.evaluation.measure import measure
     from metro.evaluation.protocols import validation_protocol
 
-    model, protocol = BodyModel(body), validation_protocol(body.figure.joint_set)
+    model = BodyModel(body, variants=partial(load_variant, params.body))
+    model.require(dataset.genders)
+    protocol, batch_size = validation_protocol(body.figure.joint_set), params.train.batch_size
     watched = protocol.watched or {key: key for key in protocol.headline}
 
     def validate(metro: Metro) -> dict[str, float]:

@@ -47,6 +47,7 @@ JOINT_SETS: dict[str, tuple[str, ...]] = {
         *("Nose", "L_Eye", "R_Eye", "L_Ear", "R_Ear"),
     ),
     "J14": (*_LSP12, "Neck", "Head"),
+    "LSP14": (*_LSP12, "Neck", "Top_of_Head"),
     "H36M17": (
         *("Pelvis", *_RIGHT_LEG, *_LEFT_LEG),
         *("Torso", "Neck", "Nose", "Head"),

@@ -14,6 +14,8 @@ from metro.config import BodyConfig
 from metro.errors import MetroError
 from metro.files import read_arrays
 
+_LICENSED = Path("body_models")  # where licensed files are looked for unless told
+
 
 def load_body(
     config: BodyConfig | str, gender: str | None = None, path: Path | None = None, *, partial: bool = False
@@ -51,9 +53,33 @@ def load_body(
     return data
 
 
+def load_variant(config: BodyConfig, gender: str) -> BodyData:
+    """The body that people of a gender are posed on: that of the settings for `neutral`, and for the others their own.
+
+    Raises
+    ------
+    MetroError
+        There is no body for the gender, or as in `load_body`.
+    """
+    if gender in ("neutral", config.gender):
+        return load_body(config)
+    if config.kind in OPEN_KINDS:
+        folder = _shipped() if config.path is None else config.path
+    else:
+        folder = _LICENSED if config.path is None else config.path
+    name = f"{config.kind}_{gender}.npz"
+    # Not each file tells its gender: one that is named alone stands for nothing but the body of the settings.
+    if folder.suffix or not (folder / name).is_file():
+        raise MetroError(
+            f"{folder}: is no folder with {name}, the body that {gender} people are posed on; set body.path to one, or "
+            "in the section of their dataset `gender: neutral`, and prepare it again"
+        )
+    return load_body(config, gender)
+
+
 def _licensed_file(kind: str, gender: str, path: Path | None) -> Path:
     """The model file: `path` itself, or `KIND_GENDER.npz` in it when it is a folder."""
-    where = path if path is not None else Path("body_models")
+    where = path if path is not None else _LICENSED
     expected = where if where.suffix else where / f"{kind}_{gender}.npz"
     if expected.is_file():
         return expected
@@ -64,9 +90,13 @@ def _licensed_file(kind: str, gender: str, path: Path | None) -> Path:
     )
 
 
+def _shipped() -> Path:
+    return Path(str(resources.files("metro.body") / "data"))
+
+
 def _load_open(kind: str, gender: str, path: Path | None) -> BodyData:
     """An open model from the package, or from a folder that `python -m tools.open_body` wrote."""
-    folder = Path(str(resources.files("metro.body") / "data")) if path is None else path
+    folder = _shipped() if path is None else path
     neutral, variant = folder / f"{kind}.npz", folder / f"{kind}_{gender}.npz"
     if not neutral.is_file():
         raise MetroError(f"{neutral}: no such file; leave body.path out to use the {kind} model that ships with metro")

@@ -5,7 +5,7 @@ Shape suffixes: B batch, J joint, V vertex, S shape direction, P pose direction,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,11 @@ from torch import nn
 from metro.body.arrays import BodyData, no_regressor
 from metro.body.joints import FINGERTIPS, JOINT_SETS, TIP_VERTICES, index_map
 from metro.body.rotation import rot_from_aa
+from metro.errors import MetroError
+from metro.words import GENDERS
+
+Variants = Callable[[str], BodyData]
+"""Gives the body of a gender: `metro.body.load.load_variant` of some settings."""
 
 
 class BodyOutput(NamedTuple):
@@ -40,6 +45,8 @@ class BodyModel(nn.Module):
     flat_hand_mean
         For hands: whether the zero pose is the flat hand. By default it is the mean pose of the model, as in MANO,
         FreiHAND and METRO: `hands_mean` is added to the pose.
+    variants
+        Gives the bodies of people who are not neutral (`of_people`); each is loaded when it is first needed.
     """
 
     directions_DC: torch.Tensor  # (S + P, 3 V), coordinate-major: all x, then y, then z
@@ -53,8 +60,16 @@ class BodyModel(nn.Module):
     by_index: torch.Tensor
     parent_by_depth: torch.Tensor
 
-    def __init__(self, data: BodyData, dtype: torch.dtype = torch.float32, flat_hand_mean: bool = False) -> None:
+    def __init__(
+        self,
+        data: BodyData,
+        dtype: torch.dtype = torch.float32,
+        flat_hand_mean: bool = False,
+        variants: Variants | None = None,
+    ) -> None:
         super().__init__()
+        self._variants = variants
+        self._loaded: dict[str, BodyModel] = {}  # not a part of this module: it has the regressors for all
         self.kind = data.kind
         self.figure = data.figure
         self.parents = data.parents
@@ -146,6 +161,57 @@ class BodyModel(nn.Module):
         if transl is not None:
             vertices, joints = vertices + transl.unsqueeze(1), joints + transl.unsqueeze(1)
         return BodyOutput(vertices, joints)
+
+    def of_people(self, pose_aa: torch.Tensor, betas: torch.Tensor, gender_B: torch.Tensor | None = None) -> BodyOutput:
+        """Vertices and joints of people, each on the body of their gender.
+
+        Parameters
+        ----------
+        pose_aa, betas
+            As in `forward`, (B, …) both.
+        gender_B
+            (B,) positions in `metro.words.GENDERS`; neutral people, and without it all, are posed on this very body.
+
+        Raises
+        ------
+        MetroError
+            There is no body for a gender.
+        """
+        if gender_B is None:
+            return self(pose_aa, betas)
+        vertices = pose_aa.new_empty(len(pose_aa), self.num_vertices, 3)
+        joints = pose_aa.new_empty(len(pose_aa), self.num_joints, 3)
+        for number in gender_B.unique().tolist():
+            rows = (gender_B == number).nonzero()[:, 0]
+            vertices[rows], joints[rows] = self.variant(GENDERS[number])(pose_aa[rows], betas[rows])
+        return BodyOutput(vertices, joints)
+
+    def require(self, genders: Iterable[str]) -> None:
+        """Load the bodies of these genders now, so that one that is missing is told before any work.
+
+        Raises
+        ------
+        MetroError
+            There is none.
+        """
+        for gender in genders:
+            self.variant(gender)
+
+    def variant(self, gender: str) -> BodyModel:
+        """The body of a gender, where this one is; `neutral` is this one.
+
+        Raises
+        ------
+        MetroError
+            There is none.
+        """
+        if gender == "neutral":
+            return self
+        if gender not in self._loaded:
+            if self._variants is None:
+                raise MetroError(f"{gender} people need a body of their own: give BodyModel its `variants`")
+            self._loaded[gender] = BodyModel(self._variants(gender))
+        return self._loaded[gender].to(self.template_C)
 
     def _chain(self, rot_BJ33: torch.Tensor, rest_BJ3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Forward kinematics, all joints of one depth at a time: global rotations and joint positions."""

@@ -86,7 +86,9 @@ def show(
     overwrite
         Replace `out` if it exists.
     """
-    from metro.body.load import load_body
+    from functools import partial
+
+    from metro.body.load import load_body, load_variant
     from metro.config import BodyConfig, ModelConfig, TrainConfig, load_params
     from metro.data import shards
     from metro.data.show import stored_sheet, training_sheet
@@ -106,12 +108,12 @@ def show(
         model, train = ModelConfig.model_validate({"joint_set": dataset.figure.joint_set}), TrainConfig()
         if not dataset.figure.may_flip:
             train = train.model_copy(update={"augment": train.augment.model_copy(update={"flip": 0.0})})
-    body = load_body(body_config)
+    body, variants = load_body(body_config), partial(load_variant, body_config)
     if augmented:
         train = train.model_copy(update={"batch_size": min(count, len(dataset)), "workers": 0})
-        sheet = training_sheet(dataset, body, model, train)
+        sheet = training_sheet(dataset, body, model, train, variants=variants)
     else:
-        sheet = stored_sheet(dataset, body, count)
+        sheet = stored_sheet(dataset, body, count, variants=variants)
     save_image(sheet, out)
     return f"{out}: {min(count, len(dataset))} of {len(dataset)} records"
 

@@ -13,6 +13,7 @@ from metro.words import ProtocolName
 
 if TYPE_CHECKING:
     from metro.body.arrays import BodyData
+    from metro.config import BodyConfig
     from metro.export.bundle import Bundle
 
 
@@ -60,10 +61,12 @@ def evaluate(
         Where to run, e.g. `cuda`; none: a GPU if there is one.
     """
     import sys
+    from functools import partial
 
     import numpy as np
     from tqdm import tqdm
 
+    from metro.body.load import load_variant
     from metro.body.model import BodyModel
     from metro.config import EvaluateConfig
     from metro.data.shards import ShardDataset
@@ -78,7 +81,7 @@ def evaluate(
     if limit is not None:
         dataset = dataset.first(limit)
     bundle = open_bundle(model)
-    body_model = BodyModel(_body_of(bundle, body))
+    body_model = BodyModel(_body_of(bundle, body), variants=partial(load_variant, _body_config(bundle, body)))
     baseline = None
     if train:
         baseline = mean_poses([ShardDataset(folder) for folder in train], body_model)
@@ -165,12 +168,18 @@ def protocols() -> str:
 def _body_of(bundle: Bundle, path: Path | None) -> BodyData:
     from metro.body.arrays import OPEN_KINDS, digest
     from metro.body.load import load_body
-    from metro.config import BodyConfig
 
     record = bundle.meta["body"]
     if record["kind"] not in OPEN_KINDS and path is None:
         raise MetroError(f"the model was trained on the licensed {record['kind']} body; give its file with --body")
-    body = load_body(BodyConfig(kind=record["kind"], gender=record["gender"], path=path))
+    body = load_body(_body_config(bundle, path))
     if digest(body) != record["digest"]:
         raise MetroError(f"{path or record['kind']}: not the version of the body model that the model was trained on")
     return body
+
+
+def _body_config(bundle: Bundle, path: Path | None) -> BodyConfig:
+    from metro.config import BodyConfig
+
+    record = bundle.meta["body"]
+    return BodyConfig(kind=record["kind"], gender=record["gender"], path=path)

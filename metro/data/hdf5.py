@@ -15,7 +15,7 @@ import numpy as np
 from metro.errors import MetroError
 from metro.files import atomic_file, readable
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the layout. A file of another version is refused."""
 
 MAX_BYTES = 1 << 30

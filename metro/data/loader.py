@@ -31,7 +31,10 @@ DrawMask = Callable[[np.random.Generator], np.ndarray]
 """Mask (T,) of a sample from its random numbers: `metro.model.masking.query_mask` for some network."""
 
 _PREFETCH = 2  # batches that each worker prepares ahead
-_LABELS = ("joints_2d", "joints_3d", "pose_aa", "betas", "has_2d", "has_3d", "has_mesh", "center", "scale", "affine")
+_LABELS = (
+    *("joints_2d", "joints_3d", "pose_aa", "betas", "gender", "has_2d", "has_3d", "has_mesh"),
+    *("center", "scale", "affine"),
+)
 
 
 class EvalPass:
@@ -40,7 +43,8 @@ class EvalPass:
     Iterating gives dicts of CPU tensors: `image` (B, S, S, 3) uint8 RGB; `colour` (B, 3) gains for
     `metro.data.augment.normalise`, all 1; `joints_2d` (B, J, 3) in [-1, 1] of the crop + confidence; `joints_3d`
     (B, J, 4) metres, camera frame + confidence; `pose_aa` (B, P); `betas` (B, 10); `has_2d`, `has_3d`, `has_mesh` (B,)
-    bool; `index` (B,) position in the dataset; `affine` (B, 2, 3) frame pixels → crop pixels.
+    bool; `index` (B,) position in the dataset; `affine` (B, 2, 3) frame pixels → crop pixels. Batches with a mesh that
+    is not neutral have `gender` (B,) too, positions in `metro.words.GENDERS`.
 
     Parameters
     ----------
@@ -258,6 +262,7 @@ class _People:
         affine_B23 = crop.crop_affine(labels["center"], side_B, self._size, draws.rotation_B, draws.flip_B)
         image_BSS3 = self._images(index_B, crop.compose(affine_B23, crop.invert(labels["affine"].astype(np.float64))))
         joints_2d, joints_3d, pose_aa = self._pose_labels(labels, affine_B23, draws, integer_2d)
+        gender_B = np.where(labels["has_mesh"], labels["gender"], 0)
         return {
             "image": image_BSS3,
             "colour": draws.colour_B3.astype(np.float32),
@@ -265,6 +270,8 @@ class _People:
             "joints_3d": joints_3d,
             "pose_aa": pose_aa,
             **{name: labels[name] for name in ("betas", "has_2d", "has_3d", "has_mesh")},
+            # Left out of most batches: to ask a device whether there is anybody would be to wait for it.
+            **({"gender": gender_B} if gender_B.any() else {}),
             "index": index_B,
             "affine": affine_B23.astype(np.float32),
         }

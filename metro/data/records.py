@@ -17,17 +17,15 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from metro.body.figure import BODY, HAND, Figure
+from metro.data.lens import LENSES
 from metro.errors import MetroError
-from metro.words import Gender
-
-GENDERS = get_args(Gender)
-"""Genders; shards store the position in this tuple."""
+from metro.words import GENDERS
 
 MESH_ORIGINS = ("none", "mocap", "fit", "synthetic")
 """Where a mesh comes from; shards store the position in this tuple."""
@@ -41,6 +39,8 @@ LARGEST_ANGLE = 20.0
 """Rotation of a joint that is believed, radians: fits may turn a joint more than once."""
 LARGEST_BETA = 50.0
 FOCAL_PX = (10.0, 1e6)
+LARGEST_RADIAL, LARGEST_TANGENTIAL = 1e3, 1.0
+"""Coefficients of a lens that are believed: those of rational models cancel and may be large."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -79,6 +79,10 @@ class Record:
     """Variant of the body model that `pose_aa` and `betas` belong to."""
     intrinsics: np.ndarray | None = None
     """(3, 3) camera matrix of the frame, pixels."""
+    distortion: np.ndarray | None = None
+    """(8,) k1 k2 p1 p2 k3 k4 k5 k6 of the lens. The frame and `keypoints_2d` are as the lens shows them."""
+    lens: str = "none"
+    """Whose formula `distortion` belongs to: `none` (there is none), `opencv` or `h36m` (`metro.data.lens`)."""
     mesh_origin: str = "none"
     """Where pose and shape come from: `mocap`, `fit`, `synthetic` or `none`."""
     fit_error: float | None = None
@@ -138,6 +142,7 @@ class Record:
             "betas": (10,),
             "transl": (3,),
             "intrinsics": (3, 3),
+            "distortion": (8,),
         }
         for field, shape in shapes.items():
             value = getattr(self, field)
@@ -167,6 +172,14 @@ class Record:
             self._fail("pose_aa", "and betas go together")
         if not (self.has_2d or self.has_3d or self.has_mesh):
             self._fail("labels", "are all missing")
+        if self.lens not in LENSES:
+            self._fail("lens", f"is {self.lens!r}, not one of {', '.join(LENSES)}")
+        if (self.lens == "none") == (self.distortion is not None):
+            self._fail("distortion", f"is {'missing' if self.distortion is None else 'given'} with lens {self.lens!r}")
+        if self.lens != "none" and self.intrinsics is None:
+            self._fail("distortion", "needs intrinsics, which are missing")
+        if self.lens == "h36m" and np.asarray(self.distortion)[5:].any():
+            self._fail("distortion", "has k4, k5 or k6, which the lens 'h36m' has not")
         if self.gender not in GENDERS:
             self._fail("gender", f"is {self.gender!r}, not one of {', '.join(GENDERS)}")
         if self.mesh_origin not in MESH_ORIGINS or (self.mesh_origin == "none") == self.has_mesh:
@@ -200,10 +213,10 @@ def implausible(figure: Figure, labels: Mapping[str, np.ndarray | None]) -> Iter
         What the records are of.
     labels
         Of N records, in the units of `Record`: `keypoints_2d` (N, J, 3), `joints_3d` (N, J, 4), `pose_aa` (N, P),
-        `betas` (N, 10), `transl` (N, 3) and `intrinsics` (N, 3, 3). Those that are missing or `None`, and rows that are
-        not finite, are not looked at.
+        `betas` (N, 10), `transl` (N, 3), `intrinsics` (N, 3, 3) and `distortion` (N, 8). Those that are missing or
+        `None`, and rows that are not finite, are not looked at.
     """
-    wanted = ("keypoints_2d", "joints_3d", "pose_aa", "betas", "transl", "intrinsics")
+    wanted = ("keypoints_2d", "joints_3d", "pose_aa", "betas", "transl", "intrinsics", "distortion")
     given = {name: np.asarray(labels[name], np.float64) for name in wanted if labels.get(name) is not None}
     for name in ("keypoints_2d", "joints_3d"):
         if name in given:
@@ -244,6 +257,11 @@ def implausible(figure: Figure, labels: Mapping[str, np.ndarray | None]) -> Iter
         odd_N = (camera_N33[:, [1, 2, 2, 2], [0, 0, 1, 2]] != [0, 0, 0, 1]).any(1)
         for row in _where(known_N & ~blurred_N & odd_N):
             yield row, "intrinsics", "are no camera matrix [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels"
+    if "distortion" in given:
+        size_N8 = np.abs(given["distortion"])
+        most_8 = np.where(np.isin(np.arange(8), (2, 3)), LARGEST_TANGENTIAL, LARGEST_RADIAL)
+        for row in _where((size_N8 > most_8).any(1)):
+            yield row, "distortion", f"reaches {size_N8[row].max():.4g}; is it k1 k2 p1 p2 k3 k4 k5 k6?"
 
 
 def _where(flag_N: ArrayLike) -> list[int]:

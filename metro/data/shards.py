@@ -35,10 +35,12 @@ from metro.body.figure import BODY, Figure
 from metro.config import CropConfig
 from metro.data import crop
 from metro.data.hdf5 import MAX_BYTES, SCHEMA, open_h5, read_facts, write_h5
-from metro.data.records import GENDERS, MESH_ORIGINS, BadRecord, Left, Record
-from metro.data.table import FIT_LABELS, LABELS, label_type, load_table
+from metro.data.lens import LENSES
+from metro.data.records import MESH_ORIGINS, BadRecord, Left, Record
+from metro.data.table import FIT_LABELS, LABELS, load_table
 from metro.errors import MetroError, naming
 from metro.files import read_json, readable
+from metro.words import GENDERS
 
 _OPEN_SHARDS = 64  # of one dataset, in one process
 
@@ -128,6 +130,8 @@ class ShardWriter:
             "scale": scale,
             "affine": affine,
             "intrinsics": np.full((3, 3), np.nan) if record.intrinsics is None else record.intrinsics,
+            "distortion": np.zeros(8) if record.distortion is None else record.distortion,
+            "lens": LENSES.index(record.lens),
             "gender": GENDERS.index(record.gender),
             "joints_2d": record.keypoints_2d if record.has_2d else np.zeros((self._figure.num_labels, 3)),
             "joints_3d": record.joints_3d if keep_3d else np.zeros((self._figure.num_labels, 4)),
@@ -165,9 +169,9 @@ class ShardWriter:
 
     def _column(self, name: str) -> np.ndarray:
         values = [row[name] for row in self._rows]
-        if name == "keys":
+        if LABELS[name].kind == "S":
             return np.array(values, dtype=f"S{max(map(len, values), default=1)}")
-        kind = label_type(name, self._figure)
+        kind = LABELS[name].type(self._figure)
         return np.array(values, kind.base).reshape(-1, *kind.shape)
 
 
@@ -273,6 +277,12 @@ class ShardDataset:
     def joint_set(self) -> str:
         """Joints of the labels: `J24` or `HAND21`."""
         return self.figure.labels
+
+    @property
+    def genders(self) -> list[str]:
+        """Genders of the people with a mesh who are posed on a body of their own."""
+        posed_N = self.labels["gender"][self.labels["has_mesh"]]
+        return [GENDERS[number] for number in np.unique(posed_N) if number]
 
     def colour_moments(self) -> np.ndarray:
         """(2, 3) mean and mean square of each RGB channel in [0, 1], over all images of the shards."""

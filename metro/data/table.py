@@ -21,42 +21,63 @@ import numpy as np
 
 from metro.body.figure import FIGURES, Figure
 from metro.data.hdf5 import BLOB, SCHEMA, open_h5, piece, read_arrays, read_facts
-from metro.data.records import GENDERS, MESH_ORIGINS
+from metro.data.lens import LENSES
+from metro.data.records import MESH_ORIGINS
 from metro.errors import MetroError
 from metro.files import atomic_file, readable, sha256_of
+from metro.words import GENDERS
 
-LABELS = (
-    *("keys", "box", "center", "scale", "affine", "intrinsics", "gender"),
-    *("joints_2d", "joints_3d", "pose_aa", "betas", "transl"),
-    *("has_2d", "has_3d", "has_mesh", "mesh_origin", "fit_error"),
-)
-"""Label arrays: `keys` bytes; `box` (N, 4) and `center` (N, 2) px of the frame; `scale` (N,) square side / 200 px;
-`affine` (N, 2, 3) frame px → stored px; `intrinsics` (N, 3, 3), nan if unknown; `gender`, `mesh_origin` (N,) positions
-in `GENDERS`, `MESH_ORIGINS`; `joints_2d` (N, J, 3) frame px + confidence; `joints_3d` (N, J, 4) camera frame, metres +
-confidence; `pose_aa` (N, P); `betas` (N, 10); `transl` (N, 3) metres, nan if unknown; `fit_error` (N,) metres, nan if
-there is none. Absent 2D, 3D and mesh labels are zeros, and their `has_*` is false."""
 
-FIT_LABELS = ("keys", "pose_aa", "betas", "transl", "fit_error", "accepted")
+class Label(NamedTuple):
+    """A label of every record."""
+
+    kind: str
+    """Type of its numbers, as NumPy writes it; `S`: bytes, as many as the longest has."""
+    shape: tuple[int | str, ...]
+    """Of one record. J: annotated joints, P: pose parameters of the figure."""
+    meaning: str
+    may_be_nan: bool = False
+    """Whether nan says that it is not known."""
+    words: tuple[str, ...] = ()
+    """What its numbers are positions in."""
+
+    def type(self, figure: Figure) -> np.dtype:
+        """Type and shape of one record's label."""
+        sizes = {"J": figure.num_labels, "P": figure.pose_size}
+        return np.dtype((self.kind, tuple(sizes[n] if isinstance(n, str) else n for n in self.shape)))
+
+
+LABELS = {
+    "keys": Label("S", (), "names of the records"),
+    "box": Label("<f4", (4,), "x, y, width and height, px of the frame"),
+    "center": Label("<f4", (2,), "of the square crop, px of the frame"),
+    "scale": Label("<f4", (), "side of the square crop / 200 px"),
+    "affine": Label("<f4", (2, 3), "frame px to stored px"),
+    "intrinsics": Label("<f4", (3, 3), "camera matrix of the frame, px", may_be_nan=True),
+    "distortion": Label("<f4", (8,), "k1 k2 p1 p2 k3 k4 k5 k6, zeros without a lens"),
+    "lens": Label("u1", (), "whose formula that is", words=LENSES),
+    "gender": Label("u1", (), "body that pose and shape belong to; neutral: that of the settings", words=GENDERS),
+    "joints_2d": Label("<f4", ("J", 3), "frame px as the lens shows them, and confidence"),
+    "joints_3d": Label("<f4", ("J", 4), "camera frame, metres, and confidence"),
+    "pose_aa": Label("<f4", ("P",), "axis-angle, root first"),
+    "betas": Label("<f4", (10,), "shape"),
+    "transl": Label("<f4", (3,), "of the body model into the camera frame, metres", may_be_nan=True),
+    "has_2d": Label("?", (), "whether there are 2D joints; zeros if not"),
+    "has_3d": Label("?", (), "whether there are 3D joints; zeros if not"),
+    "has_mesh": Label("?", (), "whether there are pose and shape; zeros if not"),
+    "mesh_origin": Label("u1", (), "where pose and shape come from", words=MESH_ORIGINS),
+    "fit_error": Label("<f4", (), "of a fit, metres", may_be_nan=True),
+}
+"""Labels of a shard, by name, in the order of the table: arrays whose first axis are the records."""
+
+FIT_LABELS = {
+    **{name: LABELS[name] for name in ("keys", "pose_aa", "betas", "transl", "fit_error")},
+    "accepted": Label("?", (), "whether the fit passed the gate"),
+}
 """Arrays of a fit sidecar."""
 
-MAY_BE_NAN = ("intrinsics", "transl", "fit_error")
-"""Labels that may be unknown."""
-
-_FITTED = ("pose_aa", "betas", "transl", "fit_error")
+_FITTED = tuple(name for name in FIT_LABELS if name not in ("keys", "accepted"))
 _PLACE = (("shard", "<i4"), ("start", "<i8"), ("size", "<i8"), ("crc32", "<u4"))
-
-
-def label_type(name: str, figure: Figure) -> np.dtype:
-    """Type and shape of one record's label; `keys` are as long as they need to be and are not in here."""
-    shapes = {
-        "joints_2d": (figure.num_labels, 3),
-        "joints_3d": (figure.num_labels, 4),
-        "pose_aa": (figure.pose_size,),
-        **{"box": (4,), "center": (2,), "affine": (2, 3), "intrinsics": (3, 3), "betas": (10,), "transl": (3,)},
-    }
-    flag = name.startswith("has_") or name == "accepted"
-    kind = np.bool_ if flag else np.uint8 if name in ("gender", "mesh_origin") else "<f4"
-    return np.dtype((kind, shapes.get(name, ())))
 
 
 class _Head(NamedTuple):
@@ -177,7 +198,7 @@ def _head(path: Path) -> _Head:
 def _row_type(heads: Sequence[_Head], shards: Sequence[Path]) -> np.dtype:
     if len({(head.figure.labels, head.image_size) for head in heads}) > 1:
         raise MetroError(f"{shards[0].parent}: not all shards are of one kind and size, body or hand")
-    fields = [(name, label_type(name, heads[0].figure)) for name in LABELS if name != "keys"]
+    fields = [(name, label.type(heads[0].figure)) for name, label in LABELS.items() if name != "keys"]
     keys = ("keys", f"S{max(head.key_size for head in heads)}")
     return np.dtype([*_PLACE, *fields, keys], align=True)
 
@@ -215,17 +236,16 @@ def _check_labels(labels: dict[str, np.ndarray], count: int, figure: Figure) -> 
         A label has another type or shape, or is not finite, or out of its range.
     """
     for name, values in labels.items():
-        wanted = np.dtype(f"S{values.dtype.itemsize}") if name == "keys" else label_type(name, figure)
+        label = (LABELS | FIT_LABELS)[name]
+        wanted = np.dtype(f"S{values.dtype.itemsize}") if label.kind == "S" else label.type(figure)
         if (values.dtype, values.shape) != (wanted.base, (count, *wanted.shape)):
             raise ValueError(
                 f"label {name} is {values.dtype} {values.shape}, not {wanted.base} {(count, *wanted.shape)}"
             )
-        if values.dtype.kind == "f" and name not in MAY_BE_NAN and not np.isfinite(values).all():
+        if values.dtype.kind == "f" and not label.may_be_nan and not np.isfinite(values).all():
             row = np.argwhere(~np.isfinite(values))[0, 0]
             raise ValueError(f"label {name} of {labels['keys'][row].decode(errors='replace')} is not finite")
-    words = {"gender": GENDERS, "mesh_origin": MESH_ORIGINS}
-    for name in words.keys() & labels.keys():
-        if (labels[name] >= len(words[name])).any():
+        if label.words and (values >= len(label.words)).any():
             raise ValueError(f"label {name} is out of range")
     if "scale" in labels:
         area = np.linalg.det(labels["affine"][:, :, :2].astype(np.float64))
@@ -247,4 +267,5 @@ def _lay_over(rows: np.ndarray, path: Path, figure: Figure) -> None:
         for name in _FITTED:
             rows[name][accepted] = fits[name]
         rows["has_mesh"][accepted] = True
+        rows["gender"][accepted] = GENDERS.index("neutral")  # fits are of the body of the settings
         rows["mesh_origin"][accepted] = MESH_ORIGINS.index("fit")

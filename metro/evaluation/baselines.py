@@ -128,7 +128,7 @@ def mean_poses(
     datasets
         Training sets; their meshes (mocap, synthetic, or accepted fits) are averaged.
     body
-        The body model, neutral.
+        The body model, neutral, with its `variants` where people have a gender.
     limit
         Meshes used at most, spread evenly over the sets. The error of a mean of 2000 meshes is a few millimetres,
         far below what the baselines are compared with.
@@ -140,16 +140,17 @@ def mean_poses(
     MetroError
         No training set has meshes.
     """
-    poses, shapes = [], []
+    poses, shapes, genders = [], [], []
     for dataset in datasets:
         rows = np.flatnonzero(dataset.labels["has_mesh"])
         poses.append(dataset.labels["pose_aa"][rows])
         shapes.append(dataset.labels["betas"][rows])
+        genders.append(dataset.labels["gender"][rows])
     if not sum(map(len, poses)):
         raise MetroError(
             "mean-pose baselines: no training set has meshes; run its `fit@NAME` stage, or add one that has"
         )
-    pose, betas = np.concatenate(poses), np.concatenate(shapes)
+    pose, betas, gender = (np.concatenate(column) for column in (poses, shapes, genders))
     rows = np.unique(np.linspace(0, len(pose) - 1, min(limit, len(pose))).round().astype(int))
     figure = body.figure
     device = body.template_C.device
@@ -158,9 +159,9 @@ def mean_poses(
     with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
-            vertices = body(
-                *(torch.as_tensor(a[part], dtype=torch.float32, device=device) for a in (pose, betas))
-            ).vertices
+            pose_BP, betas_BS = (torch.as_tensor(a[part], dtype=torch.float32, device=device) for a in (pose, betas))
+            gender_B = torch.as_tensor(gender[part], device=device) if gender[part].any() else None
+            vertices = body.of_people(pose_BP, betas_BS, gender_B).vertices
             joints = body.regress(figure.regressor, vertices)
             vertices = vertices - joints[:, :1]  # row 0 is the root: pelvis or wrist
             joints = joints[:, figure.token_rows]

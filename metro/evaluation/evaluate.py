@@ -80,7 +80,7 @@ def evaluate(
     dataset
         Benchmark data.
     body
-        Body model the ground truth is expressed in (neutral).
+        Body model the ground truth is expressed in (neutral), with its `variants` where people have a gender.
     protocol
         `open`, `h36m_p2`, `3dpw` or `freihand`.
     baseline

@@ -11,6 +11,7 @@ import torch
 from metro.body.model import BodyModel
 from metro.data import crop
 from metro.data.augment import normalise
+from metro.data.lens import LENSES, bend
 from metro.data.loader import EvalPass
 from metro.data.shards import ShardDataset
 from metro.evaluation.evaluate import Result
@@ -102,7 +103,7 @@ class _Case(NamedTuple):
     true: np.ndarray
     camera: np.ndarray
     true_view: tuple[np.ndarray, np.ndarray] | None
-    """Intrinsics (3, 3) of the crop and the translation (3,) that puts the true mesh before them, where known."""
+    """Intrinsics (3, 3) of the crop, and the true mesh as it stands before them, where known."""
 
 
 @torch.inference_mode()
@@ -130,17 +131,22 @@ def _true_view(
     result: Result,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """How the true mesh was photographed: by the record's own camera, or by the weak-perspective one that fits best."""
-    transl, intrinsics = (dataset.labels[k][index].astype(np.float64) for k in ("transl", "intrinsics"))
+    vertices_V3 = vertices_BV3[0].cpu().numpy()
+    labels = {name: values[index] for name, values in dataset.labels.items()}
+    transl, intrinsics = (labels[k].astype(np.float64) for k in ("transl", "intrinsics"))
     if np.isfinite(transl).all() and np.isfinite(intrinsics).all():
-        posed = body(batch["pose_aa"], batch["betas"]).vertices
+        posed = body.of_people(batch["pose_aa"], batch["betas"], batch.get("gender")).vertices
         root = body.regress(result.protocol.figure.regressor, posed)[0, 0].cpu().numpy()
-        return camera.resampled(intrinsics, batch["affine"][0].cpu().numpy()), root + transl
+        placed = bend(vertices_V3 + (root + transl), labels["distortion"], LENSES[labels["lens"]])
+        return camera.resampled(intrinsics, batch["affine"][0].cpu().numpy()), placed
     joints = body.regress(result.protocol.figure.label_regressor, vertices_BV3)[0].cpu().numpy()
     joints_2d = batch["joints_2d"][0].cpu().numpy()
     known = joints_2d[:, 2] > 0
     if known.sum() < 2:
         return None
-    return camera.pinhole(camera.fit(joints[known], joints_2d[known, :2]), batch["image"].shape[1])
+    seen_by = camera.fit(joints[known], joints_2d[known, :2])
+    intrinsics, translation = camera.pinhole(seen_by, batch["image"].shape[1])
+    return intrinsics, vertices_V3 + translation
 
 
 def _tiles(case: _Case, faces: np.ndarray) -> list[overlay.Image]:
@@ -155,7 +161,7 @@ def _tiles(case: _Case, faces: np.ndarray) -> list[overlay.Image]:
     other = overlay.view(case.true, faces, TILE, yaw_deg=90, radius=radius, colour=overlay.TRUE)
     if case.true_view is None:
         return [picture, blank, ours, other, side]
-    intrinsics, translation = case.true_view
+    intrinsics, placed = case.true_view
     shown = camera.resampled(intrinsics, crop.enlarging(TILE / case.image.shape[1]))
-    drawn = overlay.draw_mesh(picture, case.true + translation, faces, shown, colour=overlay.TRUE)
+    drawn = overlay.draw_mesh(picture, placed, faces, shown, colour=overlay.TRUE)
     return [picture, drawn, ours, other, side]

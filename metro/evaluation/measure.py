@@ -83,6 +83,7 @@ def measure(
     """Scores of every sample of a dataset, or of this process's slice of it; see `evaluate` for the parameters."""
     check_compatible(model, body, protocol)
     model, body = model.to(device).eval(), body.to(device)
+    body.require(dataset.genders)
     parts: list[Samples] = []
     for batch in EvalPass(dataset, model.config, batch_size, rank=rank, world_size=world_size):
         batch = {k: v.to(device) for k, v in batch.items()}
@@ -127,7 +128,7 @@ def ground_truth(batch: Mapping[str, Tensor], body: BodyModel, protocol: Protoco
     """Ground truth of a batch as the protocol defines it."""
     annotated = batch["joints_3d"][:, protocol.figure.label_rows]
     with_mesh = batch["has_mesh"].bool()
-    posed = body(batch["pose_aa"], batch["betas"])
+    posed = body.of_people(batch["pose_aa"], batch["betas"], batch.get("gender"))
     vertices = posed.vertices - body.regress(protocol.figure.regressor, posed.vertices)[:, :1]
     missing = torch.where(with_mesh, 0.0, torch.nan)[:, None, None]
     if protocol.truth == "mesh":

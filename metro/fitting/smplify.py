@@ -9,6 +9,9 @@ A pose that is known beforehand, a network's say, narrows the pose prior and the
 and takes the place of the facings. To start from it and then forget it would gain nothing: noisy image joints lead
 away from it as soon as from any other pose.
 
+2D joints are taken to where a lens without distortion would show them, and all that follows, errors included, is in the
+picture of a pinhole camera.
+
 Shape legend: N people asked for, B people solved together, K points, R target coordinates.
 """
 
@@ -27,6 +30,7 @@ from metro.body.arrays import BodyData
 from metro.body.joints import JOINT_SETS
 from metro.body.rotation import rot_from_aa
 from metro.config import CROP_PX, FitConfig
+from metro.data.lens import LENSES, undistort_pixels
 from metro.data.records import Record
 from metro.errors import MetroError
 from metro.fitting import gate
@@ -62,7 +66,8 @@ class Fits:
     error_3d: Array
     """(N,) mean distance of the joints used, metres; nan unless 3D joints were fitted."""
     error_2d: Array
-    """(N,) mean reprojection error as a share of the box side; nan unless 2D joints were fitted."""
+    """(N,) mean reprojection error as a share of the box side, in the picture without distortion; nan unless 2D joints
+    were fitted."""
     accepted: NDArray[np.bool_]
     """(N,) whether the fit passed the gate."""
     reason: NDArray[np.str_]
@@ -94,7 +99,8 @@ def fit(
         Records, or label arrays as `ShardDataset.labels` holds them: `joints_2d` (N, 24, 3) frame pixels and
         confidence, `joints_3d` (N, 24, 4) camera frame metres and confidence, `has_2d`, `has_3d` (N,), and for 2D
         fits `center` (N, 2), `scale` (N,) and `intrinsics` (N, 3, 3), nan where unknown. Without intrinsics the camera
-        looks at the middle of the box with `config.focal`.
+        looks at the middle of the box with `config.focal`. `distortion` (N, 8) and `lens` (N,), positions in
+        `metro.data.lens.LENSES`, may be left out together: there is no distortion then.
     body
         A body in SMPL layout (24 joints).
     config
@@ -157,7 +163,7 @@ class _Task:
 
     @staticmethod
     def in_image(arrays: Mapping[str, np.ndarray], config: FitConfig) -> _Task:
-        pixels_NK2, conf_NK = _split(arrays["joints_2d"], arrays["has_2d"])
+        pixels_NK2, conf_NK = _split(_pinhole_joints(arrays), arrays["has_2d"])
         camera_N33 = np.asarray(arrays["intrinsics"], np.float64)
         side_N1 = 200.0 * np.asarray(arrays["scale"], np.float64)[:, None]
         known_N1 = np.isfinite(camera_N33.reshape(-1, 9)).all(1, keepdims=True)
@@ -171,6 +177,17 @@ class _Task:
         reason = gate.judge_input(target_NK2, conf_NK, config)
         no_camera = ~sound_N & ~np.isin(reason, [gate.Reason.NO_JOINTS, gate.Reason.FEW_JOINTS])
         return _Task(target_NK2, conf_NK, focal_N2, np.where(no_camera, gate.Reason.BAD_BOX, reason))
+
+
+def _pinhole_joints(arrays: Mapping[str, np.ndarray]) -> NDArray[np.float64]:
+    """2D joints (N, K, 3) where a lens without distortion shows them; nan where this one can show nothing."""
+    joints_NK3 = np.array(arrays["joints_2d"], np.float64)
+    for number in set(np.unique(arrays["lens"]).tolist()) - {0}:
+        rows = np.flatnonzero(arrays["lens"] == number)
+        camera_N33, distortion_N8 = arrays["intrinsics"][rows], arrays["distortion"][rows]
+        seen_NK2 = joints_NK3[rows, :, :2]
+        joints_NK3[rows, :, :2] = undistort_pixels(seen_NK2, camera_N33, distortion_N8, LENSES[number])
+    return joints_NK3
 
 
 def _split(joints: np.ndarray, has_N: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -331,7 +348,9 @@ def _label_arrays(labels: Mapping[str, np.ndarray] | Sequence[Record]) -> dict[s
             raise MetroError(f"labels for a fit lack {', '.join(missing)}")
         if labels["joints_2d"].shape[1] != len(JOINT_SETS["J24"]):
             raise MetroError(f"fitting reads the 24 joints of J24; these labels have {labels['joints_2d'].shape[1]}")
-        return {name: np.asarray(labels[name]) for name in wanted}
+        count = len(labels["joints_2d"])
+        no_lens: dict[str, np.ndarray] = {"distortion": np.zeros((count, 8)), "lens": np.zeros(count, np.uint8)}
+        return no_lens | {name: np.asarray(labels[name]) for name in (*wanted, *no_lens) if name in labels}
     records, joints = list(labels), len(JOINT_SETS["J24"])
     empty_2d, empty_3d, unknown = np.zeros((joints, 3)), np.zeros((joints, 4)), np.full((3, 3), np.nan)
     squares = [record.crop_square() for record in records]
@@ -347,6 +366,8 @@ def _label_arrays(labels: Mapping[str, np.ndarray] | Sequence[Record]) -> dict[s
         "center": stack([center for center, _ in squares], 2),
         "scale": stack([scale for _, scale in squares]),
         "intrinsics": stack([unknown if r.intrinsics is None else r.intrinsics for r in records], 3, 3),
+        "distortion": stack([np.zeros(8) if r.distortion is None else r.distortion for r in records], 8),
+        "lens": np.array([LENSES.index(r.lens) for r in records], np.uint8),
     }
 
 

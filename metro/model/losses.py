@@ -65,7 +65,7 @@ class Targets(nn.Module):
     Parameters
     ----------
     body
-        Body model of the annotations.
+        Body model of the annotations, with its `variants` if there are people who are not neutral.
     levels
         Mesh levels, fine to coarse.
     config
@@ -101,15 +101,16 @@ class Targets(nn.Module):
         Parameters
         ----------
         batch
-            `joints_2d` (B, J', 3), `joints_3d` (B, J', 4), `pose_aa`, `betas`, `has_3d`, `has_mesh` of the loader;
-            J' is J24 for bodies and HAND21 for hands. Values without confidence or flag may be anything, NaN included.
+            `joints_2d` (B, J', 3), `joints_3d` (B, J', 4), `pose_aa`, `betas`, `has_3d`, `has_mesh` of the loader, and
+            `gender` unless all meshes are neutral; J' is J24 for bodies and HAND21 for hands. Values without confidence
+            or flag may be anything, NaN included.
         """
         has_mesh, has_3d = batch["has_mesh"], batch["has_3d"]
         # A sample without a mesh may hold NaN, and 0 · NaN is NaN: give it the zero pose before anything is computed.
         pose_aa = torch.where(has_mesh[:, None], batch["pose_aa"], 0.0)
         betas = torch.where(has_mesh[:, None], batch["betas"], 0.0)
         with torch.no_grad():
-            posed = self.body(pose_aa, betas)
+            posed = self.body.of_people(pose_aa, betas, batch.get("gender"))
             mesh_joints_BK3 = self.body.true_joints(posed)
             mesh_pelvis_B13 = mesh_joints_BK3[:, :1]
             full_BV3 = posed.vertices - mesh_pelvis_B13

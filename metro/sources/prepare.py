@@ -188,6 +188,8 @@ def _prepare_shard(job: _Job) -> dict[str, Any]:
         rows = job.index.read(job.start, job.stop)
         with ShardWriter(job.path, job.config.crop, job.config.supervision, figure, job.facts) as writer:
             for record in job.read(job.config, job.body, rows):
+                if job.config.gender == "neutral" and isinstance(record, Record):
+                    record.gender = "neutral"
                 writer.add(record)
     with open_h5(job.path) as file:
         facts = read_facts(file)

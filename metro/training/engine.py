@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from metro.body.arrays import BodyData, digest
+from metro.body.load import load_variant
 from metro.body.model import BodyModel
 from metro.config import Params, TrainConfig
 from metro.data.augment import normalise
@@ -80,7 +81,8 @@ def train(
     ------
     MetroError
         `work` holds another run, it or `train.init` belongs to another body or other mesh levels, the loss or a
-        gradient is not finite, it leaps (`train.spike`), the disk is full, or another process of the training ended.
+        gradient is not finite, it leaps (`train.spike`), the disk is full, another process of the training ended, or
+        `params.body` names no body for the gender of some people.
     """
     with launched(params.train) as fabric:
         return _train(fabric, params, datasets, body, levels, Path(work), log, validate, figure)
@@ -110,7 +112,10 @@ def _train(
     start = run.begin()
     network: Any = torch.compile(metro) if config.compile else metro
     network, optimizer = fabric.setup(network, optimizer)
-    targets = Targets(BodyModel(body), levels, params.model).to(fabric.device)
+    posed = BodyModel(body, variants=partial(load_variant, params.body))
+    for dataset in datasets:
+        posed.require(dataset.genders)
+    targets = Targets(posed, levels, params.model).to(fabric.device)
     batches = TrainStream(
         datasets,
         params.model,

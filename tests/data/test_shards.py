@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from metro.config import CropConfig
-from metro.data import crop, hdf5, shards
+from metro.data import crop, hdf5, lens, shards
 from metro.data.verify import verify
 from metro.errors import MetroError
 from tests.data import people
@@ -47,6 +47,16 @@ def test_labels_come_back_in_their_frames(tmp_path):
     assert (labels["center"][3].tolist(), labels["scale"][3]) == ([100, 80], 0.5)
     assert [labels[f"has_{kind}"][3] for kind in ("2d", "3d", "mesh")] == [True, True, True]
     assert np.isnan(labels["fit_error"][3])
+    assert (labels["lens"][3], labels["distortion"][3].tolist()) == (0, [0.0] * 8)
+
+
+def test_the_lens_comes_back(tmp_path):
+    bent = np.array([-0.2, 0.25, -0.001, -0.0015, -0.003, 0, 0, 0])
+    with shards.ShardWriter(tmp_path / "s.h5", CROP) as writer:
+        writer.add(people.person(0, distortion=bent, lens="h36m"))
+    labels = shards.ShardDataset([tmp_path / "s.h5"]).labels
+    assert lens.LENSES[labels["lens"][0]] == "h36m"
+    np.testing.assert_allclose(labels["distortion"][0], bent, rtol=1e-6)
 
 
 def test_discs_drawn_at_the_joints_are_where_the_affine_says(tmp_path):
@@ -189,6 +199,12 @@ def other_version(path: Path) -> None:
         file.attrs["schema"] = 99
 
 
+def version_before_the_lens(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = 2
+        del file["labels/distortion"], file["labels/lens"]
+
+
 def no_version(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         del file.attrs["schema"]
@@ -218,7 +234,8 @@ def crossed_offsets(path: Path) -> None:
     ("damage", "message"),
     [
         (truncate, "truncated; delete it and run prepare again"),
-        (other_version, "shard layout version 99, this metro reads 2"),
+        (other_version, "shard layout version 99, this metro reads 3"),
+        (version_before_the_lens, "shard layout version 2, this metro reads 3; delete it and run prepare again"),
         (no_version, "not a shard"),
         (version_as_text, "not a shard"),
         (not_hdf5, "damaged or not a shard"),
@@ -377,6 +394,8 @@ def rewritten(path: Path, **arrays) -> Path:
         ({"labels__keys": np.arange(3.0)}, "label keys is float64"),
         ({"labels__betas": np.full((3, 10), np.nan, np.float32)}, "label betas of made:000000.png#0 is not finite"),
         ({"labels__gender": np.full(3, 9, np.uint8)}, "label gender is out of range"),
+        ({"labels__lens": np.full(3, 3, np.uint8)}, "label lens is out of range"),
+        ({"labels__distortion": np.full((3, 8), np.nan, np.float32)}, "label distortion of made:000000.png#0 is not"),
         ({"labels__mesh_origin": np.full(3, 200, np.uint8)}, "label mesh_origin is out of range"),
         ({"labels__scale": np.zeros(3, np.float32)}, "a crop has no area"),
         ({"labels__affine": np.zeros((3, 2, 3), np.float32)}, "a crop has no area"),
@@ -473,14 +492,14 @@ def test_verify_looks_inside(made, tmp_path):
     [
         (None, "missing; run the dataset's prepare stage"),
         ("{", "not valid JSON"),
-        ('{"schema": 0}', "schema 0, this version of metro reads 2"),
+        ('{"schema": 0}', "schema 0, this version of metro reads 3"),
         ("[]", "damaged"),
-        ('{"schema": 2, "count": "1", "shards": []}', "count"),
-        ('{"schema": 2, "count": 0, "shards": [5]}', "shards"),
-        ('{"schema": 2, "count": 0, "shards": [{"file": "a"}]}', "shards"),
-        ('{"schema": 2, "count": 1, "shards": []}', "do not add up to 1 records"),
+        ('{"schema": 3, "count": "1", "shards": []}', "count"),
+        ('{"schema": 3, "count": 0, "shards": [5]}', "shards"),
+        ('{"schema": 3, "count": 0, "shards": [{"file": "a"}]}', "shards"),
+        ('{"schema": 3, "count": 1, "shards": []}', "do not add up to 1 records"),
         (
-            '{"schema": 2, "count": 1, "shards": [{"file": "../a.h5", "count": 1, "bytes": 1, "sha256": ""}]}',
+            '{"schema": 3, "count": 1, "shards": [{"file": "../a.h5", "count": 1, "bytes": 1, "sha256": ""}]}',
             "no shard of this folder",
         ),
     ],

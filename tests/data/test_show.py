@@ -12,6 +12,7 @@ from metro.body.joints import JOINT_SETS
 from metro.body.load import load_body
 from metro.config import AugmentConfig, CropConfig, ModelConfig, TrainConfig
 from metro.data import crop
+from metro.data.lens import project
 from metro.data.records import Record
 from metro.data.shards import ShardDataset, ShardWriter
 from metro.data.show import stored_sheet, training_sheet
@@ -71,3 +72,40 @@ def test_augmented_pictures_and_joints_move_together(body: BodyData, tmp_path: P
         off.append(centre_of_mass(picture, with_joint) - centre_of_mass(np.zeros_like(picture), picture))
     assert np.abs(off).max() < 0.25  # OpenCV draws a dot with a rim to a fifth of a pixel
     assert np.abs(np.mean(off, 0)).max() < 0.05
+
+
+def test_meshes_are_bent_as_the_lens_bends_them(body: BodyData, tmp_path: Path) -> None:
+    """A lens that shows the square, which a pinhole camera sees right of the middle, some pixels further left."""
+    transl, bent = np.array([0.2, 0.25, 2.0]), np.array([-0.9, 0, 0, 0.02, 0, 0, 0, 0])
+    mesh = {"pose_aa": np.zeros(72), "betas": np.zeros(10), "mesh_origin": "mocap", "transl": transl}
+    dataset = write(tmp_path, keypoints_2d=None, distortion=bent, lens="h36m", **mesh)
+    shown = centre_of_mass(dataset.image(0), stored_sheet(dataset, body, count=1)[:, dataset.image_size :])
+    affine, centre = dataset.labels["affine"][0].astype(float), np.array([[*CENTRE, 0]]) + transl
+    straight, expected = (crop.apply(affine, project(centre, SEEN, bent, lens))[0] for lens in ("none", "h36m"))
+    assert np.linalg.norm(expected - straight) > 1
+    assert shown == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("sheet", ["stored", "training"])
+def test_a_mesh_is_that_of_its_gender(body: BodyData, tmp_path: Path, sheet: str) -> None:
+    """The female body is a square somewhere else."""
+    elsewhere = square_body(body, (-0.1, 0.1))
+    points = np.zeros((24, 3))
+    mesh = {"pose_aa": np.zeros(72), "betas": np.zeros(10), "mesh_origin": "mocap", "transl": np.array([0, 0, 2.0])}
+    dataset = write(tmp_path, keypoints_2d=points, gender="female", **mesh)
+    asked: list[str] = []
+
+    def variants(gender: str) -> BodyData:
+        asked.append(gender)
+        return elsewhere
+
+    if sheet == "training":
+        train = TrainConfig(batch_size=1, workers=0)
+        training_sheet(dataset, body, ModelConfig(image_size=224), train, columns=1, variants=variants)
+    else:
+        drawn = stored_sheet(dataset, body, count=1, variants=variants)[:, dataset.image_size :]
+        expected = crop.apply(dataset.labels["affine"][0].astype(float), project([[-0.1, 0.1, 2]], SEEN, None, "none"))[
+            0
+        ]
+        assert centre_of_mass(dataset.image(0), drawn) == pytest.approx(expected, abs=0.05)
+    assert asked == ["female"]
