@@ -157,6 +157,11 @@ _SKELETONS: dict[str, list[tuple[str, str]]] = {
         *[("R_Hip", "L_Hip"), ("Neck", "R_Hip"), ("Neck", "L_Hip")],
         *[("Neck", "R_Shoulder"), ("Neck", "L_Shoulder"), ("Neck", "Head")],
     ],
+    "LSP14": [
+        *_LIMBS,
+        *[("R_Hip", "L_Hip"), ("Neck", "R_Hip"), ("Neck", "L_Hip")],
+        *[("Neck", "R_Shoulder"), ("Neck", "L_Shoulder"), ("Neck", "Top_of_Head")],
+    ],
     "H36M17": _trunk("Pelvis", "Torso", "Neck", "Nose", "Head"),
     "H36M_MOCAP17": _trunk("Pelvis", "Spine", "Neck", "Jaw", "Head"),
     "EXTRA14": [

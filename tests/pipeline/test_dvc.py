@@ -41,6 +41,9 @@ NOT_INPUTS = {
 
 
 SOURCES = Path("metro/sources")
+ADAPTERS = [SOURCES / f"{name}.py" for name in NAMES if (ROOT / SOURCES / f"{name}.py").is_file()]
+OWN = {SOURCES / "synthetic.py", Path("metro/synthetic")}
+"""What `prepare` of the synthetic sets, which stand for all in here, depends on and others do not: adapter and root."""
 
 
 class Stage(NamedTuple):
@@ -131,8 +134,8 @@ def is_empty(file: Path) -> bool:
 def closure(*scripts: Path) -> set[Path]:
     """All files of the project that decide what scripts write."""
     found, pending = {*scripts}, [*scripts]
-    if Path("pipeline/prepare.py") in scripts and len(scripts) == 1:  # the adapter is imported by its name
-        return closure(*scripts, SOURCES / "synthetic.py")
+    if Path("pipeline/prepare.py") in scripts and len(scripts) == 1:  # adapters are imported by their names
+        return closure(*scripts, *ADAPTERS) - {*ADAPTERS} | {SOURCES / "synthetic.py"}
     while pending:
         for file in reached_from(pending.pop()):
             if file not in found and not covers(NOT_INPUTS, file) and not is_empty(file):
@@ -150,15 +153,14 @@ def test_a_stage_depends_on_all_code_that_it_reaches_and_on_no_other(stage: Stag
     assert (missing, idle) == ([], []), f"deps of {stage.script} in dvc.yaml: add {missing}, remove {idle}"
 
 
-@pytest.mark.parametrize("source", [name for name in NAMES if (ROOT / SOURCES / f"{name}.py").is_file()])
-def test_a_set_hangs_on_its_own_adapter_and_on_what_all_share(items: dict[str, Stage], source: str) -> None:
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=str)
+def test_a_set_hangs_on_its_own_adapter_and_on_what_all_share(items: dict[str, Stage], adapter: Path) -> None:
     declared = next(stage.deps for name, stage in items.items() if name.startswith("prepare@"))
-    shared = declared - {SOURCES / "synthetic.py"}
-    assert SOURCES / "synthetic.py" in declared
-    others = {SOURCES / f"{name}.py" for name in NAMES} - {SOURCES / f"{source}.py"}
-    reached = closure(Path("pipeline/prepare.py"), SOURCES / f"{source}.py")
-    assert not reached & others
-    assert [file for file in sorted(reached) if not covers({*shared, SOURCES / f"{source}.py"}, file)] == []
+    assert declared >= OWN
+    declared = declared if adapter in OWN else declared - OWN | {adapter}
+    reached = closure(Path("pipeline/prepare.py"), adapter)
+    assert not reached & {*ADAPTERS} - {adapter}
+    assert [file for file in sorted(reached) if not covers(declared, file)] == []
 
 
 def test_exceptions_are_reached_and_no_stage_reaches_the_command_line(items: dict[str, Stage]) -> None:
