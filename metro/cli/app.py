@@ -53,6 +53,7 @@ datasets.command(raw.doctor)
 datasets.command(raw.fixture)
 datasets.command(data.stats)
 datasets.command(data.show)
+datasets.command(data.unpack)
 datasets.command(data.verify)
 app.command(datasets)
 

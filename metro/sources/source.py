@@ -45,6 +45,19 @@ class RawFile(NamedTuple):
     """The download that it comes in, or the page: what to fetch if it is missing."""
 
 
+class Archive(NamedTuple):
+    """A download that files of a set come in, and what to take from it (`metro.sources.unpack`)."""
+
+    example: str
+    """Its name, or one of its names, as it is handed out."""
+    name: str
+    """Expression that the whole name matches, or, if it has a slash, the path relative to the raw data."""
+    members: str
+    """Expression for the files that are wanted: what remains of a path after any folders. Group 1 is kept of it."""
+    folder: str
+    """Where they go, relative to the raw data; may refer to groups of `name`."""
+
+
 class Check(NamedTuple):
     """Whether the data are as the adapter takes them to be, where no document says so."""
 

@@ -27,6 +27,7 @@ BASE = {
     "mesh info": ["missing.npz"],
     "data stats": ["missing"],
     "data show": ["missing"],
+    "data unpack": ["coco", "--raw", "missing"],
     "data verify": ["missing"],
     "fit": ["missing"],
     "checkpoint info": ["missing"],

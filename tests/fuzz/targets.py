@@ -651,6 +651,7 @@ COMMANDS = (
     "predict a.png b.png --model bundle --boxes boxes.json --vertices",
     "data show shards --count 2 --out sheet.png",
     "data stats shards --fits fits",
+    "data unpack coco --raw shards",
     "data verify shards --fits fits",
     "evaluate shards --model bundle --limit 2 --batch-size 2 --bootstrap 10 --cases 1 --out ev --protocol freihand",
     "body info --kind open_hand --gender neutral",
