@@ -69,9 +69,10 @@ TEST = "mpi_inf_3dhp_test_set"
 TEST_JOINTS = JOINT_SETS["MUCO21"][:17]
 TEST_VALID = 2929
 """Frames of the test set that count; some lists have 2,935."""
-OFF_PX = 2.2
-"""By which projections of `annot3` miss `annot2` at most, in the frames that were looked at."""
+OFF_PX = 5.0
+"""By which projections of `annot3` may miss `annot2`; in a frame of the set that was looked at, they do by 2.2 px."""
 _SAMPLE = 50  # frames that the survey projects
+_QUICK = 1 << 24  # bytes
 
 
 def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
@@ -89,7 +90,7 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
         dialect="training set",
         files=tuple(RawFile(p.relative_to(root).as_posix(), p.is_file(), f"the training set of {SITE}") for p in files),
         missing=tuple(f"{name}/imageSequence (the training set of {SITE})" for name in lost),
-        expected=sum(len(range(0, _official(name, k), options.step)) for name in FRAMES for k in options.cameras),
+        expected=sum(len(range(0, _official(name, k), options.step)) for name in FRAMES for k in {*options.cameras}),
         checks=(_check_lengths(root, found, options.cameras), _check_projection(root, found, options.cameras[0])),
         notes=(f"{len(found)} of {len(FRAMES)} sequences",),
     )
@@ -101,13 +102,13 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
     if config.split == "test":
         yield from _test_rows(root)
         return
+    cameras = sorted({*options.cameras})
     for name in _sequences(root):
-        lost = list(options.cameras)
+        lost = cameras.copy()
         try:
             matrices = intrinsics(root / name / "camera.calibration")
-            for camera, (pixels_TK2, points_TK3) in zip(
-                options.cameras, annotated(root / name / "annot.mat", options.cameras), strict=True
-            ):
+            tables = annotated(root / name / "annot.mat", cameras)
+            for camera, (pixels_TK2, points_TK3) in zip(cameras, tables, strict=True):
                 if camera >= len(matrices):
                     raise MetroError(f"{root / name}/camera.calibration: has no camera {camera}; {REMEDY}")
                 yield from _camera_rows(root, name, camera, options.step, matrices[camera], pixels_TK2, points_TK3)
@@ -168,7 +169,7 @@ def _test_rows(root: Path) -> Iterator[Row | Left | BadRecord]:
         try:
             pixels_TK2, points_TK3, valid_T = _test(path)
         except MetroError as err:
-            yield BadRecord(f"mpi_inf_3dhp:{name}", str(err), max(1, len(_pictures(path.parent / "imageSequence"))))
+            yield BadRecord(f"mpi_inf_3dhp:{name}", str(err), max(1, len([*path.parent.glob("imageSequence/*.jpg")])))
             continue
         if not valid_T.all():
             yield Left("frame marked as not valid", int((~valid_T).sum()))
@@ -311,8 +312,8 @@ def _check_projection(root: Path, names: list[str], camera: int) -> Check:
     what = f"annot3 falls on annot2 through the camera, to {OFF_PX} px"
     for name in names:
         path = root / name / "annot.mat"
-        # Those of version 5 are unpacked as a whole, which takes longer than a survey may.
-        if path.is_file() and h5py.is_hdf5(path) or path.is_file() and path.stat().st_size < 1 << 24:
+        # Those of version 5 are read as a whole, which takes longer than a survey may.
+        if path.is_file() and (h5py.is_hdf5(path) or path.stat().st_size < _QUICK):
             try:
                 matrix = intrinsics(root / name / "camera.calibration")[camera]
                 pixels_TK2, points_TK3 = next(annotated(path, [camera]))
