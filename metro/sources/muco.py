@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 from metro.body.joints import JOINT_SETS, index_map, shared
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.lens import project
-from metro.data.records import BadRecord, Left, Record
+from metro.data.records import FARTHEST_M, BadRecord, Left, Record
 from metro.errors import MetroError
 from metro.options import MucoOptions
 from metro.sources.bodies import Bodies, wrapped
@@ -157,7 +157,7 @@ def _chosen(base: sqlite3.Connection, options: MucoOptions, folder: Path) -> Ite
     for number, picture, x, y, z, name, labels, camera, fit, problem in base.execute(_PEOPLE):
         if picture != before:
             before, kept = picture, np.empty((0, 3))
-        pelvis = np.array([[x, y, z]]) / 1000
+        pelvis = np.clip([[x / 1000, y / 1000, z / 1000]], -FARTHEST_M, FARTHEST_M)
         if options.people == "nearest" and len(kept):
             yield Left("further from the camera than another")
             continue
@@ -192,14 +192,14 @@ def _store_release(base: sqlite3.Connection, root: Path, meshes: bool) -> Iterat
             yield BadRecord(f"muco:{path.name}, annotation {n}", _said(err))
     for key, entry in entries(_file(root, FITS)) if meshes else ():
         try:
-            fit = np.concatenate([_floats(entry[name], size, np.nan) for name, size in _FIT.items()])
+            fit = np.concatenate([_floats(entry[name], size, finite=False) for name, size in _FIT.items()])
             if np.isfinite(fit).all():
                 base.execute(
                     "INSERT INTO fit VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET parameters = NULL",
                     (_whole(int(key)), fit.tobytes()),
                 )
         except _UNFIT as err:
-            yield BadRecord(f"muco:{FITS}, entry {ascii(key[:20])}", _said(err))
+            yield BadRecord(f"muco:{FITS}, entry {key[:20]!a}", _said(err))
 
 
 def _labels(annotation: dict[str, Any]) -> tuple[Any, ...]:
@@ -246,10 +246,8 @@ def _store_composites(base: sqlite3.Connection, root: Path) -> Iterator[Left]:
                 cameras.remove(camera)
         except (MetroError, IndexError) as err:
             problem = str(err) if isinstance(err, MetroError) else f"{name}/camera.calibration: has too few cameras"
-            base.executemany(
-                "INSERT INTO person SELECT id, id / ?, 0, 0, -1, NULL, NULL, ? FROM origin WHERE (sequence, camera) = (?, ?)",
-                ((PEOPLE, problem, name, camera) for camera in cameras),
-            )
+            lost = "SELECT id, id / ?, 0, 0, -1, NULL, NULL, ? FROM origin WHERE (sequence, camera) = (?, ?)"
+            base.executemany(f"INSERT INTO person {lost}", [(PEOPLE, problem, name, camera) for camera in cameras])
 
 
 def _store_camera(
@@ -291,7 +289,8 @@ def _record(config: DatasetConfig, bodies: Bodies, row: Row, image: Path) -> Rec
         pose, betas, transl = np.split(np.array(fit), [72, 82])
         at = index_map("J24", _COMPARED)
         joints = bodies.joints("neutral", pose[None], betas[None], transl[None])[0, at]
-        error = float(np.sqrt(((joints - record.joints_3d[at, :3]) ** 2).sum(1)).mean())
+        with np.errstate(over="ignore"):
+            error = float(np.sqrt(((joints - record.joints_3d[at, :3]) ** 2).sum(1)).mean())
         if error <= config.chosen(MucoOptions).max_fit_error:
             record.pose_aa, record.transl, record.fit_error = wrapped(pose), transl, error
             record.betas = np.where(np.abs(betas).max() > MAX_BETA, 0, betas)
@@ -309,10 +308,10 @@ def _file(root: Path, name: str) -> Path:
     return inner if inner.is_file() else root / name
 
 
-def _floats(value: Any, size: int, missing: float | None = None) -> Array:
-    """That many numbers, however nested; nan, which comes as None, where something stands for `missing` ones."""
+def _floats(value: Any, size: int, finite: bool = True) -> Array:
+    """That many numbers, however nested. Those that are none come as None from the file, and here as nan."""
     array = np.array(value, np.float64).ravel()
-    if array.size != size or (missing is None and not np.isfinite(array).all()):
+    if array.size != size or (finite and not np.isfinite(array).all()):
         raise ValueError(f"not {size} finite numbers")
     return array
 
