@@ -34,6 +34,7 @@ through a temporary database on disk (1 kB per person and 1 kB per fit, in the f
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
@@ -55,10 +56,12 @@ from metro.sources.boxes import around, enlarged
 from metro.sources.formats.mat import cells, count_cells
 from metro.sources.formats.stream import entries, items
 from metro.sources.pictures import size_of
-from metro.sources.sequences import CAMERAS, SITE, annotated, in_j24, intrinsics
+from metro.sources.sequences import CAMERAS, annotated, in_j24, intrinsics
+from metro.sources.sequences import SITE as TRAINING_SITE
 from metro.sources.source import Check, RawFile, Row, Survey, root_of
 
 LICENCE = "research only, no redistribution: the terms of MPI-INF-3DHP"
+SITE = "http://gvv.mpi-inf.mpg.de/projects/SingleShotMultiPerson"
 
 Array = NDArray[np.float64]
 
@@ -94,9 +97,10 @@ _TABLES = """
 """
 _PERSON = "INSERT INTO person VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _PEOPLE = """
-    SELECT person.id, picture, x, y, z, name, labels, coalesce(picture.camera, person.camera), parameters, problem
-    FROM person LEFT JOIN picture ON picture.id = picture LEFT JOIN fit ON fit.id = person.id
-    ORDER BY picture, z, person.id
+    SELECT person.id, person.picture, x, y, z, name, labels, coalesce(picture.camera, person.camera), parameters,
+           problem
+    FROM person LEFT JOIN picture ON picture.id = person.picture LEFT JOIN fit ON fit.id = person.id
+    ORDER BY person.picture, z, person.id
 """
 
 
@@ -209,14 +213,19 @@ def _labels(annotation: dict[str, Any]) -> tuple[Any, ...]:
     """
     pelvis = [0.0, 0.0, -1.0]
     try:
-        points = _floats(annotation["keypoints_cam"], 63).reshape(21, 3)
-        pelvis = points[_PELVIS].tolist()
-        pixels, box = _floats(annotation["keypoints_img"], 42).reshape(21, 2), _floats(annotation["bbox"], 4)
+        points = _floats(annotation["keypoints_cam"], 63, finite=False).reshape(21, 3)
+        if np.isfinite(points[_PELVIS]).all():
+            pelvis = points[_PELVIS].tolist()
+        pixels = _floats(annotation["keypoints_img"], 42, finite=False).reshape(21, 2)
+        box = _floats(annotation["bbox"], 4)
+        labels = np.concatenate([pixels[_AT].ravel(), points[_AT].ravel(), box])
+        if not np.isfinite(labels).all():
+            raise ValueError("some of its joints are no finite numbers")
         if not (box[2:] > 0).all() or not pelvis[2] > 0:
             raise ValueError("its box has no extent, or it is not before the camera")
     except _UNFIT as err:
         return *pelvis, None, None, _said(err)
-    return *pelvis, np.concatenate([pixels[_AT].ravel(), points[_AT].ravel(), box]).tobytes(), None, None
+    return *pelvis, labels.tobytes(), None, None
 
 
 def _store_composites(base: sqlite3.Connection, root: Path) -> Iterator[Left]:
@@ -290,7 +299,8 @@ def _record(config: DatasetConfig, bodies: Bodies, row: Row, image: Path) -> Rec
         at = index_map("J24", _COMPARED)
         joints = bodies.joints("neutral", pose[None], betas[None], transl[None])[0, at]
         with np.errstate(over="ignore"):
-            error = float(np.sqrt(((joints - record.joints_3d[at, :3]) ** 2).sum(1)).mean())
+            apart = np.sqrt(((joints - record.joints_3d[at, :3]) ** 2).sum(1))
+        error = math.fsum(apart) / len(at)
         if error <= config.chosen(MucoOptions).max_fit_error:
             record.pose_aa, record.transl, record.fit_error = wrapped(pose), transl, error
             record.betas = np.where(np.abs(betas).max() > MAX_BETA, 0, betas)
@@ -358,6 +368,7 @@ def _survey_composites(root: Path) -> Survey:
     names = [f"S{k}/Seq{n}" for k in range(1, 9) for n in (1, 2)]
     there = [name for name in names if (root / name).is_dir()]
     files = [path, *(root / name / file for name in there or names[:1] for file in ("annot.mat", "camera.calibration"))]
+    origin = f"made by the scripts of {SITE}, from {TRAINING_SITE}"
     what = f"composite_info holds subject, sequence, and camera and frame from 0, of {PEOPLE} people per picture"
     try:
         count = PEOPLE * _composites(path)
@@ -367,8 +378,8 @@ def _survey_composites(root: Path) -> Survey:
         check = Check(what, False, _said(err))
     return Survey(
         dialect="generated composites",
-        files=tuple(RawFile(p.relative_to(root).as_posix(), p.is_file(), SITE) for p in files),
-        missing=() if (root / GENERATED).is_dir() else (f"{GENERATED} (made by the scripts of MuCo-3DHP)",),
+        files=tuple(RawFile(p.relative_to(root).as_posix(), p.is_file(), origin) for p in files),
+        missing=() if (root / GENERATED).is_dir() else (f"{GENERATED} ({origin})",),
         checks=(check, Check("camera and frame count from 0, not from 1", None, "no file tells")),
         notes=(f"{len(there)} of {len(names)} sequences of MPI-INF-3DHP", "composites have no meshes"),
     )
@@ -383,7 +394,7 @@ def _check_release(path: Path, fits: list[Path]) -> tuple[Check, ...]:
             with suppress(*_UNFIT):
                 points = _floats(annotation["keypoints_cam"], 63).reshape(21, 3)
                 pixels = _floats(annotation["keypoints_img"], 42).reshape(21, 2)
-                people[str(annotation["id"])] = annotation["image_id"], points, pixels
+                people[str(annotation["id"])] = _whole(annotation["image_id"]), points, pixels
         wanted = {picture for picture, _, _ in people.values()}
         for image in islice(items(path, "images.item"), _SEARCHED):
             with suppress(*_UNFIT):

@@ -138,7 +138,7 @@ def test_people_of_the_release_in_metres_with_their_fits(tmp_path: Path, people:
         record.check()
         n = number - 100
         named = dict(zip(J24, zip(record.joints_3d, record.keypoints_2d, strict=True), strict=True))
-        annotated = [a for a in content["annotations"] if a["id"] == number][0]
+        annotated = next(a for a in content["annotations"] if a["id"] == number)
         for joint, (point, pixel) in zip(
             JOINTS, zip(people.points[n] / 1000, annotated["keypoints_img"], strict=True), strict=True
         ):
@@ -209,7 +209,7 @@ def test_without_meshes_fits_are_not_read(tmp_path: Path, people: People) -> Non
 
 def test_who_cannot_be_read_does_not_make_another_the_nearest(tmp_path: Path, people: People) -> None:
     content, fits = people.content()
-    first, other, second, third = content["annotations"]
+    first, other, _, third = content["annotations"]
     third["bbox"] = [1, 2, 0, 4]
     content["annotations"] += [
         dict(other),
@@ -231,7 +231,7 @@ def test_who_cannot_be_read_does_not_make_another_the_nearest(tmp_path: Path, pe
     assert "no whole number" in said["muco:MuCo-3DHP.json, annotation 6"]
     assert "muco:MuCo-3DHP.json, annotation 7" in said
     assert "no extent" in said["muco:data/augmented_set/7.jpg#102"]
-    assert "not 63 finite numbers" in said["muco:data/unaugmented_set/5.jpg#103"]
+    assert "joints are no finite numbers" in said["muco:data/unaugmented_set/5.jpg#103"]
     assert "not listed" in said["muco:picture 8#104"]
     assert "has no keypoints_cam" in said["muco:picture 77#9"]
     assert {"muco:smpl_param.json, entry '5x'", "muco:smpl_param.json, entry '105'"} <= {*said}
@@ -252,7 +252,7 @@ def test_a_truncated_file_is_one_line(tmp_path: Path, people: People) -> None:
 
 def test_a_full_disk_is_one_line(tmp_path: Path, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, *people.content())
-    monkeypatch.setattr(muco, "_TABLES", muco._TABLES + "PRAGMA page_size = 512; VACUUM; PRAGMA max_page_count = 12;")
+    monkeypatch.setattr(muco, "_TABLES", muco._TABLES + "PRAGMA max_page_count = 5;")
     with pytest.raises(MetroError, match="full; set TMPDIR"):
         everything(config(tmp_path))
 
@@ -363,9 +363,9 @@ def test_whatever_is_in_the_files_ends_in_records_or_lines(
     write(root, content, fits)
     try:
         records, _, bad = everything(config(root, people="spaced"))
+        said = [f"{item.name} {item.problem}" for item in bad]
+        assert records or bad or not content["annotations"]
     except MetroError as err:
-        assert len(str(err).splitlines()) == 1
-        return
-    assert records or bad
-    assert all(len(f"{item.name} {item.problem}".splitlines()) == 1 for item in bad)
+        said = [str(err)]
+    assert all(len(line.splitlines()) == 1 for line in said)
     muco.survey(config(root), OPEN)
