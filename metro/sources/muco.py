@@ -408,7 +408,7 @@ def _check_release(path: Path, fits: list[Path]) -> tuple[Check, ...]:
         for key, entry in (pair for fit in fits for pair in islice(entries(fit), _SEARCHED)):
             with suppress(*_UNFIT):
                 if key in people:
-                    bodies.append(float(np.linalg.norm(people[key][1][_PELVIS] / 1000 - _floats(entry["trans"], 3))))
+                    bodies.append(math.dist(people[key][1][_PELVIS] / 1000, _floats(entry["trans"], 3)))
     return (
         Check(
             f"keypoints_cam falls on keypoints_img through f and c, to {OFF_PX} px",
