@@ -3,6 +3,7 @@
 ==================================  =====================================================================
 official/NAME.npz, NAME.keys.json   outputs recorded from the official modules with made-up weights
 real/000000000785.jpg               a photograph of COCO, with its annotation person_keypoints_785.json
+real/true_values.json               single samples of FreiHAND, Human3.6M, MPII and MPI-INF-3DHP
 ==================================  =====================================================================
 """
 

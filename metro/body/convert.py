@@ -109,7 +109,7 @@ def _regressors(kind: str, own: np.ndarray, template: np.ndarray, folder: Path) 
     """Joint regressor rows (K, V) by name."""
     vertices = len(template)
     if kind == "mano":
-        tips = np.eye(vertices)[list(TIP_VERTICES["regressor"])]
+        tips = np.eye(vertices)[list(TIP_VERTICES["regressor"])]  # as METRO reads the tips of what it predicts
         order = index_map(JOINT_SETS["MANO16"] + FINGERTIPS, "HAND21")
         return {"hand21": np.concatenate([own, tips])[order]}
     if kind == "smplx":

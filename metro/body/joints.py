@@ -8,6 +8,8 @@ Equal names mean "the same target for training", so some sets are renamed from h
 - `H36M_MOCAP17`: the joints as Human3.6M stores them after the usual choice of 17 of 32 (pelvis, left leg, right leg,
   …); its spine and nose markers are the J24 joints `Spine` and `Jaw`. `H36M17` in contrast is the row order of METRO's
   Human3.6M regressor, right leg first, where they are called `Torso` and `Nose`.
+- `H36M32`: all that Human3.6M stores. Some are at one place (`Root` and `Pelvis`; `Neck` with the two where the left
+  arm and the head begin), and are named so that the usual 17 are those that every converter takes.
 - `MUCO21` and `MPIINF28`: "head top" sits where Human3.6M has `Head`, and "head" where it has `Jaw`.
 - `OPENPOSE18` and `OPENPOSE25`: "neck" is the middle of the shoulders, which is `Thorax` in J24.
 """
@@ -58,6 +60,12 @@ JOINT_SETS: dict[str, tuple[str, ...]] = {
         *("Spine", "Neck", "Jaw", "Head"),
         *(*_LEFT_ARM, *_RIGHT_ARM),
     ),
+    "H36M32": (
+        *("Root", *_RIGHT_LEG, "R_Ball", "R_Toe_End", *_LEFT_LEG, "L_Ball", "L_Toe_End"),
+        *("Pelvis", "Spine", "Neck_Of_Head", "Jaw", "Head"),
+        *("Neck_Of_Arm", *_LEFT_ARM, "L_Thumb", "L_Thumb_End", "L_Wrist_End", "L_Hand_End"),
+        *("Neck", *_RIGHT_ARM, "R_Thumb", "R_Thumb_End", "R_Wrist_End", "R_Hand_End"),
+    ),
     # Rows of METRO's second body regressor, appended to the 24 SMPL joints.
     "EXTRA14": (
         *("Nose", "R_Eye", "L_Eye", "R_Ear", "L_Ear", "R_Hip", "L_Hip"),
@@ -100,9 +108,12 @@ FINGERTIPS = ("Thumb4", "Index4", "Middle4", "Ring4", "Pinky4")
 TIP_VERTICES: dict[str, tuple[int, ...]] = {
     "layer": (745, 317, 444, 556, 673),  # the MANO layer METRO trains with: template and ground-truth joints
     "regressor": (745, 317, 445, 556, 673),  # METRO's joint regressor: joints of a predicted mesh
-    "freihand": (744, 320, 443, 555, 672),  # the FreiHAND toolkit
+    "freihand": (744, 333, 444, 555, 672),  # the tips that FreiHAND annotates
 }
-"""Fingertip vertices (thumb, index, middle, ring, pinky) on the MANO mesh: three conventions that coexist."""
+"""Fingertip vertices (thumb, index, middle, ring, pinky) on the MANO mesh: three conventions that coexist.
+
+FreiHAND's own toolkit lists 744, 320, 443, 555, 672, which are not its annotations: index and middle are 2 to 4 mm off.
+"""
 
 
 def _chain(*names: str) -> list[tuple[str, str]]:
@@ -164,6 +175,12 @@ _SKELETONS: dict[str, list[tuple[str, str]]] = {
     ],
     "H36M17": _trunk("Pelvis", "Torso", "Neck", "Nose", "Head"),
     "H36M_MOCAP17": _trunk("Pelvis", "Spine", "Neck", "Jaw", "Head"),
+    "H36M32": [
+        *_trunk("Root", "Pelvis", "Spine", "Neck", "Neck_Of_Arm", "Neck_Of_Head", "Jaw", "Head", hips="Root"),
+        *[pair for s in "RL" for pair in _chain(f"{s}_Ankle", f"{s}_Ball", f"{s}_Toe_End")],
+        *[pair for s in "RL" for pair in _chain(f"{s}_Wrist", f"{s}_Thumb", f"{s}_Thumb_End")],
+        *[pair for s in "RL" for pair in _chain(f"{s}_Wrist", f"{s}_Wrist_End", f"{s}_Hand_End")],
+    ],
     "EXTRA14": [
         *_chain("Pelvis", "Spine", "Thorax", "Neck", "Jaw", "Head", "Top_of_Head"),
         *[("Pelvis", "R_Hip"), ("Pelvis", "L_Hip"), ("Jaw", "Nose"), *_FACE],

@@ -235,8 +235,9 @@ class BodyModel(nn.Module):
         """Joints (B, K, 3) of a posed model that METRO trains towards, in the order of the figure's regressor.
 
         MANO: kinematic joints and fingertip vertices, as METRO's MANO layer reports them; joints of a predicted mesh
-        come from `regress("hand21", …)` instead, which differs by the tip of the middle finger and under bending. All
-        others have one definition, the regressor, for both.
+        come from `regress("hand21", …)` instead, which differs by the tip of the middle finger and under bending. Tips
+        are METRO's, not those that FreiHAND annotates, a few mm off: numbers of the paper are reached with METRO's.
+        All others have one definition, the regressor, for both.
         """
         if self.kind != "mano":
             return self.regress(self.figure.regressor, output.vertices)

@@ -9,7 +9,6 @@ from cyclopts import Parameter
 
 from metro.cli.options import Between, Place, ToFile, check_new
 from metro.errors import MetroError
-from metro.words import Source
 
 
 def verify(folder: Path, /, *, fits: Place | None = None) -> str:
@@ -129,24 +128,3 @@ def sources() -> str:
         summary = (module.__doc__ or "").strip().partition("\n")[0].rstrip(".")
         rows.append(f"{name:<16} {summary} [{module.LICENCE}]")
     return "\n".join(rows)
-
-
-def unpack(dataset: Source, /, *, raw: Place) -> str:
-    """Extract the archives of a dataset, as its site hands them out, into the raw tree that `prepare` reads.
-
-    Only what is needed is extracted, each archive once; what a killed run left goes on. Archives stay.
-
-    Parameters
-    ----------
-    dataset
-        Source of the dataset (`metro data sources` lists them).
-    raw
-        Folder with the archives, which becomes the raw tree.
-    """
-    from metro.sources.unpack import unpack as lines_of
-
-    lines = 0
-    for line in lines_of(dataset, raw):
-        print(line)
-        lines += 1
-    return f"{raw}: {lines} archives of {dataset} unpacked"

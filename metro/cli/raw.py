@@ -1,4 +1,4 @@
-"""`metro data doctor` and `metro data fixture`: raw data as datasets' sites hand them out."""
+"""`metro data doctor`, `fixture` and `unpack`: raw data as datasets' sites hand them out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from metro.cli.options import Between, Place, ToFolder, Word
 from metro.errors import MetroError
+from metro.words import Source
 
 Split = Literal["train", "validation", "test"]
 
@@ -40,8 +41,11 @@ def doctor(dataset: Word, /, *, raw: Place, split: Split = "train", option: list
     print(f"{raw}: {survey.dialect}")
     print(f"{'licence':<10}{adapter.LICENCE}")
     for file in survey.files:
-        size = f"{(raw / file.path).stat().st_size:,} bytes" if file.found else f"from {file.origin}"
-        print(f"{'ok' if file.found else 'MISSING':<10}{file.path}  {size}")
+        said = f"from {file.origin}"
+        if file.found:
+            sizes = [path.stat().st_size for path in file.paths(raw)]
+            said = f"{sum(sizes):,} bytes" + (f" in {len(sizes):,} files" if "*" in file.path else "")
+        print(f"{'ok' if file.found else 'MISSING':<10}{file.path}  {said}")
     for line in survey.missing:
         print(f"{'MISSING':<10}{line}")
     for check in survey.checks:
@@ -67,6 +71,7 @@ def fixture(
     /,
     *,
     people: Annotated[int, Parameter(validator=Between(1, 1000))] = 6,
+    dialect: Word | None = None,
     seed: Annotated[int, Parameter(validator=Between(0, 2**32 - 1))] = 0,
 ) -> str:
     """Write a small raw tree in a dataset's official layout, from synthetic people: to try its adapter without data.
@@ -79,13 +84,36 @@ def fixture(
         Folder to make.
     people
         People in it, about.
+    dialect
+        Which of the layouts that the set comes in; without it the usual one.
     seed
         Names the people.
     """
-    from metro import fixtures
+    from metro.fixtures import write
 
-    fixtures.write(dataset, folder, people, seed)
+    write(dataset, folder, people, seed, dialect)
     return f"{folder}: raw data as {dataset} has them, of synthetic people; what they are is in truth.json"
+
+
+def unpack(dataset: Source, /, *, raw: Place) -> str:
+    """Extract the archives of a dataset, as its site hands them out, into the raw tree that `prepare` reads.
+
+    Only what is needed is extracted, each archive once; what a killed run left goes on. Archives stay.
+
+    Parameters
+    ----------
+    dataset
+        Source of the dataset (`metro data sources` lists them).
+    raw
+        Folder with the archives, which becomes the raw tree.
+    """
+    from metro.sources.unpack import unpack as lines_of
+
+    lines = 0
+    for line in lines_of(dataset, raw):
+        print(line)
+        lines += 1
+    return f"{raw}: {lines} archives of {dataset} unpacked"
 
 
 def _options(words: list[str]) -> dict[str, Any]:

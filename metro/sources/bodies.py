@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metro.body.load import load_body
+from metro.body.load import load_variant
 from metro.config import BodyConfig, DatasetConfig
-from metro.errors import MetroError
 from metro.synthetic import exact
 from metro.synthetic.rotations import rotation_vector
 from metro.synthetic.skinning import Skin, place_joints, prepare_skin, regress, rest_joints, shape_and_pose
@@ -40,6 +39,11 @@ class Bodies:
         `gender: neutral` stands the neutral body in for all others.
     body
         Kind of the body, and where licensed ones lie.
+
+    Raises
+    ------
+    MetroError
+        Its methods: there is no body of a gender.
     """
 
     def __init__(self, config: DatasetConfig, body: BodyConfig) -> None:
@@ -48,6 +52,11 @@ class Bodies:
     def variant(self, gender: str) -> str:
         """The body that a person of a gender is posed on, which is what `Record.gender` says."""
         return "neutral" if self._neutral else gender
+
+    def require(self, *genders: str) -> None:
+        """Load bodies before any person is looked at: that one is missing is no fault of people."""
+        for gender in genders:
+            self._load(gender)
 
     def pelvis(self, gender: str, betas_NS: ArrayLike) -> Array:
         """Root joints (N, 3) of shapes at rest, metres: what poses turn the body about."""
@@ -75,21 +84,12 @@ class Bodies:
         return np.reshape([regress(body.regressor, points) for points in points_NV3], (-1, len(body.regressor), 3))
 
     def _load(self, gender: str) -> _Body:
-        gender = self.variant(gender)
-        try:
-            return _load(self._body, gender)
-        except MetroError as err:
-            if gender == "neutral":
-                raise
-            raise MetroError(
-                f"people of gender {gender} need a body of their own: {err}; "
-                "or take the neutral one for all: gender: neutral of the dataset"
-            ) from None
+        return _load(self._body, self.variant(gender))
 
 
 @cache
 def _load(config: BodyConfig, gender: str) -> _Body:
-    data = load_body(config, gender)
+    data = load_variant(config, gender)
     whole = prepare_skin(data)
     regressor = data.regressor(data.figure.label_regressor).toarray().astype(np.float64)
     used = np.flatnonzero(regressor.any(0))

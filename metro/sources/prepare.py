@@ -170,11 +170,16 @@ def check(config: DatasetConfig, body: BodyConfig, survey: Survey) -> None:
 
 
 def fingerprint(config: DatasetConfig, survey: Survey) -> list[tuple[str, int, str]]:
-    """Name, size and sha256 of each annotation file."""
-    if config.root is None or not survey.files:
+    """Name, size and sha256 of each annotation file; size and digest of all files of a pattern together."""
+    if config.root is None:
         return []
-    paths = [(file.path, config.root / file.path) for file in survey.files]
-    return [(name, path.stat().st_size, sha256_of(path)) for name, path in paths]
+    raw = []
+    for file in survey.files:
+        paths = file.paths(config.root)
+        digests = [(path.relative_to(config.root).as_posix(), sha256_of(path)) for path in paths]
+        digest = _digest(digests) if "*" in file.path else digests[0][1]
+        raw.append((file.path, sum(path.stat().st_size for path in paths), digest))
+    return raw
 
 
 def _digest(of: Any) -> str:

@@ -156,6 +156,7 @@ def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterat
     root, bodies = root_of(config), Bodies(config, body)
     for group, members in groupby(rows, key=lambda row: row.group):
         sequence = _open(root / group) if group.endswith(".pkl") else None
+        bodies.require(*(actor.gender for actor in sequence.actors) if sequence else GENDERS.values())
         for frame, people in groupby(members, key=lambda row: row.frame):
             image = root / frame
             for row in people:

@@ -39,10 +39,15 @@ class RawFile(NamedTuple):
     """A file that a set is read from, or that it lacks."""
 
     path: str
-    """Relative to the raw data."""
+    """Relative to the raw data. With a `*`: all files of that pattern, for sets that keep the labels of each picture in
+    files of their own."""
     found: bool
     origin: str
     """The download that it comes in, or the page: what to fetch if it is missing."""
+
+    def paths(self, root: Path) -> list[Path]:
+        """The file itself, or those of the pattern in the order of their names."""
+        return sorted(root.glob(self.path)) if "*" in self.path else [root / self.path]
 
 
 class Archive(NamedTuple):

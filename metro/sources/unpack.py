@@ -162,6 +162,8 @@ def unpack(source: str, raw: Path) -> Iterator[str]:
         There is no archive of the set, one is damaged or refused, a file differs from one that is there already, or the
         disk is too small.
     """
+    if not raw.is_dir():
+        raise MetroError(f"{raw}: no such folder; give the one that the archives of {source} are in")
     rows = ARCHIVES.get(source, ())
     if not rows:
         raise MetroError(

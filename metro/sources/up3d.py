@@ -100,27 +100,24 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
     root = root_of(config)
     name = _list(config)
     path = root / f"{name}.txt"
-    origin = f"upi-s1h.zip of {SITE}"
+    origin = f"up-3d.zip of {SITE}"
     if not path.is_file():
         return Survey(dialect="flat folder", files=(RawFile(path.name, False, origin),), parameters="smpl")
     stems = [stem for line in _lines(path) if (stem := _stem(line))]
     there = {entry.name for entry in root.iterdir()}
-    files = [f"{stem}_{part}" for stem in stems for part in _LABELS]
-    lacking = [file for file in files if file not in there]
+    lacking = [file for stem in stems for part in _LABELS if (file := f"{stem}_{part}") not in there]
     pictures = [file for stem in stems for part in _PICTURES if (file := f"{stem}_{part}") not in there]
     notes = [
         f"{len(gone)} of the files it lists are missing, the first: {gone[0]}" for gone in (lacking, pictures) if gone
     ]
-    found = [file for file in files if file in there]
+    labels = [RawFile(f"*_{part}", any(name.endswith(part) for name in there), origin) for part in _LABELS]
     return Survey(
         dialect="flat folder",
-        files=(RawFile(path.name, True, origin), *(RawFile(file, True, origin) for file in found)),
-        missing=()
-        if found and len(pictures) < 2 * len(stems)
-        else (f"the pictures and fits of {path.name} ({origin})",),
+        files=(RawFile(path.name, True, origin), *labels),
+        missing=() if len(pictures) < 2 * len(stems) else (f"the pictures that {path.name} lists ({origin})",),
         expected=EXPECTED[name],
         parameters="smpl",
-        posed=config.supervision == "joints_3d",
+        posed=config.supervision != "joints_2d",
         checks=_checks(root, stems[:: max(1, len(stems) // SAMPLE)]),
         notes=tuple(notes),
     )
@@ -143,6 +140,8 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | BadRecord]:
 def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterator[Record | BadRecord]:
     """Records of the pictures."""
     root, bodies = root_of(config), Bodies(config, body)
+    if config.supervision != "joints_2d":
+        bodies.require("neutral")
     for row in rows:
         try:
             yield _record(config, bodies, root, row)
@@ -298,7 +297,7 @@ def _silhouette(path: Path, size: tuple[int, int], fit: _Fit) -> tuple[Array, Ar
 
 
 def _checks(root: Path, stems: list[str]) -> tuple[Check, ...]:
-    """Whether fits lie on the annotated joints, and whether these have a confidence of 1."""
+    """Whether fits lie on the annotated joints, and whether these have a confidence."""
     apart, cut, sure = [], 0, []
     for stem in stems:
         with suppress(MetroError):
@@ -306,7 +305,7 @@ def _checks(root: Path, stems: list[str]) -> tuple[Check, ...]:
             fit, distance = _placed(_fit(root, stem), size_of(root / f"{stem}_image.png"), joints_J3)
             apart.append(distance)
             cut += fit.zoom != 1 or bool(fit.corner.any())
-            sure.append(bool((joints_J3[:, 2] == 1).all()))
+            sure.append(joints_J3[:, 2])
     if not apart:
         return (Check("fits lie on the annotated joints", None, f"none of {len(stems)} fits can be read"),)
     return (
@@ -315,5 +314,9 @@ def _checks(root: Path, stems: list[str]) -> tuple[Check, ...]:
             max(apart) < FARTHEST_APART,
             f"median distance up to {max(apart):.3f} of the extent in {len(apart)} fits, {cut} of them of parts",
         ),
-        Check("the third row of joints.npy is 1", all(sure), f"in {sum(sure)} of {len(sure)} files"),
+        Check(
+            "the third row of joints.npy is a confidence",
+            all(((row >= 0) & (row <= 1)).all() for row in sure),
+            f"1 throughout in {sum(bool((row == 1).all()) for row in sure)} of {len(sure)} files",
+        ),
     )

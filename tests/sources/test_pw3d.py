@@ -41,7 +41,7 @@ class World:
         g = np.random.default_rng(3)
         self.R = Rotation.from_euler("xyz", [[170, 20 * k, 10 * k] for k in range(FRAMES)], degrees=True).as_matrix()
         self.pose = g.normal(0, 0.2, (2, FRAMES, 72))
-        self.pose[1, 0, :3] = [0, 3.5, 0]  # more than half a turn
+        self.pose[1, 0, :3] = self.pose[0, 1, 69:] = [0, 3.5, 0]  # more than half a turn
         self.betas = g.normal(0, 1.5, (2, 10))
         self.trans = g.normal([[[0.4, 0.2, 0]], [[-0.4, 0.2, 0.3]]], 0.1, (2, FRAMES, 3))
         self.t = np.array([[0.1 * k, 0.2, 4 + 0.1 * k] for k in range(FRAMES)])
@@ -135,6 +135,7 @@ def test_people_stand_before_the_camera_as_in_the_world(tmp_path: Path, people: 
         pixels = joints @ K.T
         assert np.abs(record.keypoints_2d[:, :2] - pixels[:, :2] / pixels[:, 2:]).max() < 2e-3
         assert (record.keypoints_2d[:, 2] == 1).all()
+        assert np.linalg.norm(record.pose_aa.reshape(24, 3), axis=1).max() <= np.pi
         assert np.array_equal(record.intrinsics, K)
         # SMPL's own joint of the same place is another point.
         knee = people.seen(people.smpl24, actor, k)[JOINT_SETS["SMPL24"].index("left_knee")]
@@ -153,6 +154,17 @@ def test_options_take_everybody_or_the_mesh_alone_or_the_neutral_body(tmp_path: 
     here = body(*(torch.from_numpy(np.asarray(a)[None]) for a in (record.pose_aa, record.betas, record.transl)))
     moved = world.vertices[0].numpy() @ people.R[1].T + people.t[1]
     assert np.abs(here.vertices[0].numpy() - moved).max() < 1e-6
+
+
+def test_a_body_that_is_missing_is_no_fault_of_the_records(tmp_path: Path, people: World) -> None:
+    write(tmp_path, people.content())
+    (tmp_path / "open.npz").symlink_to(Path(__file__).parents[2] / "metro/body/data/open.npz")
+    alone = BodyConfig(path=tmp_path)
+    indexed = [row for row in pw3d.rows(config(tmp_path), alone) if isinstance(row, Row)]
+    with pytest.raises(MetroError, match="gender: neutral"):
+        list(pw3d.read(config(tmp_path), alone, indexed))
+    found = [*pw3d.read(config(tmp_path, gender="neutral"), alone, indexed)]
+    assert [type(item) for item in found] == [Record] * 4
 
 
 @pytest.mark.parametrize("folder", ["validation", "val"])

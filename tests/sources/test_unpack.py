@@ -316,6 +316,8 @@ def test_what_there_is_not(tmp_path: Path) -> None:
         list(unpack("coco", tmp_path))
     with pytest.raises(MetroError, match="metro_tsv: comes in no archives"):
         list(unpack("metro_tsv", tmp_path))
+    with pytest.raises(MetroError, match="none: no such folder"):
+        list(unpack("coco", tmp_path / "none"))
     zipped(tmp_path / "train2017.zip", ("train2017/000000000009.jpg", b"a"))
     (tmp_path / RECORD).write_text('{"train2017.zip": "yes"}')
     with pytest.raises(MetroError, match=rf"{RECORD}: damaged.*; delete"):

@@ -24,6 +24,7 @@ from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import BadRecord, Record
 from metro.errors import MetroError
 from metro.sources import up3d
+from metro.sources.prepare import fingerprint
 from metro.sources.source import Row
 
 OPEN = BodyConfig()
@@ -207,7 +208,7 @@ def test_damaged_and_missing_files_cost_their_own_record(tmp_path: Path, person:
     assert all(word in item.problem for word, item in zip(said, bad, strict=True)), bad
     survey = up3d.survey(config(tmp_path), OPEN)
     assert survey.notes[0] == "1 of the files it lists are missing, the first: 00001_body.pkl"
-    assert len(survey.files) == 1 + 3 * 9 - 1
+    assert len(survey.files[1].paths(tmp_path)) == 7
 
 
 @pytest.mark.parametrize(
@@ -229,12 +230,25 @@ def test_lists_by_split(
 def test_survey_says_whether_fits_and_joints_are_of_one_picture(tmp_path: Path, person: Person) -> None:
     write(tmp_path, person)
     assert [check.passed for check in up3d.survey(config(tmp_path), OPEN).checks] == [True, True]
-    write(tmp_path, person, joints=person.joints * [[2], [2], [0.7]])
+    write(tmp_path, person, joints=person.joints * [[2], [2], [7]])
     assert [check.passed for check in up3d.survey(config(tmp_path), OPEN).checks] == [False, False]
     with pytest.raises(MetroError, match="trainval: true goes with split: train"):
         up3d.survey(config(tmp_path, trainval=True), OPEN)
     (tmp_path / "00001_body.pkl").write_bytes(b"")
     assert [check.passed for check in up3d.survey(config(tmp_path), OPEN).checks] == [None]
+
+
+def test_a_changed_fit_is_other_raw_data(tmp_path: Path, person: Person) -> None:
+    """8,515 fits are one line of the manifest."""
+    write(tmp_path, person)
+    write(tmp_path, person, "00002")
+    settings = config(tmp_path)
+    before = fingerprint(settings, up3d.survey(settings, OPEN))
+    assert [name for name, _, _ in before] == ["test.txt", "*_body.pkl", "*_joints.npy", "*_fit_crop_info.txt"]
+    assert before[3][1] == 2 * len("121 75 0 121 0 75")
+    (tmp_path / "00002_fit_crop_info.txt").write_text("121 75 0 121 0 76")
+    after = fingerprint(settings, up3d.survey(settings, OPEN))
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, True, False]
 
 
 def test_2d_joints_need_no_body(tmp_path: Path, person: Person) -> None:

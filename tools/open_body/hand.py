@@ -66,7 +66,7 @@ def make_hand(licence: str) -> BodyData:
     directions = _signed(space.directions_V3S)
     directions[..., 0] *= _SIZE_DAMPING
     regressor = _regressor(hands[:_FITTED], joints, space.mean_V3)
-    tips = np.eye(VERTICES)[list(TIP_VERTICES["regressor"])]
+    tips = np.eye(VERTICES)[list(TIP_VERTICES["regressor"])]  # as a converted MANO has them (`metro.body.convert`)
     rows = np.concatenate([regressor, tips])[index_map(JOINT_SETS["MANO16"] + FINGERTIPS, "HAND21")]
     mean_pose, components = _pose_space()
     return BodyData(

@@ -40,7 +40,7 @@ def build(out: Path, progress: Callable[[str], None] = print) -> list[Path]:
     written = []
     progress("hand")
     save_body(make_hand(LICENCE), out / "open_hand.npz", compressed=True)
-    written.append(out / "open_hand.npz", compressed=True)
+    written.append(out / "open_hand.npz")
     progress("body: topology")
     builder = _Builder.start()
     progress("body: neutral")

@@ -1,7 +1,8 @@
-"""CDF files of version 3 (NASA's Common Data Format), as Human3.6M keeps its joints in.
+"""CDF files (NASA's Common Data Format), as Human3.6M keeps its joints in.
 
 `cdflib` gives zeros for frames that a damaged file lacks, which would become people at the camera, and a wrong count
-keeps it busy for half an hour. Here every byte of the answer is one of the file, or there is no answer.
+keeps it busy for half an hour. Here every byte of the answer is one of the file, or there is no answer; `cdflib` reads
+files before version 3 alone (none was at hand to try).
 
 A file is made of records that begin with their size and type: CDR and GDR describe the file; a VDR each variable; VXRs
 say which records of a variable lie where, in VVRs or, compressed, in CVVRs. Offsets and sizes are big-endian.
@@ -24,6 +25,8 @@ REMEDY = "get it again from where it came"
 MAX_BYTES = 1 << 28
 """Bytes that a file may hold, unpacked."""
 
+_OLDER = (b"\xcd\xf2\x60\x02", b"\x00\x00\xff\xff")
+"""First bytes of files of version 2.6 and of those before."""
 _MAGIC, _PLAIN, _COMPRESSED = b"\xcd\xf3\x00\x01", b"\x00\x00\xff\xff", b"\xcc\xcc\x00\x01"
 _CDR, _GDR, _RVDR, _VXR, _VVR, _ZVDR, _CVVR = 1, 2, 3, 6, 7, 8, 13
 _TYPES = {21: "f4", 22: "f8", 44: "f4", 45: "f8"}
@@ -41,13 +44,29 @@ def read_pose(path: Path) -> np.ndarray:
         The file is missing, is no CDF of version 3, ends early, or has no such variable of floats.
     """
     with readable(path, REMEDY):
-        file = _File(path.read_bytes())
-        variable = file.variable("Pose")
-        values = file.values(variable)
+        raw = path.read_bytes()
+        if raw[:4] in _OLDER:
+            values = _older(path, len(raw))
+        else:
+            file = _File(raw)
+            values = file.values(file.variable("Pose"))
         frames = values[0] if len(values) == 1 and values.ndim == 3 else values
         if frames.ndim != 2:
             raise ValueError(f"Pose has shape {values.shape}, not 1 × frames × numbers")
         return frames.astype(np.float64)
+
+
+def _older(path: Path, size: int) -> np.ndarray:
+    """Variable `Pose` of a file of version 2."""
+    import cdflib
+
+    with cdflib.CDF(path) as file:
+        told = file.varinq("Pose")
+        count = (told.Last_Rec + 1) * math.prod(told.Dim_Sizes)
+        if told.Data_Type not in _TYPES or not 0 < count * np.dtype(_TYPES[told.Data_Type]).itemsize <= 20 * size:
+            raise ValueError(f"claims {count} numbers of type {told.Data_Type} in {size} bytes")
+        values: np.ndarray = file.varget("Pose")
+    return values
 
 
 class _Variable(NamedTuple):

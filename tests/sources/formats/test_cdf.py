@@ -116,3 +116,11 @@ def test_other_files(tmp_path: Path) -> None:
             read_pose(tmp_path / "a.cdf")
     with pytest.raises(MetroError, match="missing"):
         read_pose(tmp_path / "none.cdf")
+
+
+@pytest.mark.parametrize("start", [b"\xcd\xf2\x60\x02", b"\x00\x00\xff\xff"])
+def test_a_damaged_file_of_an_older_version_is_one_line(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "old.cdf"
+    path.write_bytes(start + bytes(range(256)) * 8)
+    with pytest.raises(MetroError, match=r"old\.cdf: .*; get it again from where it came$"):
+        read_pose(path)

@@ -288,7 +288,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 def test_damage_is_one_line(stored: Path, data: st.DataObject) -> None:
     raw = bytearray(stored.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):

@@ -1,0 +1,147 @@
+"""From a raw tree to the loader, for every set and layout: what adapters make of fixtures is what the fixtures are of.
+
+Fixtures and adapters are written from the same description, neither from the other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metro import fixtures, sources
+from metro.body.joints import JOINT_SETS
+from metro.body.load import load_body
+from metro.body.model import BodyModel
+from metro.config import AugmentConfig, BodyConfig, CropConfig, DatasetConfig, ModelConfig, TrainConfig
+from metro.data import lens
+from metro.data.loader import TrainStream
+from metro.data.records import GENDERS
+from metro.data.shards import ShardDataset
+from metro.sources.prepare import prepare
+
+PACKED = {("h36m", "archives"), ("h36m", "mmpose")}
+"""Layouts that hold archives, which `metro data unpack` opens."""
+LAYOUTS = [
+    (name, dialect)
+    for name in fixtures.NAMES
+    for dialect in importlib.import_module(f"metro.fixtures.{name}").DIALECTS
+    if dialect != "full" and (name, dialect) not in PACKED
+]
+PIXELS, METRES = 0.01, 1e-4
+REPROJECTION_PX = {"h36m": 0.01, "mpi_inf_3dhp": 3.2, "up3d": 1.0, "muco": 0.5}
+"""How far the 2D joints may lie from the projected 3D ones; 0.5 elsewhere. Those of MPI-INF-3DHP are off by up to
+2.2 px along each axis, and UP-3D's are annotated beside its meshes."""
+
+
+@pytest.mark.parametrize(("name", "dialect"), LAYOUTS)
+def test_a_tree_becomes_what_it_is_of(tmp_path: Path, name: str, dialect: str) -> None:
+    raw = tmp_path / "raw"
+    fixtures.write(name, raw, dialect=dialect)
+    truth = json.loads((raw / "truth.json").read_text())
+    body = BodyConfig(kind=truth["parameters"])
+    for number, (words, split) in enumerate(truth["splits"].items()):
+        config = DatasetConfig.model_validate(
+            {
+                "source": name,
+                "root": raw,
+                "crop": CropConfig(box_px=48),
+                "max_bad": 1.0,
+                **{key: split[key] for key in ("split", "supervision", "options")},
+            }
+        )
+        out = tmp_path / str(number)
+        manifest = prepare(name, config, body, out, workers=1, progress=False)
+        assert Counter(manifest["left"].values()) == Counter(split["left"].values()), (words, manifest["left"])
+        assert manifest["skipped"] == split["bad"], (words, manifest["skipped_first"])
+        dataset = ShardDataset(out)
+        compare(name, dataset, split["records"], body)
+        load(dataset)
+    stamps(name, raw, truth, body)
+
+
+def compare(name: str, dataset: ShardDataset, records: list[dict[str, Any]], body: BodyConfig) -> None:
+    """Every record is in the set, and what the fixture says of it is what the set has."""
+    rows = {key.decode(): row for row, key in enumerate(dataset.labels["keys"])}
+    wanted = {f"{name}:{record['frame']}#{record['person']}": record for record in records}
+    assert sorted(rows) == sorted(wanted)
+    joints = JOINT_SETS[dataset.joint_set]
+    for key, record in wanted.items():
+        labels = {label: values[rows[key]] for label, values in dataset.labels.items()}
+        if record.get("box") is not None:
+            np.testing.assert_allclose(labels["box"], record["box"], atol=PIXELS, err_msg=key)
+        if "center" in record:
+            np.testing.assert_allclose(labels["center"], record["center"], atol=PIXELS, err_msg=key)
+            np.testing.assert_allclose(labels["scale"], record["scale"], rtol=1e-6, err_msg=key)
+        for field, label, tolerance in (("keypoints_2d", "joints_2d", PIXELS), ("joints_3d", "joints_3d", METRES)):
+            if field in record:
+                annotated = {joint for joint, known in zip(joints, labels[label][:, -1] > 0, strict=True) if known}
+                assert annotated == set(record[field]), (key, field)
+                for joint, place in record[field].items():
+                    found = labels[label][joints.index(joint), : len(place)]
+                    np.testing.assert_allclose(found, place, atol=tolerance, err_msg=f"{key} {joint}")
+            else:
+                assert not labels[f"has_{field[-2:]}"], (key, field)
+        assert labels["has_mesh"] == ("pose_aa" in record), key
+        if "intrinsics" in record:
+            np.testing.assert_allclose(labels["intrinsics"], record["intrinsics"], rtol=1e-6, err_msg=key)
+            assert lens.LENSES[labels["lens"]] == record["lens"]
+            if "distortion" in record:
+                np.testing.assert_allclose(labels["distortion"], record["distortion"], rtol=1e-6, err_msg=key)
+            if labels["has_3d"] and labels["has_2d"]:
+                reprojects(name, key, labels)
+        if "vertices" in record:
+            mesh = vertices(body, GENDERS[labels["gender"]], labels)
+            for vertex, place in record["vertices"].items():
+                np.testing.assert_allclose(mesh[int(vertex)], place, atol=METRES, err_msg=f"{key} vertex {vertex}")
+
+
+def reprojects(name: str, key: str, labels: dict[str, Any]) -> None:
+    known = (labels["joints_2d"][:, 2] > 0) & (labels["joints_3d"][:, 3] > 0)
+    points = labels["joints_3d"][known, :3].astype(np.float64)
+    if not (points[:, 2] > 0.1).all():
+        return  # relative to a root
+    camera = labels["intrinsics"].astype(np.float64), labels["distortion"].astype(np.float64)
+    seen = lens.project(points, *camera, lens.LENSES[labels["lens"]])
+    off = np.linalg.norm(seen - labels["joints_2d"][known, :2], axis=1).max(initial=0)
+    assert off < REPROJECTION_PX.get(name, 0.5), (key, off)
+
+
+def vertices(body: BodyConfig, gender: str, labels: dict[str, Any]) -> np.ndarray:
+    """The mesh of a record in the frame of the camera, metres."""
+    pose, betas = (torch.from_numpy(labels[label].astype(np.float64))[None] for label in ("pose_aa", "betas"))
+    posed = BodyModel(load_body(body, gender)).double()(pose, betas).vertices[0].numpy()
+    return posed + (labels["transl"] if np.isfinite(labels["transl"]).all() else 0)
+
+
+def load(dataset: ShardDataset) -> None:
+    """A training batch of it is of finite numbers."""
+    model = ModelConfig(joint_set=dataset.figure.joint_set, image_size=48)
+    train = TrainConfig(batch_size=min(4, len(dataset)), workers=0, augment=AugmentConfig(flip=0.0))
+    batch = next(iter(TrainStream([dataset], model, train)))
+    assert all(torch.isfinite(values.float()).all() for values in batch.values())
+
+
+def stamps(name: str, raw: Path, truth: dict[str, Any], body: BodyConfig) -> None:
+    """Pictures that carry the number of their frame are those of the frame that a record names."""
+    from metro.fixtures.stage import read_stamp
+
+    for split in truth["splits"].values():
+        wanted = {(r["frame"], r["person"]): r["stamp"] for r in split["records"] if "stamp" in r}
+        if not wanted:
+            continue
+        given = {key: split[key] for key in ("split", "supervision", "options")}
+        config = DatasetConfig.model_validate({"source": name, "root": raw, **given})
+        adapter = sources.adapter(name)
+        rows = (row for row in adapter.rows(config, body) if isinstance(row, sources.source.Row))
+        for record in adapter.read(config, body, rows):
+            stamp = wanted.pop((record.frame, record.person), None) if hasattr(record, "frame") else None
+            if stamp is not None and isinstance(record.image, np.ndarray):
+                assert read_stamp(record.image) == stamp, record.frame
+        assert not wanted
