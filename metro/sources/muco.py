@@ -367,7 +367,7 @@ def _origin(cell: Any) -> tuple[tuple[str, int, int], Array, Array]:
     if not isinstance(cell, list) or len(cell) != 6:
         raise ValueError("not the 6 cells of a person")
     subject, sequence, camera, frame = (int(number) for number in _floats(cell[0], 4))
-    if not (1 <= subject <= 8 and 1 <= sequence <= 2 and 0 <= camera < CAMERAS and frame >= 0):
+    if not (1 <= subject <= 8 and 1 <= sequence <= 2 and 0 <= camera < CAMERAS and 0 <= frame < 10**6):
         raise ValueError(f"no person of MPI-INF-3DHP: {subject} {sequence} {camera} {frame}")
     if np.shape(cell[2]) != (2, 21) or np.shape(cell[3]) != (3, 21):
         raise ValueError("joints that are not 2 × 21 and 3 × 21")
