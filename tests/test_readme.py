@@ -22,6 +22,7 @@ import pytest
 from cyclopts import MissingArgumentError
 
 from metro.cli.app import app, main
+from metro.fixtures import write
 from pipeline.compare import committed
 from tests.data.conftest import made
 
@@ -56,6 +57,7 @@ def sandbox(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cv2.imwrite(str(folder / "photo.jpg"), cv2.GaussianBlur(rng.integers(0, 256, (500, 300, 3), np.uint8), (0, 0), 9))
     (folder / "data/sets/mine").mkdir(parents=True)
     (folder / "data/sets/mine/shards").symlink_to(made)
+    write("coco", folder / "data/raw/coco")
     return folder
 
 

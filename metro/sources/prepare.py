@@ -158,7 +158,8 @@ def check(config: DatasetConfig, body: BodyConfig, survey: Survey) -> None:
         )
     figure = "hand" if figure_of(body.kind) is HAND else "body"
     if survey.figure not in (figure, None):
-        raise MetroError(f"source {config.source} shows a {survey.figure}, but body.kind={body.kind} is a {figure}")
+        raise MetroError(f"source {config.source} shows a {survey.figure}, but body.kind={body.kind} is a {figure}; "
+                         f"set body.kind to a {survey.figure}, or take this set out of `datasets`")  # fmt: skip
     kind = whose_parameters(config, survey)
     if kind not in (body.kind, None) and (survey.posed or config.supervision == "mesh"):
         remedy = f"set body.kind: {kind}"
