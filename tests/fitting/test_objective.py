@@ -103,7 +103,7 @@ def test_step_solves_the_damped_least_squares_problem(body, people, state, resid
     here = task.linearise(state)
     assert here.residual_BX.shape[1] == residuals
     damping = torch.tensor([0.01, 1.0, 30.0, 0.3], dtype=torch.float64)
-    step = _step(here, damping, task)
+    step = _step(here, damping)
     for b in range(4):
         jacobian, free, z = here.jacobian_BXZ[b], here.jacobian_BXF[b], here.prior_BZ[b]
         whole = torch.cat((jacobian, free), 1)
