@@ -73,7 +73,8 @@ def fit_dataset(
     dict
         What `summary.json` holds: `count`, `accepted`, `rejected` by reason, `kept_meshes` (people who had a mesh),
         `error_3d_mm` and `error_2d_percent` (mean and percentiles over accepted fits, None without any), `converged`
-        (share of the fits) and `iterations` (of the solver's last stage, over the fits); and the `seconds` it took, which the file does not hold: equal fits are equal files.
+        (share of the fits) and `iterations` (of the solver's last stage, over the fits); and the `seconds` it took,
+        which the file does not hold: equal fits are equal files.
 
     Raises
     ------
@@ -86,7 +87,8 @@ def fit_dataset(
     data = load_body(body)
     if data.num_joints * 3 != data.figure.pose_size:
         raise MetroError(
-            f"body.kind={body.kind}: shards and fits of a dataset hold SMPL's pose; use open or smpl, or metro.fitting.fit"
+            f"body.kind={body.kind}: datasets hold poses of SMPL's 24 joints; use open or smpl here, or call "
+            "metro.fitting.fit, which takes SMPL-X"
         )
     load_prior(config.prior)  # what is wrong with it is told before any work
     settings = config.model_dump(mode="json", exclude={"datasets", "batch_size", "prior"})

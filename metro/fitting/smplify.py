@@ -121,8 +121,8 @@ def fit(
     Raises
     ------
     MetroError
-        The body has not SMPL's joints or no J24 regressor, the prior cannot be read, label arrays are missing, 3D joints are not in metres, or
-        the start is no array of poses.
+        The body has not SMPL's joints or no J24 regressor, the prior cannot be read, label arrays are missing, 3D
+        joints are not in metres, or the start is no array of poses.
     """
     config = config or FitConfig()
     if body.num_joints not in _LAYOUTS or "j24" not in body.regressors:

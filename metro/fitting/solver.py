@@ -180,7 +180,6 @@ def _select(lin: Linearisation, index: Tensor) -> Linearisation:
 
 def _each(first: Linearisation, change: Callable[[Tensor, Tensor], Tensor], second: Linearisation) -> Linearisation:
     """The linearisation of people taken from two; a spread that all share stays."""
-    shared = first.spread_DD.dim() == 2
-    parts = ((getattr(first, f.name), getattr(second, f.name)) for f in fields(Linearisation)[:-1])
-    spread_DD = first.spread_DD if shared else change(first.spread_DD, second.spread_DD)
-    return Linearisation(*[change(a, b) for a, b in parts], spread_DD=spread_DD)
+    parts = {f.name: (getattr(first, f.name), getattr(second, f.name)) for f in fields(Linearisation)}
+    shared = ("spread_DD",) if first.spread_DD.dim() == 2 else ()
+    return Linearisation(**{name: a if name in shared else change(a, b) for name, (a, b) in parts.items()})
