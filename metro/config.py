@@ -130,6 +130,8 @@ class FitConfig(Section):
     bending: Bending = "hinge"
     """Against knees and elbows that bend the wrong way: `hinge` from a straight limb on, SMPLify's `exponential`, or
     `none`."""
+    contact: bool = False
+    """Whether the body is kept from passing through itself. Twice the time; what is gained is in the benchmarks."""
     min_joints: int = Field(6, ge=4, le=24)
     """Joints that a person needs to be fitted."""
     sigma_2d: float = Field(0.02, ge=1e-5, le=1)

@@ -81,8 +81,8 @@ def fitted_sheet(dataset: ShardDataset, fits: Path, body: BodyData, count: int =
             tile = _tile(dataset, index, body, vertices, transl)
             tiles.append(framed(tile, GOOD if good else BAD))
             error = f"{1000 * space:.0f} mm" if np.isfinite(space) else f"{100 * plane:.1f} % of the box"
-            told = [reason.decode()] * (not good) + [error] * (vertices is not None)
-            notes.append(", ".join(told))
+            told = "accepted" if good else reason.decode()
+            notes.append(told if vertices is None else f"{told}, {error}")
     return grid(tiles, columns, labels=notes) if tiles else np.full((32, 32, 3), PAPER, np.uint8)
 
 

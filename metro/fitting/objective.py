@@ -20,6 +20,7 @@ from torch import Tensor
 
 from metro.body.joints import JOINT_SETS
 from metro.body.rotation import aa_from_rot, rot_from_aa
+from metro.fitting.contact import Contact
 from metro.fitting.points import PosedPoints, right_jacobian
 from metro.fitting.prior import Prior
 from metro.fitting.state import FitState
@@ -77,6 +78,8 @@ class Objective:
     """Whether the shape stays as it is."""
     bending: Bending = "hinge"
     """How knees and elbows are kept from bending the wrong way; `none` for what has not SMPL's joints."""
+    contact: Contact | None = None
+    """Keeps the body from passing through itself."""
     root_B33: Tensor | None = None
     """Root rotations that are known beforehand, to `sigma_root`."""
     sigma_root: float = 1.0
@@ -163,6 +166,10 @@ class Objective:
         pose_BHD = joints.new_zeros(len(joints), len(hinges), pose)
         pose_BHD[:, torch.arange(len(hinges), device=joints.device), columns] = slope_BH
         free_BHF = joints.new_zeros(len(joints), len(hinges), 6)
+        if self.contact is not None:
+            deep_BP, slope_BPD = self.contact.residuals(*_arguments(state), pose)
+            bent_BH, pose_BHD = torch.cat((bent_BH, deep_BP), 1), torch.cat((pose_BHD, slope_BPD), 1)
+            free_BHF = torch.nn.functional.pad(free_BHF, (0, 0, 0, deep_BP.shape[1]))
         if self.root_B33 is None:
             return bent_BH, pose_BHD, free_BHF
         turn_B3 = aa_from_rot(self.root_B33.mT @ state.root_rot)

@@ -34,6 +34,7 @@ from metro.data.lens import LENSES, undistort_pixels
 from metro.data.records import Record
 from metro.errors import MetroError
 from metro.fitting import gate
+from metro.fitting.contact import Contact
 from metro.fitting.hypotheses import TORSO, facing, mirrored_in_depth, start_from_image, start_from_space
 from metro.fitting.objective import Objective
 from metro.fitting.points import PosedPoints
@@ -133,6 +134,7 @@ def fit(
     arrays = _label_arrays(labels)
     prior = (prior or load_prior(config.prior)).of_body(body).to(device)
     count = len(arrays["joints_2d"])
+    contact = Contact.of(body, device) if config.contact else None
     starts = _start_poses(start, count, 3 * body.num_joints)
     started = np.all(np.isfinite(starts), axis=1)
     fits = _empty(count, 3 * body.num_joints, body.num_betas)
@@ -149,7 +151,7 @@ def fit(
         for alike in (rows[~started[rows]], rows[started[rows]]):
             for first in range(0, len(alike), config.batch_size):
                 batch = alike[first : first + config.batch_size]
-                _fit_batch(task, batch, used, points, prior, starts[batch], config, fits)
+                _fit_batch(task, batch, used, points, prior, contact, starts[batch], config, fits)
     return fits
 
 
@@ -210,6 +212,7 @@ def _fit_batch(
     used: NDArray[np.intp],
     points: PosedPoints,
     prior: Prior,
+    contact: Contact | None,
     start: NDArray[np.floating],
     config: FitConfig,
     fits: Fits,
@@ -229,6 +232,7 @@ def _fit_batch(
         focal_B2=None if task.focal_N2 is None else tensor(task.focal_N2[rows]),
         robust=_robust_scale(in_space, config),
         bending=config.bending,
+        contact=contact,
     )
     if np.isfinite(start).all():
         objective = replace(
