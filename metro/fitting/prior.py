@@ -3,7 +3,7 @@
 `pose_prior.npz` is shipped: a Gaussian estimated from poses of the synthetic people by `tools/pose_prior.py`. Who has
 SMPLify's mixture (`gmm_08.pkl`) can take that instead.
 
-VPoser is not read: its network decodes another set of unknowns, and without its files nothing here could be tested.
+VPoser is not read: its network has unknowns of its own, and without its licensed files nothing could be tested.
 
 Shape legend: B batch, D pose coordinate, M Gaussian of a mixture.
 """
