@@ -131,7 +131,7 @@ class FitConfig(Section):
     """Against knees and elbows that bend the wrong way: `hinge` from a straight limb on, SMPLify's `exponential`, or
     `none`."""
     contact: bool = False
-    """Whether the body is kept from passing through itself. Twice the time; what is gained is in the benchmarks."""
+    """Whether the body is kept from passing through itself. Fits are half as fast then, and hardly any closer."""
     min_joints: int = Field(6, ge=4, le=24)
     """Joints that a person needs to be fitted."""
     sigma_2d: float = Field(0.02, ge=1e-5, le=1)

@@ -4,7 +4,8 @@ Each part of the body is cut across its bone into slabs as thick as the part is,
 a sphere sits in the middle of each, inside of the skin. The centres are means of vertices, so they pose as the points
 of `PosedPoints` do. Pairs that are neighbours, or nearly touch in the rest pose, are left alone.
 
-Shape legend: B batch, K sphere, P pair that counts, C 3 coordinates, U unknowns. Metres.
+Shape legend: B batch, K sphere, Q pair that may collide, P pair that counts, J joint, C 3 coordinates, U unknowns.
+Metres.
 """
 
 from __future__ import annotations
