@@ -18,7 +18,7 @@ from metro.errors import MetroError
 from metro.files import nearest, read_yaml
 from metro.options import OPTIONS, SyntheticOptions
 from metro.section import Batch, Degrees, Section, Seed, Share, Steps, Weight, Width
-from metro.words import CROP_PX, HAND_KINDS, BodyKind, Gender, ProtocolName, Source, Supervision
+from metro.words import CROP_PX, HAND_KINDS, Bending, BodyKind, Gender, ProtocolName, Source, Supervision
 
 Chosen = TypeVar("Chosen", bound=Section)
 
@@ -125,6 +125,13 @@ class FitConfig(Section):
     """Rounds in which a 2D fit is tried again with each limb mirrored in depth. One costs twice the fit itself."""
     robust: float | None = Field(4.0, gt=0, le=1000)
     """Scale of the Geman–McClure penalty, in sigmas, at least 80 mm or 4 % of the box; none: least squares."""
+    prior: Path | None = None
+    """Prior of poses: SMPLify's mixture `gmm_08.pkl`, or an .npz of `tools/pose_prior.py`; none: the shipped one."""
+    bending: Bending = "hinge"
+    """Against knees and elbows that bend the wrong way: `hinge` from a straight limb on, SMPLify's `exponential`, or
+    `none`."""
+    contact: bool = False
+    """Whether the body is kept from passing through itself. Fits are half as fast then, and hardly any closer."""
     min_joints: int = Field(6, ge=4, le=24)
     """Joints that a person needs to be fitted."""
     sigma_2d: float = Field(0.02, ge=1e-5, le=1)

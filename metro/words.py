@@ -12,6 +12,8 @@ ProtocolName = Literal["open", "h36m_p2", "3dpw", "freihand"]
 """Definitions of the metrics (`metro.evaluation.protocols`)."""
 Supervision = Literal["mesh", "joints_3d", "joints_2d"]
 """Labels, strongest first."""
+Bending = Literal["hinge", "exponential", "none"]
+"""What keeps the knees and elbows of a fit from bending the wrong way (`metro.fitting.objective`)."""
 Source = Literal[
     "synthetic", "pw3d", "up3d", "muco", "mpi_inf_3dhp", "h36m", "mpii", "coco", "freihand", "metro_tsv", "own"
 ]

@@ -5,6 +5,8 @@ Shapes: J joints, V vertices.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -13,11 +15,12 @@ from metro.body.model import BodyModel, Variants
 from metro.config import ModelConfig, TrainConfig
 from metro.data import crop
 from metro.data.augment import normalise_2d
+from metro.data.hdf5 import open_h5, read_arrays
 from metro.data.lens import LENSES, bend
 from metro.data.loader import TrainStream
-from metro.data.shards import ShardDataset
+from metro.data.shards import ShardDataset, fit_path
 from metro.viz import camera
-from metro.viz.overlay import draw_mesh, grid, mesh_overlay, skeleton
+from metro.viz.overlay import BAD, GOOD, PAPER, draw_mesh, framed, grid, mesh_overlay, skeleton
 from metro.words import GENDERS
 
 
@@ -32,22 +35,55 @@ def stored_sheet(
     """
     labels, tiles, model = dataset.labels, [], BodyModel(body, variants=variants)
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)):
-        image = dataset.image(int(index))
-        affine = labels["affine"][index].astype(np.float64)
-        joints = labels["joints_2d"][index].astype(np.float64)
-        joints[:, :2] = crop.apply(affine, joints[:, :2])
-        lens = LENSES[labels["lens"][index]]
-        camera_known = np.isfinite(labels["intrinsics"][index]).all() and np.isfinite(labels["transl"][index]).all()
-        drawn = image
+        vertices = None
         if labels["has_mesh"][index]:
             vertices = _vertices(model, *(labels[name][index] for name in ("pose_aa", "betas", "gender")))
-            if camera_known:
-                placed = bend(vertices + labels["transl"][index], labels["distortion"][index], lens)
-                drawn = draw_mesh(image, placed, body.faces, camera.resampled(labels["intrinsics"][index], affine))
-            else:
-                drawn = _over(image, body, vertices, joints)
-        tiles.append(np.hstack((skeleton(image, joints[:, :2], dataset.joint_set, confidence=joints[:, 2]), drawn)))
+        tiles.append(_tile(dataset, int(index), body, vertices, labels["transl"][index]))
     return grid(tiles, columns)
+
+
+def fitted_sheet(dataset: ShardDataset, fits: Path, body: BodyData, count: int = 12, columns: int = 3) -> np.ndarray:
+    """Accepted and refused fits of a dataset, evenly spaced among their kind: (H, W, 3) uint8 RGB.
+
+    Each is drawn as in `stored_sheet`, framed green or red, under its error and the reason it was refused for; people
+    for whom no fit was tried show their joints alone. As many are refused as accepted, where there are that many.
+
+    Parameters
+    ----------
+    dataset
+        The shards, without fits.
+    fits
+        Folder of the sidecars that `fit_dataset` wrote for them.
+    body, count, columns
+        As in `stored_sheet`.
+
+    Raises
+    ------
+    MetroError
+        A sidecar is missing or damaged.
+    """
+    wanted = ("pose_aa", "betas", "transl", "accepted", "reason", "error_3d", "error_2d")
+    parts = []
+    for shard in dataset.paths:
+        with open_h5(fit_path(fits, shard.name), "fit") as file:
+            parts.append(read_arrays(file))
+    found = {name: np.concatenate([part[f"labels/{name}"] for part in parts]) for name in wanted}
+    lacking = ~dataset.labels["has_mesh"]
+    kinds = [np.flatnonzero(lacking & (found["accepted"] == good)) for good in (True, False)]
+    refused = min(len(kinds[1]), max(count // 2, count - len(kinds[0])))
+    model, tiles, notes = BodyModel(body), [], []
+    for rows, number in zip(kinds, (count - refused, refused), strict=True):
+        for index in rows[np.unique(np.linspace(0, len(rows) - 1, min(number, len(rows))).astype(int))].tolist():
+            pose_aa, betas, transl, good, reason, space, plane = (found[name][index] for name in wanted)
+            vertices = None
+            if np.isfinite([space, plane]).any():
+                vertices = _vertices(model, pose_aa, betas, 0)
+            tile = _tile(dataset, index, body, vertices, transl)
+            tiles.append(framed(tile, GOOD if good else BAD))
+            error = f"{1000 * space:.0f} mm" if np.isfinite(space) else f"{100 * plane:.1f} % of the box"
+            told = "accepted" if good else reason.decode()
+            notes.append(told if vertices is None else f"{told}, {error}")
+    return grid(tiles, columns, labels=notes) if tiles else np.full((32, 32, 3), PAPER, np.uint8)
 
 
 def training_sheet(
@@ -74,7 +110,24 @@ def training_sheet(
     return grid(tiles, columns)
 
 
-def _vertices(model: BodyModel, pose_aa: np.ndarray, betas: np.ndarray, gender: np.integer) -> np.ndarray:
+def _tile(
+    dataset: ShardDataset, index: int, body: BodyData, vertices_V3: np.ndarray | None, transl: np.ndarray
+) -> np.ndarray:
+    """A stored image with its joints, beside itself with a mesh that stands at `transl`."""
+    labels, image = dataset.labels, dataset.image(index)
+    affine = labels["affine"][index].astype(np.float64)
+    joints = labels["joints_2d"][index].astype(np.float64)
+    joints[:, :2] = crop.apply(affine, joints[:, :2])
+    drawn = image
+    if vertices_V3 is not None and np.isfinite(labels["intrinsics"][index]).all() and np.isfinite(transl).all():
+        placed = bend(vertices_V3 + transl, labels["distortion"][index], LENSES[labels["lens"][index]])
+        drawn = draw_mesh(image, placed, body.faces, camera.resampled(labels["intrinsics"][index], affine))
+    elif vertices_V3 is not None:
+        drawn = _over(image, body, vertices_V3, joints)
+    return np.hstack((skeleton(image, joints[:, :2], dataset.joint_set, confidence=joints[:, 2]), drawn))
+
+
+def _vertices(model: BodyModel, pose_aa: np.ndarray, betas: np.ndarray, gender: int | np.integer) -> np.ndarray:
     with torch.no_grad():
         posed = model.variant(GENDERS[gender])(torch.from_numpy(pose_aa)[None], torch.from_numpy(betas)[None])
         return posed.vertices[0].numpy()

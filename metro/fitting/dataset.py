@@ -19,8 +19,9 @@ from metro.data.hdf5 import open_h5, read_arrays, read_facts
 from metro.data.parallel import map_shards
 from metro.data.shards import ShardDataset, read_manifest, write_fits
 from metro.errors import MetroError
-from metro.files import atomic_file
+from metro.files import atomic_file, sha256_of
 from metro.fitting.gate import Reason
+from metro.fitting.prior import load_prior
 from metro.fitting.smplify import fit
 from metro.version import __version__
 
@@ -72,18 +73,26 @@ def fit_dataset(
     dict
         What `summary.json` holds: `count`, `accepted`, `rejected` by reason, `kept_meshes` (people who had a mesh),
         `error_3d_mm` and `error_2d_percent` (mean and percentiles over accepted fits, None without any), `converged`
-        (share of the fits); and the `seconds` it took, which the file does not hold: equal fits are equal files.
+        (share of the fits) and `iterations` (of the solver's last stage, over the fits); and the `seconds` it took,
+        which the file does not hold: equal fits are equal files.
 
     Raises
     ------
     MetroError
-        The folder is not a finished dataset, the body does not suit, or the disk is full.
+        The folder is not a finished dataset, body or prior do not suit, or the disk is full.
     """
     started = time.monotonic()
     folder, out = Path(folder), Path(out)
     manifest = read_manifest(folder)
     data = load_body(body)
-    settings = config.model_dump(mode="json", exclude={"datasets", "batch_size"})
+    if data.num_joints * 3 != data.figure.pose_size:
+        raise MetroError(
+            f"body.kind={body.kind}: datasets hold poses of SMPL's 24 joints; use open or smpl here, or call "
+            "metro.fitting.fit, which takes SMPL-X"
+        )
+    load_prior(config.prior)  # what is wrong with it is told before any work
+    settings = config.model_dump(mode="json", exclude={"datasets", "batch_size", "prior"})
+    settings["prior"] = sha256_of(config.prior) if config.prior else None
     jobs = []
     for entry in manifest["shards"]:
         recipe = json.dumps([__version__, settings, digest(data), entry["sha256"]], sort_keys=True)
@@ -107,7 +116,7 @@ def fit_dataset(
 
 def _fit_shard(job: _Job) -> dict[str, np.ndarray]:
     """Write the sidecar of one shard, unless it is there; what the summary needs of it."""
-    kept = ("accepted", "reason", "converged", "error_3d", "error_2d")
+    kept = ("accepted", "reason", "converged", "iterations", "error_3d", "error_2d")
     if _is_finished(job):
         with open_h5(_sidecar(job), "fit") as file:
             return {name: file["labels"][name][...] for name in kept}
@@ -132,6 +141,7 @@ def _fit_shard(job: _Job) -> dict[str, np.ndarray]:
         "accepted": spread(fits.accepted, False),
         "reason": spread(fits.reason.astype(f"S{longest}"), Reason.HAS_MESH.encode()),
         "converged": spread(fits.converged, False),
+        "iterations": spread(fits.iterations, 0),
         "error_3d": spread(fits.error_3d, np.nan),
         "error_2d": spread(fits.error_2d, np.nan),
     }
@@ -164,6 +174,7 @@ def _summarise(columns: dict[str, np.ndarray]) -> dict[str, Any]:
         "error_3d_mm": _distribution(1000 * columns["error_3d"][accepted]),
         "error_2d_percent": _distribution(100 * columns["error_2d"][accepted]),
         "converged": round(float(columns["converged"][tried].mean()), 4) if tried.any() else None,
+        "iterations": _distribution(columns["iterations"][tried]),
     }
 
 

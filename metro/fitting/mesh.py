@@ -24,8 +24,9 @@ from metro.fitting.gate import check_metres
 from metro.fitting.hypotheses import start_from_space
 from metro.fitting.objective import Objective
 from metro.fitting.points import PosedPoints
-from metro.fitting.prior import JOINTS, PosePrior, load_prior
+from metro.fitting.prior import JOINTS, PosePrior, Prior, load_prior
 from metro.fitting.solver import minimise
+from metro.words import Bending
 
 Array = NDArray[np.float32]
 
@@ -84,12 +85,13 @@ def from_mesh(vertices: ArrayLike, body: BodyData, *, device: torch.device | str
     patches_KV = _patches(body.v_template)
     points = PosedPoints(body, patches_KV, device)
     averages_KV = torch.as_tensor(patches_KV.toarray(), dtype=torch.float32, device=device)
+    bending: Bending = "hinge" if body.num_joints == JOINTS + 1 else "none"
     found: list[tuple[torch.Tensor, ...]] = []
     for first in range(0, len(meshes_NV3), _BATCH):
         mesh_BV3 = torch.as_tensor(meshes_NV3[first : first + _BATCH], device=device)
         target_BK3 = averages_KV @ mesh_BV3
         even_BK = torch.ones_like(target_BK3[..., 0])
-        task = Objective(points, prior, target_BK3, even_BK, _MOST_SIGMA, hinged=body.num_joints == JOINTS + 1)
+        task = Objective(points, prior, target_BK3, even_BK, _MOST_SIGMA, bending=bending)
         state = minimise(task, start_from_space(task, 0 * even_BK[0]), 15, relative=1e-2, absolute=0.1).state
         for relative, absolute in ((1e-2, 0.1), (1e-4, 1e-3)):
             left_BK3 = task.predict(state) - target_BK3
@@ -106,7 +108,7 @@ def from_mesh(vertices: ArrayLike, body: BodyData, *, device: torch.device | str
     return MeshFits(*(torch.cat(column).cpu().numpy() for column in zip(*found, strict=True)))
 
 
-def _prior_of(body: BodyData) -> PosePrior:
+def _prior_of(body: BodyData) -> Prior:
     """The prior of bodies with SMPL's joints, else an even one about the mean pose."""
     if body.num_joints == JOINTS + 1:
         return load_prior()

@@ -1,10 +1,10 @@
 """What a fit minimises (SMPLify, Bogo et al., ECCV 2016, §3.2), linearised analytically.
 
-    Σ_k conf_k ρ(|point_k - target_k| / sigma)  +  |z(pose)|²  +  |betas|²  +  Σ hinge(knees, elbows)²
+    Σ_k conf_k ρ(|point_k - target_k| / sigma)  +  |z(pose)|²  +  |betas|²  +  Σ bending(knees, elbows)²
 
 in units of standard deviations, so that no weight needs tuning: ρ is Geman–McClure, z(pose) the pose prior's whitened
-coordinates, and the hinge acts on knees and elbows that bend the wrong way. A root rotation that is known beforehand
-adds |log(known⁻¹ root) / sigma_root|².
+coordinates, and bending tells how far knees and elbows bend the wrong way: a hinge, which is 0 up to a straight limb,
+or SMPLify's exponential. A root rotation that is known beforehand adds |log(known⁻¹ root) / sigma_root|².
 
 Shape legend: B batch, K point, R residual rows per point (2 image axes or 3 space axes), X all residual rows,
 H rows besides the points, Z whitened pose and betas, F = 6 root rotation and translation.
@@ -12,6 +12,7 @@ H rows besides the points, Z whitened pose and betas, F = 6 root rotation and tr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,11 +20,15 @@ from torch import Tensor
 
 from metro.body.joints import JOINT_SETS
 from metro.body.rotation import aa_from_rot, rot_from_aa
+from metro.fitting.contact import Contact
 from metro.fitting.points import PosedPoints, right_jacobian
-from metro.fitting.prior import PosePrior
+from metro.fitting.prior import Prior
 from metro.fitting.state import FitState
+from metro.words import Bending
 
 _HINGE_RAD = 0.1
+# SMPLify weighs exp(angle)² by (10 · 0.317)² where half the squared Mahalanobis distance weighs 1.
+_EXPONENTIAL = math.sqrt(2) * 10 * 0.317
 _NEAREST_M = 0.2  # depth below which a projected point is treated as being at it
 # (coordinate of the 69, sign): positive sign x value > 0 bends a knee or an elbow the wrong way.
 _HINGES = tuple(
@@ -49,6 +54,8 @@ class Linearisation:
     """Derivatives by the root's right tangent and the translation."""
     prior_BZ: Tensor
     """Where the state is in the whitened coordinates."""
+    spread_DD: Tensor
+    """(D, D), or (B, D, D) where people have priors of their own: pose step of a step of the whitened pose."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Objective:
     """Targets of a batch of people, and how they are weighed."""
 
     points: PosedPoints
-    prior: PosePrior
+    prior: Prior
     target_BKR: Tensor
     """R = 3: metres in the camera frame. R = 2: image, with the principal point at 0, in units of the box side."""
     conf_BK: Tensor
@@ -69,8 +76,10 @@ class Objective:
     """Scale of Geman–McClure in sigmas; none: least squares."""
     fixed_betas: bool = False
     """Whether the shape stays as it is."""
-    hinged: bool = True
-    """Whether knees and elbows are kept from bending the wrong way: for bodies with SMPL's joints."""
+    bending: Bending = "hinge"
+    """How knees and elbows are kept from bending the wrong way; `none` for what has not SMPL's joints."""
+    contact: Contact | None = None
+    """Keeps the body from passing through itself."""
     root_B33: Tensor | None = None
     """Root rotations that are known beforehand, to `sigma_root`."""
     sigma_root: float = 1.0
@@ -124,36 +133,49 @@ class Objective:
         residual_BX = (root_weight_KB * residual_RKB).flatten(0, 1).T
         beside_BH, pose_BHD, free_BHF = self._beside_points(state)
         below = (0, 0, 0, beside_BH.shape[1])
-        pose_BXD = torch.cat((jacobian_BXU[..., 3 : 3 + pose] @ self.prior.spread_DD, pose_BHD), 1)
+        prior, excess_B = self.prior.at(state.joints_aa)
+        pose_BXD = torch.cat((jacobian_BXU[..., 3 : 3 + pose], pose_BHD), 1) @ prior.spread_DD
         others = jacobian_BXU[..., 3 + pose : -3] * (0.0 if self.fixed_betas else 1.0)
         free = torch.cat((jacobian_BXU[..., :3], jacobian_BXU[..., -3:]), -1)
-        prior_BZ = torch.cat((self.prior.whiten(state.joints_aa), state.betas), 1)
+        prior_BZ = torch.cat((prior.whiten(state.joints_aa), state.betas), 1)
         return Linearisation(
-            cost.sum(0) + prior_BZ.square().sum(1) + beside_BH.square().sum(1),
+            cost.sum(0) + prior_BZ.square().sum(1) + beside_BH.square().sum(1) + excess_B,
             torch.cat((residual_BX, beside_BH), 1),
             torch.cat((pose_BXD, torch.nn.functional.pad(others, below)), 2),
             torch.cat((free, free_BHF), 1),
             prior_BZ,
+            prior.spread_DD,
         )
 
     def _beside_points(self, state: FitState) -> tuple[Tensor, Tensor, Tensor]:
-        """Residuals (B, H) that are not of points, their derivatives by the whitened pose and by root and translation.
+        """Residuals (B, H) that are not of points, their derivatives by the pose and by root and translation.
 
-        The hinges come first, then the turn from the root that is known.
+        Bending comes first, then the turn from the root that is known.
         """
         joints, pose = state.joints_aa, state.joints_aa.shape[1]
-        hinges = _HINGES if self.hinged else ()
+        hinges = () if self.bending == "none" else _HINGES
         columns = torch.tensor([c for c, _ in hinges], dtype=torch.long, device=joints.device)
-        signs = torch.tensor([s for _, s in hinges], dtype=joints.dtype, device=joints.device) / _HINGE_RAD
-        hinge_BH = (joints[:, columns] * signs).clamp_min(0)
-        pose_BHD = torch.diag_embed((hinge_BH > 0) * signs) @ self.prior.spread_DD[columns]
+        signs = torch.tensor([s for _, s in hinges], dtype=joints.dtype, device=joints.device)
+        if self.bending == "exponential":
+            bent_BH = _EXPONENTIAL * (joints[:, columns] * signs).exp()
+            slope_BH = bent_BH * signs
+        else:
+            signs = signs / _HINGE_RAD
+            bent_BH = (joints[:, columns] * signs).clamp_min(0)
+            slope_BH = (bent_BH > 0) * signs
+        pose_BHD = joints.new_zeros(len(joints), len(hinges), pose)
+        pose_BHD[:, torch.arange(len(hinges), device=joints.device), columns] = slope_BH
         free_BHF = joints.new_zeros(len(joints), len(hinges), 6)
+        if self.contact is not None:
+            deep_BP, slope_BPD = self.contact.residuals(*_arguments(state), pose)
+            bent_BH, pose_BHD = torch.cat((bent_BH, deep_BP), 1), torch.cat((pose_BHD, slope_BPD), 1)
+            free_BHF = torch.nn.functional.pad(free_BHF, (0, 0, 0, deep_BP.shape[1]))
         if self.root_B33 is None:
-            return hinge_BH, pose_BHD, free_BHF
+            return bent_BH, pose_BHD, free_BHF
         turn_B3 = aa_from_rot(self.root_B33.mT @ state.root_rot)
         by_root_B33 = torch.linalg.inv(right_jacobian(turn_B3)) / self.sigma_root
         return (
-            torch.cat((hinge_BH, turn_B3 / self.sigma_root), 1),
+            torch.cat((bent_BH, turn_B3 / self.sigma_root), 1),
             torch.cat((pose_BHD, pose_BHD.new_zeros(len(joints), 3, pose)), 1),
             torch.cat((free_BHF, torch.nn.functional.pad(by_root_B33, (0, 3))), 1),
         )

@@ -34,10 +34,11 @@ from metro.data.lens import LENSES, undistort_pixels
 from metro.data.records import Record
 from metro.errors import MetroError
 from metro.fitting import gate
+from metro.fitting.contact import Contact
 from metro.fitting.hypotheses import TORSO, facing, mirrored_in_depth, start_from_image, start_from_space
 from metro.fitting.objective import Objective
 from metro.fitting.points import PosedPoints
-from metro.fitting.prior import JOINTS, PosePrior, load_prior
+from metro.fitting.prior import Prior, load_prior
 from metro.fitting.solver import Solution, minimise
 from metro.fitting.state import FitState, concatenate
 
@@ -50,6 +51,7 @@ _LEAST_ROBUST_2D = 0.04  # × box side
 _LOOSE_2D = 8.0  # × sigma_2d in the first stages
 _LOOSE_JUMP = 4.0  # × sigma_2d right after a jump
 _LARGEST_START = 4 * np.pi  # radians along one axis: two whole turns are a mistake
+_LAYOUTS = tuple(len(JOINT_SETS[name]) for name in ("SMPL24", "SMPLX55"))  # alike in the 22 joints of the body
 _LEAST_GAIN = 0.05  # by which a jump must lower the cost
 
 
@@ -58,7 +60,7 @@ class Fits:
     """Fits of N people, in their order."""
 
     pose_aa: Array
-    """(N, 72) axis-angle, root first; the root turns the body into the camera frame. Zero without a fit."""
+    """(N, 3 J) axis-angle, root first; the root turns the body into the camera frame. Zero without a fit."""
     betas: Array
     """(N, 10)."""
     transl: Array
@@ -74,6 +76,8 @@ class Fits:
     """(N,) why not (`metro.fitting.gate.Reason`); empty if it did."""
     converged: NDArray[np.bool_]
     """(N,) whether the solver stopped by itself."""
+    iterations: NDArray[np.int32]
+    """(N,) steps of the solver's last stage; 0 where none was tried."""
 
     def __len__(self) -> int:
         return len(self.accepted)
@@ -86,7 +90,7 @@ def fit(
     *,
     start: NDArray[np.floating] | None = None,
     device: torch.device | str = "cpu",
-    prior: PosePrior | None = None,
+    prior: Prior | None = None,
 ) -> Fits:
     """Fit pose, shape and position of a body model to joints (SMPLify, Bogo et al., ECCV 2016).
 
@@ -102,33 +106,38 @@ def fit(
         looks at the middle of the box with `config.focal`. `distortion` (N, 8) and `lens` (N,), positions in
         `metro.data.lens.LENSES`, may be left out together: there is no distortion then.
     body
-        A body in SMPL layout (24 joints).
+        A body of SMPL's or SMPL-X's layout (J = 24 or 55 joints). The jaw, eyes and fingers of SMPL-X, which no joint
+        of J24 shows, stay as they are in its zero pose.
     config
         Weights, schedule and gate; the defaults if left out.
     start
-        (N, 72) poses to start from and stay near (`config.sigma_start`), such as `metro.fitting.from_mesh` reads off
+        (N, 3 J) poses to start from and stay near (`config.sigma_start`), such as `metro.fitting.from_mesh` reads off
         predicted meshes: axis-angle, the root turning the body into the camera frame; a row of nan where there is none.
         Shape and position are not needed, as they follow from pose and joints.
     device
         Where to compute.
     prior
-        Pose prior; the shipped one if left out.
+        Pose prior over SMPL's 23 joints; `config.prior` if left out.
 
     Raises
     ------
     MetroError
-        The body has not SMPL's joints or no J24 regressor, label arrays are missing, 3D joints are not in metres, or
-        the start is no array of poses.
+        The body has not SMPL's joints or no J24 regressor, the prior cannot be read, label arrays are missing, 3D
+        joints are not in metres, or the start is no array of poses.
     """
     config = config or FitConfig()
-    if body.num_joints != JOINTS + 1 or "j24" not in body.regressors:
-        raise MetroError(f"body.kind={body.kind}: fitting needs SMPL's 24 joints and a j24 regressor; use open or smpl")
+    if body.num_joints not in _LAYOUTS or "j24" not in body.regressors:
+        raise MetroError(
+            f"body.kind={body.kind}: fitting needs a body with SMPL's or SMPL-X's joints and a j24 regressor; "
+            "use open, smpl or smplx"
+        )
     arrays = _label_arrays(labels)
-    prior = (prior or load_prior()).to(device)
+    prior = (prior or load_prior(config.prior)).of_body(body).to(device)
     count = len(arrays["joints_2d"])
-    starts = _start_poses(start, count)
+    contact = Contact.of(body, device) if config.contact else None
+    starts = _start_poses(start, count, 3 * body.num_joints)
     started = np.all(np.isfinite(starts), axis=1)
-    fits = _empty(count, body.num_betas)
+    fits = _empty(count, 3 * body.num_joints, body.num_betas)
     in_space = _Task.in_space(arrays, config)
     in_image = _Task.in_image(arrays, config)
     chosen = (in_space.reason == "") | (in_image.reason != "") & arrays["has_3d"]
@@ -142,7 +151,7 @@ def fit(
         for alike in (rows[~started[rows]], rows[started[rows]]):
             for first in range(0, len(alike), config.batch_size):
                 batch = alike[first : first + config.batch_size]
-                _fit_batch(task, batch, used, points, prior, starts[batch], config, fits)
+                _fit_batch(task, batch, used, points, prior, contact, starts[batch], config, fits)
     return fits
 
 
@@ -202,7 +211,8 @@ def _fit_batch(
     rows: NDArray[np.intp],
     used: NDArray[np.intp],
     points: PosedPoints,
-    prior: PosePrior,
+    prior: Prior,
+    contact: Contact | None,
     start: NDArray[np.floating],
     config: FitConfig,
     fits: Fits,
@@ -221,6 +231,8 @@ def _fit_batch(
         sigma=config.sigma_3d if in_space else config.sigma_2d,
         focal_B2=None if task.focal_N2 is None else tensor(task.focal_N2[rows]),
         robust=_robust_scale(in_space, config),
+        bending=config.bending,
+        contact=contact,
     )
     if np.isfinite(start).all():
         objective = replace(
@@ -247,6 +259,7 @@ def _fit_batch(
     fits.reason[rows] = gate.judge_fit(error, finite, in_space, config)
     fits.accepted[rows] = fits.reason[rows] == ""
     fits.converged[rows] = solution.converged_B.cpu().numpy()
+    fits.iterations[rows] = solution.iterations_B.cpu().numpy()
 
 
 def _robust_scale(in_space: bool, config: FitConfig) -> float | None:
@@ -326,13 +339,13 @@ def _with_sound_shapes(objective: Objective, solution: Solution, config: FitConf
     return solution.replaced(extreme, again)
 
 
-def _start_poses(start: NDArray[np.floating] | None, count: int) -> NDArray[np.float64]:
-    """Poses (N, 72) to start from, nan where there is none."""
+def _start_poses(start: NDArray[np.floating] | None, count: int, size: int) -> NDArray[np.float64]:
+    """Poses (N, size) to start from, nan where there is none."""
     if start is None:
-        return np.full((count, 3 * (JOINTS + 1)), np.nan)
+        return np.full((count, size), np.nan)
     poses = np.asarray(start, np.float64)
-    if poses.shape != (count, 3 * (JOINTS + 1)):
-        raise MetroError(f"start has shape {poses.shape}; {count} people need ({count}, {3 * (JOINTS + 1)})")
+    if poses.shape != (count, size):
+        raise MetroError(f"start has shape {poses.shape}; {count} people need ({count}, {size})")
     largest = np.abs(poses[np.isfinite(poses)]).max(initial=0)
     if largest > _LARGEST_START:
         raise MetroError(f"start: rotations by up to {largest:.3g} rad; are they in degrees? Axis-angle is in radians")
@@ -371,10 +384,10 @@ def _label_arrays(labels: Mapping[str, np.ndarray] | Sequence[Record]) -> dict[s
     }
 
 
-def _empty(count: int, betas: int) -> Fits:
+def _empty(count: int, pose: int, betas: int) -> Fits:
     longest = max(map(len, gate.Reason))
     return Fits(
-        pose_aa=np.zeros((count, 3 * (JOINTS + 1)), np.float32),
+        pose_aa=np.zeros((count, pose), np.float32),
         betas=np.zeros((count, betas), np.float32),
         transl=np.zeros((count, 3), np.float32),
         error_3d=np.full(count, np.nan, np.float32),
@@ -382,4 +395,5 @@ def _empty(count: int, betas: int) -> Fits:
         accepted=np.zeros(count, bool),
         reason=np.zeros(count, f"U{longest}"),
         converged=np.zeros(count, bool),
+        iterations=np.zeros(count, np.int32),
     )

@@ -13,7 +13,8 @@ more residuals than unknowns (the points of a mesh), the ordinary normal equatio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ def minimise(
     damping_B = torch.full_like(here.cost_B, damping)
     small_steps = torch.zeros_like(active)
     for iteration in range(iterations):
-        trial = state.moved(_step(here, damping_B, objective))
+        trial = state.moved(_step(here, damping_B))
         there = objective.linearise(trial)
         accepted = (there.cost_B < here.cost_B) & objective.plausible(trial)
         small = (here.cost_B - there.cost_B).abs() < relative * here.cost_B + absolute
@@ -110,22 +111,27 @@ def minimise(
     return best
 
 
-def _step(here: Linearisation, damping_B: Tensor, objective: Objective) -> Tensor:
+def _step(here: Linearisation, damping_B: Tensor) -> Tensor:
     """The step (B, U) of all unknowns."""
     residuals, whitened = here.jacobian_BXZ.shape[1:]
     by = _by_residuals if residuals < whitened + here.jacobian_BXF.shape[2] else _by_unknowns
     whitened_BZ, free_BF, failed_B = by(here, damping_B)
-    pose = objective.prior.spread_DD.shape[0]
+    pose = here.spread_DD.shape[-1]
     step = torch.cat(
         (
             free_BF[:, :3],
-            whitened_BZ[:, :pose] @ objective.prior.spread_DD.T,
+            _times(here.spread_DD, whitened_BZ[:, :pose]),
             whitened_BZ[:, pose:],
             free_BF[:, 3:],
         ),
         1,
     )
     return torch.where(failed_B[:, None], 0, step)
+
+
+def _times(matrix_DD: Tensor, vector_BD: Tensor) -> Tensor:
+    """Products (B, D) of one matrix, or of one for each person, with vectors."""
+    return vector_BD @ matrix_DD.T if matrix_DD.dim() == 2 else (matrix_DD @ vector_BD[..., None])[..., 0]
 
 
 def _by_residuals(here: Linearisation, damping_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,17 +171,15 @@ def _solve(matrix_BFF: Tensor, right_BF1: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _where(mask_B: Tensor, first: Linearisation, second: Linearisation) -> Linearisation:
-    return Linearisation(
-        *(
-            torch.where(mask_B.reshape(-1, *[1] * (a.dim() - 1)), a, b)
-            for a, b in zip(_parts(first), _parts(second), strict=True)
-        )
-    )
+    return _each(first, lambda a, b: torch.where(mask_B.reshape(-1, *[1] * (a.dim() - 1)), a, b), second)
 
 
 def _select(lin: Linearisation, index: Tensor) -> Linearisation:
-    return Linearisation(*(a[index] for a in _parts(lin)))
+    return _each(lin, lambda a, _: a[index], lin)
 
 
-def _parts(lin: Linearisation) -> tuple[Tensor, ...]:
-    return lin.cost_B, lin.residual_BX, lin.jacobian_BXZ, lin.jacobian_BXF, lin.prior_BZ
+def _each(first: Linearisation, change: Callable[[Tensor, Tensor], Tensor], second: Linearisation) -> Linearisation:
+    """The linearisation of people taken from two; a spread that all share stays."""
+    parts = {f.name: (getattr(first, f.name), getattr(second, f.name)) for f in fields(Linearisation)}
+    shared = ("spread_DD",) if first.spread_DD.dim() == 2 else ()
+    return Linearisation(**{name: a if name in shared else change(a, b) for name, (a, b) in parts.items()})

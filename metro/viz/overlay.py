@@ -26,6 +26,8 @@ FINGERS = ((200, 60, 70), (222, 142, 40), (72, 160, 112), (38, 110, 214), (140, 
 """Colours of thumb to little finger."""
 PREDICTED, TRUE = (0.42, 0.62, 0.88), (0.95, 0.72, 0.45)
 """Mesh colours of predictions and ground truth."""
+GOOD, BAD = (44, 140, 74), (204, 46, 46)
+"""Colours of frames around what was accepted and what was refused."""
 INK, PAPER = (31, 41, 51), (255, 255, 255)
 
 
@@ -162,6 +164,13 @@ def skeleton(
 def blend(below: Image, above: Image, alpha: float) -> Image:
     """`above` over `below` with opacity `alpha`."""
     return np.rint(below + alpha * (above.astype(np.float64) - below)).astype(np.uint8)
+
+
+def framed(image: Image, colour: Sequence[int], width: int = 3) -> Image:
+    """The image with a frame around it."""
+    canvas = np.full((image.shape[0] + 2 * width, image.shape[1] + 2 * width, 3), colour, np.uint8)
+    canvas[width:-width, width:-width] = image
+    return canvas
 
 
 def label(image: Image, text: str, *, size: int | None = None) -> Image:

@@ -1,4 +1,4 @@
-"""Pictures of a prepared set and of a training under way, for their runs; no output of a stage holds them."""
+"""Pictures of a prepared set, its fits and a training under way, for their runs; no output of a stage holds them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pipeline.tracking.run import Run
 
 if TYPE_CHECKING:
     from metro.body.arrays import BodyData
+    from metro.config import BodyConfig
     from metro.data.shards import ShardDataset
     from metro.model.metro import Metro
 
@@ -31,6 +32,15 @@ def chart(manifest: Mapping[str, Any], histograms: Mapping[str, Any], run: Run) 
     visibility = dict(zip(names, manifest["statistics"]["joint_visibility"], strict=True))
     with tempfile.TemporaryDirectory() as folder:
         run.artifact(dataset_charts(counts, visibility, histograms, Path(folder, "set.png")), "figures")
+
+
+def fitted(dataset: ShardDataset, fits: Path, body: BodyConfig, run: Run) -> None:
+    """Accepted and refused fits of a set."""
+    from metro.body.load import load_body
+    from metro.data.show import fitted_sheet
+
+    if run.run_id is not None:
+        run.figure("fits", fitted_sheet(dataset, fits, load_body(body)))
 
 
 def painter(dataset: ShardDataset, body: BodyData, run: Run) -> Callable[[Metro, int], None]:

@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 
 from metro import sources
+from metro.body.load import load_body
 from metro.config import BodyConfig, CropConfig, DatasetConfig, FitConfig
 from metro.data.records import Record
 from metro.data.shards import ShardDataset
+from metro.data.show import fitted_sheet
 from metro.data.verify import verify
 from metro.errors import MetroError
 from metro.fitting.dataset import fit_dataset
 from metro.sources import prepare as preparing
+from metro.viz.overlay import BAD, GOOD
 from tests.data.people import Made
 from tests.fitting.conftest import People
+from tests.fitting.test_smplify import with_fingers
 
 CONFIG = FitConfig(jump_rounds=0, sigma_3d=0.005)
 
@@ -70,7 +74,14 @@ def test_sidecars_and_summary(dataset: Path, people: People, tmp_path: Path) -> 
     assert summary["rejected"] == {"too few joints": 1}
     assert summary["error_3d_mm"]["max"] < 5
     assert summary["error_2d_percent"] is None
+    assert 2 <= summary["iterations"]["mean"] <= CONFIG.iterations
     assert verify(dataset, fits=tmp_path / "fits") == []
+
+    sheet = fitted_sheet(ShardDataset(dataset), tmp_path / "fits", load_body("open"), count=4, columns=2)
+    frames = [int((sheet == colour).all(2).sum()) for colour in (GOOD, BAD)]
+    tall, wide = sheet.shape[0] // 2, sheet.shape[1] // 2
+    assert frames[0] == 3 * frames[1] > 6 * (32 + wide)  # three of the seven accepted, and the only refused one
+    assert not (sheet[:tall, :wide] == BAD).all(2).any()
 
     labels = ShardDataset(dataset, fits=tmp_path / "fits").labels
     assert np.flatnonzero(~labels["has_mesh"]).tolist() == [4]
@@ -105,6 +116,16 @@ def test_processes_give_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
 def test_an_unfinished_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:
     (dataset / "manifest.json").unlink()
     with pytest.raises(MetroError, match=r"manifest\.json: missing"):
+        run(dataset, tmp_path / "fits")
+    assert not (tmp_path / "fits").exists()
+
+
+def test_what_cannot_be_fitted_is_told_before_any_work(dataset: Path, tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(MetroError, match=r"gmm_08\.pkl: missing"):
+        run(dataset, tmp_path / "fits", CONFIG.model_copy(update={"prior": tmp_path / "gmm_08.pkl"}))
+    smplx = with_fingers(load_body("open"))
+    monkeypatch.setattr("metro.fitting.dataset.load_body", lambda _: smplx)
+    with pytest.raises(MetroError, match=r"body\.kind=open: datasets hold poses of SMPL's 24 joints"):
         run(dataset, tmp_path / "fits")
     assert not (tmp_path / "fits").exists()
 

@@ -11,6 +11,7 @@ import torch
 from metro.body.arrays import BodyData
 from metro.body.model import BodyModel
 from metro.body.rotation import rot_from_aa
+from metro.fitting.contact import Contact
 from metro.fitting.objective import Linearisation, Objective, _arguments
 from metro.fitting.points import PosedPoints
 from metro.fitting.prior import gaussian, load_prior
@@ -103,7 +104,7 @@ def test_step_solves_the_damped_least_squares_problem(body, people, state, resid
     here = task.linearise(state)
     assert here.residual_BX.shape[1] == residuals
     damping = torch.tensor([0.01, 1.0, 30.0, 0.3], dtype=torch.float64)
-    step = _step(here, damping, task)
+    step = _step(here, damping)
     for b in range(4):
         jacobian, free, z = here.jacobian_BXZ[b], here.jacobian_BXF[b], here.prior_BZ[b]
         whole = torch.cat((jacobian, free), 1)
@@ -163,3 +164,44 @@ def test_a_known_pose_narrows_the_prior_as_a_gaussian_observation() -> None:
 def test_shipped_prior_describes_new_poses(people: People) -> None:
     z = load_prior().whiten(torch.from_numpy(people.pose_aa[:, 3:]))
     assert 45 < float(z.square().sum(1).mean()) < 100  # 69 expected
+
+
+def test_the_exponential_pushes_towards_bent_knees_and_elbows(body, people, state) -> None:
+    """SMPLify's term: (10 · 0.317 · exp(angle))² beside half the squared Mahalanobis distance."""
+    task = objective(body, people, "3d")
+    joints = state.joints_aa
+    straight = replace(task, bending="none").linearise(state).cost_B
+    bent = torch.stack((-joints[:, 9], -joints[:, 12], joints[:, 52], -joints[:, 55]))
+    expected = straight + 2 * (3.17 * bent.exp()).square().sum(0)
+    bending = replace(task, bending="exponential")
+    assert torch.allclose(bending.linearise(state).cost_B, expected)
+    here = bending.linearise(state)
+    slope = here.residual_BX[:, None, -4:] @ here.jacobian_BXZ[:, -4:, :69]
+    by_pose = torch.zeros(4, 69, dtype=torch.float64)
+    by_pose[:, [9, 12, 52, 55]] = torch.tensor([-1.0, -1, 1, -1]).double() * (3.17 * bent.T.exp()).square() * 2
+    assert torch.allclose(slope[:, 0], by_pose @ task.prior.spread_DD)
+
+
+def test_contact_pushes_an_arm_out_of_the_trunk(body, people) -> None:
+    contact = Contact.of(body, dtype=torch.float64)
+    pose = torch.from_numpy(people.pose_aa[:3]).double()
+    pose[:2, 3:] = 0
+    pose[0, 3 * 16 + 2] = -1.95  # the left arm down, and on into the hip
+    rest = FitState(
+        rot_from_aa(pose[:, :3]), pose[:, 3:], torch.zeros(3, 10).double(), torch.from_numpy(people.transl[:3]).double()
+    )
+    deep, slope = contact.residuals(*_arguments(rest), 69)
+    assert deep[0, 0] > 2
+    assert (deep[1] == 0).all()
+    nudges = 1e-5 * torch.cat((torch.eye(69), -torch.eye(69))).double()
+    around = rest.select(torch.zeros(138, dtype=torch.long))
+    around = replace(around, joints_aa=around.joints_aa + nudges)
+    ahead, behind = contact.residuals(*_arguments(around), 69)[0].square().sum(1).split(69)
+    found = 2 * deep[0] @ slope[0]
+    assert (found - (ahead - behind) / 2e-5).norm() < 0.05 * found.norm()  # the correctives' change is left out
+    turned = replace(rest, root_rot=rest.root_rot.flip(0), transl=rest.transl + 1)
+    assert torch.allclose(contact.residuals(*_arguments(turned), 69)[0], deep, atol=1e-6)
+    task = replace(objective(body, people, "3d").select(torch.arange(3)), contact=contact, robust=None)
+    task = replace(task, target_BKR=task.predict(rest))
+    freed = minimise(task, rest, 30).state
+    assert contact.residuals(*_arguments(freed), 69)[0][0, 0] < 0.5 * deep[0, 0]

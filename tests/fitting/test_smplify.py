@@ -6,9 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
+from metro.body.arrays import BodyData
+from metro.body.joints import PARENTS
 from metro.body.load import load_body
+from metro.body.model import BodyModel
 from metro.config import FitConfig
 from metro.data.lens import LENSES, project
 from metro.data.records import Record
@@ -37,6 +41,7 @@ def test_exact_3d_joints_are_met(people, model, in_space) -> None:
     assert mpjpe_mm(model, people, in_space).max() < 5
     assert np.abs(in_space.transl - people.transl).max() < 0.05
     assert np.isnan(in_space.error_2d).all()
+    assert ((in_space.iterations >= 2) & (in_space.iterations <= SHARP.iterations)).all()
 
 
 def test_exact_2d_joints_give_plausible_depth(people, model, in_image) -> None:
@@ -254,8 +259,44 @@ def test_extreme_shapes_become_the_mean_shape_refitted(people, body) -> None:
     assert lenient.error_3d[1] < fits.error_3d[1]
 
 
+def with_fingers(body: BodyData) -> BodyData:
+    """The open body with SMPL-X's joints: SMPL's hands belong to the wrists, jaw and fingers to none."""
+    vertices, known = body.num_vertices, 22
+    weights = np.zeros((vertices, 55), np.float32)
+    weights[:, :known] = body.weights[:, :known]
+    weights[:, known - 2 : known] += body.weights[:, known:]
+    parents = PARENTS["SMPLX55"]
+    rows = np.zeros((55, vertices), np.float32)
+    rows[:known] = body.J_regressor[:known]
+    for joint in range(known, 55):
+        rows[joint] = rows[parents[joint]]
+    correctives = np.zeros((vertices, 3, 9 * 54), np.float32)
+    correctives[..., : 9 * (known - 1)] = body.posedirs[..., : 9 * (known - 1)]
+    return replace(body, kind="smplx", weights=weights, J_regressor=rows, parents=parents, posedirs=correctives)
+
+
+def test_smplx_is_fitted_in_its_22_joints_of_the_body(people, body) -> None:
+    """Shapes and joints are made up here: the licensed model is not to be had."""
+    smplx = with_fingers(body)
+    whole = BodyModel(smplx)
+    pose = torch.zeros(3, 165)
+    pose[:, :66] = torch.from_numpy(people.pose_aa[:3, :66])
+    truth = whole(pose, *(torch.from_numpy(x[:3]) for x in (people.betas, people.transl))).vertices
+    labels = people.only("3d", slice(3))
+    labels["joints_3d"][..., :3] = whole.regress("j24", truth).numpy()
+    fits = fit(labels, smplx, SHARP)
+    assert fits.accepted.all()
+    assert (fits.error_3d < 2e-3).all()
+    assert fits.pose_aa.shape == (3, 165)
+    assert np.abs(fits.pose_aa[:, 66:]).max() < 1e-4
+    found = whole(*map(torch.from_numpy, (fits.pose_aa, fits.betas, fits.transl))).vertices
+    assert (found - truth).norm(dim=-1).mean() < 0.02
+    config = FitConfig(jump_rounds=0, contact=True)
+    assert fit(people.only("2d", slice(2)), smplx, config).accepted.all()
+
+
 def test_a_body_without_smpl_joints_is_refused(people, body) -> None:
-    with pytest.raises(MetroError, match="24 joints"):
+    with pytest.raises(MetroError, match="needs a body with SMPL's or SMPL-X's joints"):
         fit(people.labels, load_body("open_hand"))
     with pytest.raises(MetroError, match="j24"):
         fit(people.labels, replace(body, regressors={}))
