@@ -18,7 +18,7 @@ from metro.errors import MetroError
 from metro.files import nearest, read_yaml
 from metro.options import OPTIONS, SyntheticOptions
 from metro.section import Batch, Degrees, Section, Seed, Share, Steps, Weight, Width
-from metro.words import CROP_PX, HAND_KINDS, Bending, BodyKind, Gender, ProtocolName, Source, Supervision
+from metro.words import CROP_PX, HAND_KINDS, SETS, Bending, BodyKind, Gender, ProtocolName, Source, Supervision
 
 Chosen = TypeVar("Chosen", bound=Section)
 
@@ -517,7 +517,7 @@ def _explain(error: Any, given: Any) -> str:
         return f"unknown key {where!r}; {nearest(str(error['loc'][-1]), sorted(known))}"
     if error["type"] == "literal_error":
         words = re.findall("'(.*?)'", error["ctx"]["expected"])
-        return f"{where}: no {_shown(error['input'])}; {nearest(_shown(error['input']).strip(chr(39)), words)}"
+        return f"{where}: no {_shown(error['input'])}; {nearest(_shown(error['input']).strip(chr(39)), words, SETS)}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (got {_shown(error['input'])})" if where else message
 

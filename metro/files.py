@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -331,10 +331,12 @@ def check_shape(content: Any, shape: Any) -> None:
         raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the nearest known one, or all of them."""
+def nearest(name: str, known: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
+    """A hint for an unknown name: the nearest known one, or all of them; `aliases` are other names, small letters and
+    digits alone, of known ones."""
     names = list(known)
-    match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    plain = "".join(letter for letter in name.lower() if letter.isalnum())
+    match = [alias] if (alias := (aliases or {}).get(plain)) else difflib.get_close_matches(name, names, 1, 0.5)
     return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(names) or 'none'}"
 
 

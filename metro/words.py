@@ -17,7 +17,17 @@ Bending = Literal["hinge", "exponential", "none"]
 Source = Literal[
     "synthetic", "pw3d", "up3d", "muco", "mpi_inf_3dhp", "h36m", "mpii", "coco", "freihand", "metro_tsv", "own"
 ]
-"""Raw sources, each read by the module `metro.sources.NAME`; `pw3d` is 3DPW."""
+"""Raw sources, each read by the module `metro.sources.NAME`."""
+SETS = {
+    "3dpw": "pw3d",
+    "muco3dhp": "muco",
+    "mpiinf3dhp": "mpi_inf_3dhp",
+    "human36m": "h36m",
+    "coco2017": "coco",
+    "coco2014": "coco",
+    "tsv": "metro_tsv",
+}
+"""Sources by what the sets are called elsewhere, in small letters and digits alone: for hints."""
 
 HAND_KINDS = ("mano", "open_hand")
 """Body kinds that are hands."""

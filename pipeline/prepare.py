@@ -33,6 +33,9 @@ def main(params: Params, name: str) -> None:
         chart(manifest, distributions(ShardDataset(work)), run)
         stage.publish_work(work, shards(name))
     stage.write_metrics(f"prepare/{name}", told)
+    for check in manifest["checks"]:
+        if not check.startswith("ok"):
+            print(f"{name}: {check}")
     left = sum(manifest["left"].values())
     print(
         f"{name}: {manifest['count']} records in {len(manifest['shards'])} shards"

@@ -32,6 +32,8 @@ NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
         ({"train": {"optimizer": "sgd"}}, "train.optimizer: no 'sgd'; known: adam, adamw"),
         ({"datasets": {"a": {"source": "synthetik"}}}, "datasets.a.source: no 'synthetik'; did you mean 'synthetic'?"),
         ({"datasets": {"a": {"source": "pw3"}}}, "did you mean 'pw3d'?"),
+        ({"datasets": {"a": {"source": "3DPW"}}}, "datasets.a.source: no '3DPW'; did you mean 'pw3d'?"),
+        ({"datasets": {"a": {"source": "Human3.6M"}}}, "did you mean 'h36m'?"),
         (
             {"datasets": {"a": {"options": {"cuont": 3}}}},
             "unknown key 'datasets.a.options.cuont'; did you mean 'count'?",

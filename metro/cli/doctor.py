@@ -147,7 +147,7 @@ def _missing(params: Params) -> Iterator[str]:
     """What the parameters name and this machine lacks."""
     from metro.model.packaged import packaged_weights
     from metro.sources import adapter
-    from metro.sources.prepare import check
+    from metro.sources.source import check
 
     if params.body.kind not in ("open", "open_hand"):
         path = params.body.path

@@ -8,6 +8,7 @@ from typing import cast, get_args
 from metro.errors import MetroError
 from metro.files import nearest
 from metro.sources.source import Source
+from metro.words import SETS
 from metro.words import Source as Name
 
 NAMES: tuple[str, ...] = get_args(Name)
@@ -23,5 +24,5 @@ def adapter(name: str) -> Source:
         There is no such source.
     """
     if name not in NAMES:
-        raise MetroError(f"no source {name!r}; {nearest(name, NAMES)}")
+        raise MetroError(f"no source {name!r}; {nearest(name, NAMES, SETS)}")
     return cast(Source, importlib.import_module(f"metro.sources.{name}"))

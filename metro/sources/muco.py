@@ -130,7 +130,7 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
         missing=gone if len(gone) == len(FOLDERS) else (),
         parameters="smpl",
         checks=_check_release(release, [path for path in fits if path.is_file()]) if release.is_file() else (),
-        notes=tuple(f"missing: {line}" for line in gone),
+        notes=tuple(f"missing: {line}" for line in gone if len(gone) < len(FOLDERS)),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metro import sources
-from metro.body.figure import HAND, figure_of
+from metro.body.figure import figure_of
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.hdf5 import SCHEMA, open_h5, read_facts
 from metro.data.parallel import map_shards
@@ -22,7 +22,7 @@ from metro.data.verify import statistics
 from metro.errors import MetroError
 from metro.files import atomic_file, sha256_of
 from metro.sources.index import Index, build_index
-from metro.sources.source import Row, Survey, whose_parameters
+from metro.sources.source import Row, Survey, check
 
 _SHOWN = 20  # problems listed by name; the rest is counted
 
@@ -129,6 +129,7 @@ def prepare(
         "raw": raw,
         "count": sum(entry["count"] for entry in entries),
         "expected": survey.expected,
+        "checks": [f"{check.verdict}: {check.what}: {check.seen}" for check in survey.checks],
         "left": dict(sorted(left.items())),
         "skipped": sum(count for _, count in skipped),
         "skipped_first": [line for line, _ in skipped[:_SHOWN]],
@@ -140,34 +141,6 @@ def prepare(
         temporary.write_text(json.dumps(manifest, indent=1) + "\n")
     shutil.rmtree(index.folder)
     return manifest
-
-
-def check(config: DatasetConfig, body: BodyConfig, survey: Survey) -> None:
-    """Refuse what cannot be prepared before any work.
-
-    Raises
-    ------
-    MetroError
-        Raw data are missing, or show or hold something else than the body of the settings.
-    """
-    lost = [f"{file.path} ({file.origin})" for file in survey.files if not file.found] + [*survey.missing]
-    if lost:
-        more = f", and {len(lost) - 3} more" if len(lost) > 3 else ""
-        raise MetroError(
-            f"{config.root}: lacks {', '.join(lost[:3])}{more}; `metro data doctor {config.source}` lists what it needs"
-        )
-    figure = "hand" if figure_of(body.kind) is HAND else "body"
-    if survey.figure not in (figure, None):
-        raise MetroError(f"source {config.source} shows a {survey.figure}, but body.kind={body.kind} is a {figure}; "
-                         f"set body.kind to a {survey.figure}, or take this set out of `datasets`")  # fmt: skip
-    kind = whose_parameters(config, survey)
-    if kind not in (body.kind, None) and (survey.posed or config.supervision == "mesh"):
-        remedy = f"set body.kind: {kind}"
-        if not survey.posed:
-            remedy += ", or supervision: joints_3d of the dataset, which leaves them out"
-        raise MetroError(
-            f"source {config.source}: its poses and shapes are those of {kind}, not of {body.kind}; {remedy}"
-        )
 
 
 def fingerprint(config: DatasetConfig, survey: Survey) -> list[tuple[str, int, str]]:

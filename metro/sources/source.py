@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+from metro.body.figure import HAND, figure_of
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import BadRecord, Left, Record
 from metro.errors import MetroError
@@ -71,6 +72,11 @@ class Check(NamedTuple):
     """None: these data do not tell."""
     seen: str
     """The figure that decides, in words."""
+
+    @property
+    def verdict(self) -> str:
+        """One word."""
+        return "unknown" if self.passed is None else "ok" if self.passed else "DOUBT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +146,49 @@ def root_of(config: DatasetConfig) -> Path:
     return config.root
 
 
+def check(config: DatasetConfig, body: BodyConfig, survey: Survey) -> None:
+    """Refuse what cannot be prepared before any work.
+
+    Raises
+    ------
+    MetroError
+        Raw data are missing, or show or hold something else than the body of the settings.
+    """
+    lost = [f"{file.path} ({file.origin})" for file in survey.files if not file.found] + [*survey.missing]
+    if lost:
+        more = f", and {len(lost) - 3} more" if len(lost) > 3 else ""
+        raise MetroError(
+            f"{config.root}: lacks {', '.join(lost[:3])}{more}; `metro data doctor {config.source}` lists what it needs"
+        )
+    figure = "hand" if figure_of(body.kind) is HAND else "body"
+    if survey.figure not in (figure, None):
+        raise MetroError(f"source {config.source} shows a {survey.figure}, but body.kind={body.kind} is a {figure}; "
+                         f"set body.kind to a {survey.figure}, or take this set out of `datasets`")  # fmt: skip
+    kind = whose_parameters(config, survey)
+    if kind not in (body.kind, None) and (survey.posed or config.supervision == "mesh"):
+        remedy = f"set body.kind: {kind}"
+        if not survey.posed:
+            remedy += ", or supervision: joints_3d of the dataset, which leaves them out"
+        raise MetroError(
+            f"source {config.source}: its poses and shapes are those of {kind}, not of {body.kind}; {remedy}"
+        )
+
+
 def whose_parameters(config: DatasetConfig, survey: Survey) -> str | None:
     """Kind of the body model that pose and shape in the raw data belong to.
 
     The raw trees that `metro data fixture` writes have the official layout and the parameters of an open model, which
     their marker file tells.
     """
-    marker = None if config.root is None else config.root / MARKER
-    if survey.parameters is None or marker is None or not marker.is_file():
+    if survey.parameters is None or config.root is None:
         return survey.parameters
+    return marked_body(config.root) or survey.parameters
+
+
+def marked_body(root: Path) -> str | None:
+    """Kind of the body that a raw tree's marker names; none for trees without a marker, the real ones."""
+    marker = root / MARKER
+    if not marker.is_file():
+        return None
     with readable(marker, "make the fixture again"):
         return str(json.loads(marker.read_text("utf-8"))["body"])

@@ -27,6 +27,8 @@ BASE = {
     "mesh info": ["missing.npz"],
     "data stats": ["missing"],
     "data show": ["missing"],
+    "data doctor": ["coco", "--raw", "missing"],
+    "data fixture": ["missing", "out"],
     "data unpack": ["coco", "--raw", "missing"],
     "data verify": ["missing"],
     "fit": ["missing"],
