@@ -1,0 +1,86 @@
+"""Sequences of MPI-INF-3DHP's training set: joints and cameras of its people, whom MuCo-3DHP is made of as well.
+
+::
+
+    S{1..8}/Seq{1,2}/annot.mat            annot2 and annot3: a cell per camera, T × 56 px and T × 84 mm, camera frame
+    S{1..8}/Seq{1,2}/camera.calibration   Skeletool's text: a head line, then 7 lines per camera
+
+Shapes: T frames, K joints that the set and J24 share, in the order of J24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metro.body.joints import JOINT_SETS, shared
+from metro.files import readable
+from metro.sources.formats.mat import cells
+
+REMEDY = "get it again from where it came"
+SITE = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
+CAMERAS = 14
+
+Array = NDArray[np.float64]
+
+
+def annotated(path: Path, cameras: Iterable[int]) -> Iterator[tuple[Array, Array]]:
+    """What `annot.mat` says of each camera: joints (T, K, 2) in pixels and (T, K, 3) in millimetres, camera frame.
+
+    Raises
+    ------
+    MetroError
+        The file is missing or damaged, or holds something else.
+    """
+    wanted = list(cameras)
+    at, joints = shared("MPIINF28", "J24")[0], len(JOINT_SETS["MPIINF28"])
+    with readable(path, REMEDY):
+        for pixels, points in zip(cells(path, "annot2", wanted), cells(path, "annot3", wanted), strict=True):
+            for name, value, axes in (("annot2", pixels, 2), ("annot3", points, 3)):
+                if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.ndim != 2:
+                    raise ValueError(f"a cell of {name} holds no table of numbers")
+                if value.shape[1] != joints * axes:
+                    raise ValueError(f"a cell of {name} has {value.shape[1]} columns, not {joints * axes}")
+            frames = min(len(pixels), len(points))
+            yield (
+                pixels[:frames].reshape(frames, joints, 2)[:, at].astype(np.float64),
+                points[:frames].reshape(frames, joints, 3)[:, at].astype(np.float64),
+            )
+
+
+def intrinsics(path: Path) -> list[Array]:
+    """Camera matrices (3, 3) of `camera.calibration`, pixels, in the order of the file, which is that of the videos.
+
+    Raises
+    ------
+    MetroError
+        The file is missing, or is none of that kind.
+    """
+    with readable(path, REMEDY):
+        text = path.read_text("ascii")
+        if not text.startswith("Skeletool Camera Calibration File"):
+            raise ValueError("does not begin as Skeletool's camera files do")
+        entries = [line.split() for line in text.splitlines() if line.strip()]
+        names = sum(words[0] == "name" for words in entries)
+        found = [np.reshape([float(word) for word in words[1:]], (4, 4))[:3, :3]
+                 for words in entries if words[0] == "intrinsic"]  # fmt: skip
+        if not found or names != len(found):
+            raise ValueError(f"names {names} cameras and tells the intrinsics of {len(found)}")
+        for matrix in found:
+            if not np.isfinite(matrix).all() or not (np.diag(matrix) > 0).all():
+                raise ValueError("the intrinsics of a camera are no camera matrix")
+        return found
+
+
+def in_j24(names: str | tuple[str, ...], joints_KN: ArrayLike) -> Array:
+    """Joints (K, N) that a set shares with J24, in their places (24, N + 1) among these; the last column is confidence.
+
+    `joints_KN` are in the order of J24. What the set has not is 0.
+    """
+    joints = np.asarray(joints_KN, np.float64)
+    out = np.zeros((len(JOINT_SETS["J24"]), joints.shape[1] + 1))
+    out[shared(names, "J24")[1]] = np.concatenate([joints, np.ones((len(joints), 1))], 1)
+    return out
