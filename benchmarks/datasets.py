@@ -31,12 +31,9 @@ import cv2
 import numpy as np
 import psutil
 from machine import machine
-from prepare import photograph
 
-from metro import fixtures, sources
+from metro import sources
 from metro.config import BodyConfig, DatasetConfig
-from metro.fixtures import coco, h36m
-from metro.fixtures.stage import Camera, Stage, Truth, backdrop, save
 from metro.sources.formats import video
 from metro.sources.index import build_index
 from metro.sources.prepare import prepare
@@ -46,11 +43,8 @@ POSES = 64  # of a subject, there and back again and again
 SIDE = 100  # px of Human3.6M's pictures here
 FILM = 500  # frames of a video of true size
 ROUNDS, KILLS, LATEST_S = 3, 10, 0.05
-SETS: dict[str, dict[str, Any]] = {
-    "coco": {"supervision": "joints_2d"},
-    "freihand": {},
-    "h36m": {},
-}
+SETS: dict[str, dict[str, Any]] = {"coco": {"supervision": "joints_2d"}, "freihand": {}, "h36m": {}}
+WORKERS = {"coco": (1, 2), "freihand": (1, 2), "h36m": (2,)}
 READ = {  # JSON files that are read whole
     "coco": ("annotations/*.json",),
     "freihand": ("training_K.json", "training_mano.json", "training_xyz.json"),
@@ -58,10 +52,14 @@ READ = {  # JSON files that are read whole
 }
 
 # ------------------------------------------------------------------------------------------------------- raw trees
+# Fixtures are imported where they are used: they bring PyTorch along, and the processes that are measured have none.
 
 
 def h36m_tree(folder: Path, frames: int = FRAMES, actions: range = ACTIONS, side: int = SIDE) -> None:
     """Five subjects, four cameras, two takes of each action: pose files, fits of every fifth frame, pictures."""
+    from metro.fixtures import h36m
+    from metro.fixtures.stage import Stage, backdrop, save
+
     folder.mkdir(parents=True)
     stage = Stage()
     _write_metadata(folder / "metadata.xml", stage.seed, side)
@@ -73,7 +71,9 @@ def h36m_tree(folder: Path, frames: int = FRAMES, actions: range = ACTIONS, side
         takes = [(action, subaction) for action in actions for subaction in (1, 2)]
         _write_fits(folder / f"Human36M_subject{subject}_smpl_param.json", people, takes, pose_T)
         for c in range(4):
-            camera = _small(h36m.camera_of(stage.seed, subject, c), side)
+            camera = h36m.camera_of(stage.seed, subject, c)
+            intrinsics = np.diag([side / 1000, side / 1000, 1]) @ camera.K_33
+            camera = replace(camera, K_33=intrinsics, size=(side, side))
             seen_P = [camera.see(points) for points in world_P]
             picture = folder / f"S{subject}" / "picture.jpg"
             save(picture, backdrop(camera.size, stage.random(subject, c)))
@@ -98,13 +98,10 @@ def h36m_tree(folder: Path, frames: int = FRAMES, actions: range = ACTIONS, side
             picture.unlink()
 
 
-def _small(camera: Camera, side: int) -> Camera:
-    """A camera whose pictures have `side` pixels instead of a thousand."""
-    return replace(camera, K_33=np.diag([side / 1000, side / 1000, 1]) @ camera.K_33, size=(side, side))
-
-
 def _write_metadata(path: Path, seed: int, side: int) -> None:
     """The fixture's, with other sizes of pictures."""
+    from metro.fixtures import h36m
+
     tree = ElementTree.fromstring(h36m._metadata(seed))
     for cell in tree.iter("td"):
         if (cell.text or "").startswith("["):
@@ -132,7 +129,9 @@ def _write_fits(path: Path, people: list[Any], takes: list[tuple[int, int]], pos
 
 
 def film_tree(folder: Path) -> None:
-    """One action of one subject as videos of true size: a photograph, and a body of another one that walks by."""
+    """One action of one subject as videos of true size: a photograph with a moving part of another one."""
+    from prepare import photograph
+
     h36m_tree(folder, FILM, range(2, 3), side=1000)
     for shown in [path for path in (folder / "S1").iterdir() if path.name.startswith("S1_")]:
         shutil.rmtree(shown)
@@ -157,6 +156,8 @@ def tree(folder: Path, name: str) -> Path:
     """The raw tree of a set, written if it is not there."""
     raw, partial = folder / name, folder / f"{name}.partial"
     if not raw.is_dir():
+        from metro import fixtures
+
         shutil.rmtree(partial, ignore_errors=True)
         if name == "h36m":
             h36m_tree(partial)
@@ -167,6 +168,9 @@ def tree(folder: Path, name: str) -> Path:
         elif name == "killed-freihand":
             fixtures.write("freihand", partial, people=300)
         elif name == "killed-coco":
+            from metro.fixtures import coco
+            from metro.fixtures.stage import Stage, Truth
+
             partial.mkdir()
             coco._write_full(partial, Stage(), Truth("coco").split("train", "train"), shown=1000, people=4000)
         else:
@@ -255,13 +259,13 @@ def _peak(process: int) -> float:
 
 
 def full(folder: Path, name: str) -> dict[str, Any]:
-    """A set of full size: survey, index, and all of it by one worker and by two."""
+    """A set of full size: survey, index, and all of it by so many workers."""
     raw, out = tree(folder, name), folder / f"out-{name}"
     found: dict[str, Any] = {"load": os.getloadavg()[0]}
     found["json"] = sum(path.stat().st_size for pattern in READ[name] for path in raw.glob(pattern))
     found["survey"] = watched("survey", name, raw, out)
     found["index"] = watched("index", name, raw, out / "index")
-    for workers in (2, 1):
+    for workers in WORKERS[name]:
         shutil.rmtree(out, ignore_errors=True)
         found[f"prepare {workers}"] = watched("prepare", name, raw, out, workers)
         print(name, workers, found[f"prepare {workers}"], flush=True)
@@ -353,7 +357,7 @@ def page(results: dict[str, Any]) -> Iterator[str]:
     yield "| set | workers | records/s by the clock | processor, ms a record | peak MiB, parent | largest worker |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     for name, found in sets.items():
-        for workers in (1, 2):
+        for workers in WORKERS[name]:
             run = found[f"prepare {workers}"]
             worker = f"{run['worker']:.0f}" if workers > 1 else ""
             yield (
