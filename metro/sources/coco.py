@@ -30,6 +30,7 @@ Licence and site are in `LICENCE` and `SITE`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby, islice
@@ -47,7 +48,7 @@ from metro.errors import MetroError
 from metro.options import CocoOptions
 from metro.sources.bodies import wrapped
 from metro.sources.boxes import edges_to_centres, enlarged
-from metro.sources.formats.stream import arrays, entries
+from metro.sources.formats.stream import entries, items
 from metro.sources.shelf import Shelf
 from metro.sources.source import Check, RawFile, Row, Survey, root_of
 
@@ -103,16 +104,12 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
     """People in the order of their pictures' ids and their own. Labels are the box, the 51 numbers, and the fit."""
     root, options = root_of(config), config.chosen(CocoOptions)
     path, fits = root / _annotations(config), _fits(config)
-    names: dict[int, str | None] = {}
     order: list[tuple[int, int]] = []
     with Shelf() as people, Shelf() as fitted:
-        for array, item in arrays(path, "images", "annotations"):
-            if array == "images":
-                _note_name(item, names)
-                continue
+        for item in items(path, "annotations.item"):
             try:
                 found = _person(item, options)
-            except (ArithmeticError, TypeError, ValueError) as err:
+            except (ArithmeticError, ValueError) as err:
                 yield BadRecord(f"coco:annotation {_id_of(item)}", str(err))
                 continue
             if isinstance(found, Left):
@@ -124,6 +121,8 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
                 people[found[1]] = found[2]
         if fits is not None:
             yield from _join(root / fits, people, fitted)
+        names = _names(path, {picture for picture, _ in order})
+        folder = _pictures(config)
         for picture, person in sorted(order):
             name = names.get(picture)
             if person not in people:
@@ -131,9 +130,8 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
             if name is None:
                 yield BadRecord(f"coco:annotation {person}", f"image_id {picture} names no picture of the list")
                 continue
-            frame = f"{_pictures(config)}/{name}"
-            labels = [*people[person], fitted.get(person)]
-            yield Row(frame, person, frame, labels)
+            frame = f"{folder}/{name}"
+            yield Row(frame, person, frame, [*people[person], fitted.get(person)])
 
 
 def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterator[Record]:
@@ -179,13 +177,20 @@ def _fits(config: DatasetConfig) -> Path | None:
     return config.chosen(CocoOptions).fits if config.supervision == "mesh" else None
 
 
-def _note_name(item: Any, names: dict[int, str | None]) -> None:
-    """Note the file of a picture; None where an id is of two, or its name is that of no file in the folder."""
-    number = item.get("id") if isinstance(item, dict) else None
-    if type(number) is int:
-        name = item.get("file_name")
-        known = isinstance(name, str) and Path(name).name == name and name.isprintable()
-        names[number] = name if known and names.get(number, name) == name else None
+def _names(path: Path, wanted: set[int]) -> dict[int, str | None]:
+    """Files of pictures by id; None where an id is of two, or its name is that of no file in the folder.
+
+    The list may stand before the annotations or after them. Going through the file a second time for it, which builds
+    nothing of what it passes, takes as long as the first time does for reading annotations.
+    """
+    names: dict[int, str | None] = {}
+    for item in items(path, "images.item"):
+        number = item.get("id") if isinstance(item, dict) else None
+        if type(number) is int and number in wanted:
+            name = item.get("file_name")
+            known = isinstance(name, str) and Path(name).name == name and name.isprintable()
+            names[number] = name if known and names.get(number, name) == name else None
+    return names
 
 
 def _id_of(item: Any) -> str:
@@ -197,7 +202,7 @@ def _person(item: Any, options: CocoOptions) -> tuple[int, int, list[Any]] | Lef
 
     Raises
     ------
-    ArithmeticError, TypeError, ValueError
+    ArithmeticError, ValueError
         The annotation is none.
     """
     if not isinstance(item, dict):
@@ -213,26 +218,27 @@ def _person(item: Any, options: CocoOptions) -> tuple[int, int, list[Any]] | Lef
         return Left("no joints annotated")
     joints, box = _numbers(item.get("keypoints"), "keypoints", 51), _numbers(item.get("bbox"), "bbox", 4)
     seen = joints[2::3]
-    if not np.isin(seen, (0, 1, 2)).all():
+    if not {0, 1, 2}.issuperset(seen):
         raise ValueError("keypoints have a v that is not 0, 1 or 2")
-    if not (box[2:] > 0).all():
+    if not min(box[2:]) > 0:
         return Left("a box without extent")
-    if not seen.any():
+    if not any(seen):
         return Left("no joints annotated")
-    if options.keep == "limbs" and not seen[_LIMBS].all():
+    if options.keep == "limbs" and not all(seen[k] for k in _LIMBS):
         return Left("not all 12 limb joints annotated")
-    if options.keep == "visible" and np.count_nonzero(seen) < options.min_joints:
+    if options.keep == "visible" and len(seen) - seen.count(0) < options.min_joints:
         return Left(f"fewer than {options.min_joints} joints annotated")
-    if options.keep == "40k" and np.count_nonzero(seen == 2) < VISIBLE_40K:
+    if options.keep == "40k" and seen.count(2) < VISIBLE_40K:
         return Left(f"fewer than {VISIBLE_40K} joints marked visible")
-    return item["image_id"], item["id"], [box.tolist(), joints.tolist()]
+    return item["image_id"], item["id"], [box, joints]
 
 
-def _numbers(value: Any, what: str, count: int) -> Array:
-    numbers = np.asarray(value, np.float64)
-    if numbers.shape != (count,) or not np.isfinite(numbers).all():
+def _numbers(value: Any, what: str, count: int) -> list[float]:
+    """Numbers as they are in the file: arrays for each of them would take longer than all the rest."""
+    plain = isinstance(value, list) and len(value) == count and {int, float}.issuperset(map(type, value))
+    if not plain or not math.isfinite(sum(value)):
         raise ValueError(f"{what} is not {count} finite numbers")
-    return numbers
+    return list(value)
 
 
 def _in_j24(joints_J3: Array) -> Array:
@@ -284,15 +290,15 @@ def _parameters(fit: Any) -> Array:
 def _where_fits_lie(annotations: Path, fits: Path) -> Check:
     """Whether fits are placed in the whole picture: their `t` against the boxes, for those of the first few people."""
     what = "fits are placed by t in pixels of the whole picture"
-    boxes: dict[str, Array] = {}
-    for _, item in islice(arrays(annotations, "annotations"), SAMPLE):
+    boxes: dict[str, list[float]] = {}
+    for item in islice(items(annotations, "annotations.item"), SAMPLE):
         with suppress(ArithmeticError, LookupError, TypeError, ValueError):
             boxes[str(item["id"])] = _numbers(item["bbox"], "bbox", 4)
     off: list[float] = []
     for key, fit in islice(entries(fits), SAMPLE):
         with suppress(ArithmeticError, LookupError, TypeError, ValueError):
             place = _numbers((fit["cam_param"] if "cam_param" in fit else fit["cam"])["t"], "t", 2)
-            x, y, width, height = boxes[key].tolist()
+            x, y, width, height = boxes[key]
             off.append(max(abs(place[0] - x - width / 2), abs(place[1] - y - height / 2)) / max(width, height))
     if not off:
         return Check(what, None, f"the first {SAMPLE:,} people and fits have none in common that says so")

@@ -70,8 +70,8 @@ Array = NDArray[np.float64]
 _AT, _TO = shared("MPII16", "J24")
 _JOINTS = len(JOINT_SETS["MPII16"])
 _ORIGINS = {
-    ".json": "HRNet's README, https://github.com/HRNet/HRNet-Human-Pose-Estimation",
-    ".h5": "https://github.com/princeton-vl/pose-hg-train, folder data/mpii/annot",
+    ".json": "the README of https://github.com/leoxiaobin/deep-high-resolution-net.pytorch",
+    ".h5": "https://github.com/anewell/pose-hg-train, folder data/mpii/annot",
     ".mat": f"mpii_human_pose_v1_u12_2.zip of {SITE}",
 }
 

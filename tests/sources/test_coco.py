@@ -241,7 +241,8 @@ def test_survey_says_whether_fits_lie_in_the_whole_picture(tmp_path: Path, fits:
         ({"keypoints": joints()[:-1]}, "keypoints is not 51 finite numbers"),
         ({"keypoints": [*joints()[:-1], 3]}, "v that is not 0, 1 or 2"),
         ({"keypoints": [float("nan"), *joints()[1:]]}, "keypoints is not 51 finite numbers"),
-        ({"keypoints": ["a", *joints()[1:]]}, "could not convert"),
+        ({"keypoints": ["1", *joints()[1:]]}, "keypoints is not 51 finite numbers"),
+        ({"keypoints": [1e308, 1e308, *joints()[2:]]}, "keypoints is not 51 finite numbers"),
         ({"keypoints": None}, "keypoints is not 51"),
         ({"bbox": [1, 2, 3]}, "bbox is not 4 finite numbers"),
         ({"id": "7"}, "id is no number of a person"),
@@ -283,7 +284,8 @@ def test_files_that_are_cut_off_or_others_are_one_line(tmp_path: Path) -> None:
     whole = path.read_text()
     for text, said in [
         (whole[:-40], "not valid JSON"),
-        ("[]", "has no list 'images'"),
+        ("[]", "has no list 'annotations'"),
+        (whole.replace('"images"', '"pictures"'), "has no list 'images'"),
         (whole.replace("10.0", "1" * 400), "not valid JSON"),
         (whole.replace('"annotations"', '"answers"'), "has no list 'annotations'"),
     ]:

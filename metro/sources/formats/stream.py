@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -52,65 +51,17 @@ def entries(path: Path, prefix: str = "") -> Iterator[tuple[str, Any]]:
     return _parsed(path, "kvitems", prefix, prefix, "start_map")
 
 
-def arrays(path: Path, *names: str) -> Iterator[tuple[str, Any]]:
-    """Names and elements of several arrays of an object that is the whole file, in one reading, whatever their order.
-
-    Elements that lie close together come in the order of `names` where they are of different arrays.
-
-    Raises
-    ------
-    MetroError
-        The file is missing, is no JSON, ends early, nests too deeply, or lacks an array.
-    """
-    found = {name: ijson.sendable_list() for name in names}
-    parsers = {name: ijson.items_coro(found[name], f"{name}.item", use_float=True) for name in names}
-    begun: set[str] = set()
-    with _opened(path) as file:
-        source = _Pieces(file)
-        while piece := source.read(_PIECE):
-            given = []
-            for name, parser in parsers.items():
-                parser.send(piece)
-                if found[name]:
-                    given.append(name)
-                    for value in found[name]:
-                        yield name, value
-                    del found[name][:]
-            if given:
-                # What gave nothing while another gave something is over: the other's elements need no second parser.
-                for name in begun.difference(given).intersection(parsers):
-                    del parsers[name]
-            begun.update(given)
-        for parser in parsers.values():
-            parser.close()
-    for name in names:
-        if name not in begun:
-            _check_has(path, name, "start_array")
-
-
 def _parsed(path: Path, parser: str, prefix: str, container: str, event: str) -> Iterator[Any]:
-    found = False
-    with _opened(path) as file:
-        for value in getattr(ijson, parser)(_Pieces(file), prefix, use_float=True, buf_size=_PIECE):
-            found = True
-            yield value
-    if not found:
-        _check_has(path, container, event)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
     with readable(path, REMEDY), path.open("rb") as file:
+        source, found = _Pieces(file), False
         try:
-            yield file
+            for value in getattr(ijson, parser)(source, prefix, use_float=True, buf_size=_PIECE):
+                found = True
+                yield value
         except ijson.JSONError as err:
             said = str(err).partition("\n")[0].strip().rstrip(".")
             raise MetroError(f"{path}: not valid JSON before byte {file.tell()} ({said}); {REMEDY}") from None
-
-
-def _check_has(path: Path, container: str, event: str) -> None:
-    """Refuse a file that gave nothing and has no such container, not even an empty one."""
-    if not _has(path, container, event):
+    if not found and not _has(path, container, event):
         kind = "list" if event == "start_array" else "object"
         what = f"has no {kind} {container!r}" if container else f"is no {kind}"
         raise MetroError(f"{path}: {what}; is it the file of that name that the set comes with?")
