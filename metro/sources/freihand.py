@@ -27,6 +27,7 @@ the posed hand, whose tips are a few mm from the annotated ones.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -63,6 +64,7 @@ EXACT, APART, FARTHEST = 1e-4, 2e-3, 1e-2
 converted from an older MANO, which moved vertices by 0.6 mm in the mean and 6 mm at most."""
 
 _SHAPES: dict[str, tuple[int, ...]] = {"K": (3, 3), "mano": (61,), "xyz": (21, 3), "verts": (778, 3), "scale": ()}
+_KEPT = ("K", "mano", "xyz")
 
 
 def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
@@ -80,7 +82,7 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
     missing, notes = [], []
     if not (root / part / "rgb").is_dir():
         missing.append(f"{part}/rgb ({origin})")
-    elif found and not _picture(root, part, versions * (poses := _count(root, part)) - 1).is_file():
+    elif found and not (root / _frame(part, versions * (poses := _count(root, part)) - 1)).is_file():
         notes.append(f"{part}/rgb lacks the last of {versions * poses} pictures: {versions} versions of {poses} poses")
     if not labelled:
         notes.append(f"the pictures have no labels: {part}_xyz.json and {part}_mano.json, public since 2022, are "
@@ -112,8 +114,7 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
     for pose, entry in enumerate(_entries(root, part, _names(options))):
         if part == "training" and _held_back(pose, options.validation) != (config.split == "validation"):
             continue
-        pictures = [_picture(root, part, pose + version * poses) for version in range(versions)]
-        frames = [path.relative_to(root).as_posix() for path in pictures]
+        frames = [_frame(part, pose + version * poses) for version in range(versions)]
         try:
             labels = {name: _numbers(name, value) for name, value in entry.items()}
             _check_root(labels)
@@ -122,7 +123,7 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
         except (TypeError, ValueError, OverflowError) as err:
             yield BadRecord(f"freihand:{frames[0]}#0", f"pose {pose}: {err}", versions)
             continue
-        kept = {name: labels[name].tolist() for name in ("K", "mano", "xyz")}
+        kept = _packed(labels)
         yield from (Row(frame, 0, str(pose), kept) for frame in frames)
 
 
@@ -131,7 +132,7 @@ def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterat
     root, bodies = root_of(config), Bodies(config, body)
     for _, group in groupby(rows, key=lambda row: row.group):
         members = list(group)
-        labels = {name: np.array(value) for name, value in members[0].labels.items()}
+        labels = _unpacked(members[0].labels)
         # Only meshes need the body.
         mesh = _mesh(bodies, labels) if config.supervision == "mesh" else {}
         ones = np.ones((len(labels["xyz"]), 1))
@@ -157,7 +158,7 @@ def _part(config: DatasetConfig) -> tuple[str, int]:
 
 def _names(options: FreihandOptions) -> list[str]:
     """Lists that are read."""
-    return ["K", "mano", "xyz", *(["verts"] if options.verts else [])]
+    return [*_KEPT, *(["verts"] if options.verts else [])]
 
 
 def _labelled(root: Path, part: str) -> bool:
@@ -165,8 +166,8 @@ def _labelled(root: Path, part: str) -> bool:
     return part == "training" or any((root / f"{part}_{name}.json").is_file() for name in ("mano", "xyz"))
 
 
-def _picture(root: Path, part: str, number: int) -> Path:
-    return root / part / "rgb" / f"{number:08d}.jpg"
+def _frame(part: str, number: int) -> str:
+    return f"{part}/rgb/{number:08d}.jpg"
 
 
 def _count(root: Path, part: str) -> int:
@@ -208,6 +209,18 @@ def _numbers(name: str, value: Any) -> Array:
     if array.shape != _SHAPES[name] or not np.isfinite(array).all():
         raise ValueError(f"{name} is not {' × '.join(map(str, _SHAPES[name])) or 'one'} finite numbers")
     return array
+
+
+def _packed(labels: dict[str, Array]) -> str:
+    """Labels for rows of the index. To write their digits for every picture would take most of the time of an index."""
+    return base64.b64encode(np.concatenate([labels[name].ravel() for name in _KEPT]).astype("<f8").tobytes()).decode()
+
+
+def _unpacked(text: str) -> dict[str, Array]:
+    values = np.frombuffer(base64.b64decode(text), "<f8").astype(np.float64)  # a copy, which may be changed
+    ends = np.cumsum([np.prod(_SHAPES[name], dtype=int) for name in _KEPT])
+    parts = zip(_KEPT, np.split(values, ends[:-1]), strict=True)
+    return {name: part.reshape(_SHAPES[name]) for name, part in parts}
 
 
 def _check_root(labels: dict[str, Array]) -> None:

@@ -30,7 +30,7 @@ middle of the first one, and the box "auto" is that of the 2D joints in the pict
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
@@ -294,7 +294,7 @@ def _shown(name: str) -> str:
     return (name if name.isprintable() else ascii(name))[:80]
 
 
-def _model_check(config: DatasetConfig, body: BodyConfig) -> Any:
+def _model_check(config: DatasetConfig, body: BodyConfig) -> Callable[[str | None, str], None]:
     """A check that a mesh belongs to the body of the settings; one that tells no model belongs to the licensed one."""
     licensed = figure_of(body.kind).licensed
     plain = Survey(dialect="", files=(), parameters="mano" if licensed == "mano" else "smpl")
