@@ -58,8 +58,8 @@ class MucoOptions(Section):
     """MuCo-3DHP."""
 
     people: Literal["nearest", "spaced", "all"] = "nearest"
-    """Who of a picture is taken: the nearest to the camera (METRO), also everyone at least `spacing` further away than
-    those taken before (3DMPPE), or all."""
+    """Who of a picture is taken: the nearest to the camera (METRO), also everyone whose pelvis is at least `spacing`
+    from those taken before (3DMPPE), or all."""
     spacing: float = Field(0.5, ge=0, le=10)
     """Metres, of `people: spaced`."""
     max_fit_error: float = Field(0.025, ge=0, le=10)

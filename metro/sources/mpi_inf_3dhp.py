@@ -8,6 +8,7 @@
     S{1..8}/Seq{1,2}/imageFrames/video_0/frame_000001.jpg …   its pictures; picture n is row n - 1 of the annotations
     mpi_inf_3dhp_test_set/TS{1..6}/annot_data.mat             MATLAB file of version 7.3
     mpi_inf_3dhp_test_set/TS{1..6}/imageSequence/img_000001.jpg …
+    mpi_inf_3dhp_test_set/test_util/camera_calibration/ts1-4cameras.calib, ts5-6cameras.calib
 
 ===================================  ===============================================================================
 annot2, annot3 of annot.mat          a cell per camera: T × 56 px and T × 84 mm in the camera's frame, 28 joints
@@ -20,8 +21,9 @@ univ_annot3, of both                 a skeleton of another size, no metric joint
 2D joints are `annot2` as annotated, which projections of `annot3` miss by up to 2.2 px. Annotations go on where videos
 have ended: as many frames are taken as both have. Boxes are around the joints inside of the picture, × 1.2.
 
-TS5 and TS6 were taken through a lens of unknown distortion, and the test set's annotations tell no cameras: its records
-have neither. METRO takes people of this set from MuCo-3DHP; there are no meshes.
+Nothing tells how cameras of the test set are to be read, and TS5 and TS6 were taken through a lens that distorts. Where
+`annot3` falls on `annot2` through the camera and the lens that the file seems to describe, records have both, otherwise
+neither. METRO takes people of this set from MuCo-3DHP; there are no meshes.
 """
 
 from __future__ import annotations
@@ -48,12 +50,14 @@ from metro.sources.boxes import around
 from metro.sources.formats import video
 from metro.sources.formats.mat import read_mat
 from metro.sources.pictures import size_of
-from metro.sources.sequences import SITE, annotated, in_j24, intrinsics
+from metro.sources.sequences import SITE, annotated, in_j24, intrinsics, test_camera
 from metro.sources.source import Check, RawFile, Row, Survey, root_of
 
 LICENCE = "research only, no redistribution: the terms that come with the set"
 
 Array = NDArray[np.float64]
+_Camera = tuple[Array | None, Array | None]
+"""Camera matrix and distortion."""
 
 REMEDY = "get it again from where it came"
 BOX_SCALE = 1.2
@@ -66,6 +70,10 @@ FRAMES = {
 SHORT = {("S6/Seq2", 2): 3911}
 """Of the one video that ends before the others of its sequence."""
 TEST = "mpi_inf_3dhp_test_set"
+TEST_CAMERAS = {f"TS{n}": ("ts1-4cameras.calib", (2048, 2048)) for n in range(1, 5)} | {
+    f"TS{n}": ("ts5-6cameras.calib", (1920, 1080)) for n in (5, 6)
+}
+"""Camera file and size of pictures of each test sequence."""
 TEST_JOINTS = JOINT_SETS["MUCO21"][:17]
 TEST_VALID = 2929
 """Frames of the test set that count; some lists have 2,935."""
@@ -149,17 +157,18 @@ def _camera_rows(
         return
     frames = min(length, len(points_TK3))
     wanted = range(0, frames, step)
-    if len(wanted) < frames:
-        yield Left("frame step", frames - len(wanted))
-    if length != len(points_TK3):
-        reason = "annotated after the last picture" if length < len(points_TK3) else "not annotated"
-        yield Left(reason, abs(length - len(points_TK3)))
+    passed = frames - len(wanted) if there is None else sum(k < frames and k % step > 0 for k in there)
+    beyond = len(range(0, max(length, len(points_TK3)), step)) - len(wanted)
+    if passed:
+        yield Left("frame step", passed)
+    if beyond:
+        yield Left("annotated after the last picture" if length < len(points_TK3) else "not annotated", beyond)
     for k in wanted:
         frame = f"{where}@{k}" if film else f"{where}/frame_{k + 1:06d}.jpg"
         if there is not None and k not in there:
             yield BadRecord(f"mpi_inf_3dhp:{frame}#0", "the picture is missing")
         else:
-            yield _row(frame, where, pixels_TK2[k], points_TK3[k], matrix)
+            yield _row(frame, where, pixels_TK2[k], points_TK3[k], (matrix, None))
 
 
 def _test_rows(root: Path) -> Iterator[Row | Left | BadRecord]:
@@ -173,14 +182,16 @@ def _test_rows(root: Path) -> Iterator[Row | Left | BadRecord]:
             continue
         if not valid_T.all():
             yield Left("frame marked as not valid", int((~valid_T).sum()))
+        camera = _test_camera(path, pixels_TK2[valid_T], points_TK3[valid_T])[0]
         for k in np.flatnonzero(valid_T).tolist():
-            yield _row(f"{name}/imageSequence/img_{k + 1:06d}.jpg", name, pixels_TK2[k], points_TK3[k], None)
+            yield _row(f"{name}/imageSequence/img_{k + 1:06d}.jpg", name, pixels_TK2[k], points_TK3[k], camera)
 
 
-def _row(frame: str, group: str, pixels_K2: Array, points_K3: Array, matrix: Array | None) -> Row | BadRecord:
+def _row(frame: str, group: str, pixels_K2: Array, points_K3: Array, camera: _Camera) -> Row | BadRecord:
     if not (np.isfinite(pixels_K2).all() and np.isfinite(points_K3).all()):
         return BadRecord(f"mpi_inf_3dhp:{frame}#0", "some of its joints are no finite numbers")
-    return Row(frame, 0, group, [pixels_K2.tolist(), points_K3.tolist(), None if matrix is None else matrix.tolist()])
+    numbers = [None if part is None else part.tolist() for part in (pixels_K2, points_K3, *camera)]
+    return Row(frame, 0, group, numbers)
 
 
 def _from_video(path: Path, rows: list[Row]) -> Iterator[Record | Left | BadRecord]:
@@ -198,19 +209,20 @@ def _from_video(path: Path, rows: list[Row]) -> Iterator[Record | Left | BadReco
 
 
 def _record(row: Row, image: np.ndarray | Path, size: tuple[int, int]) -> Record | Left:
-    pixels_K2, points_K3, matrix = row.labels
+    pixels_K2, points_K3, matrix, distortion = row.labels
     box = around(pixels_K2, BOX_SCALE, size)
     if box is None:
         return Left("no joint inside of the picture")
-    names = "MPIINF28" if matrix else TEST_JOINTS
     return Record(
         source="mpi_inf_3dhp",
         frame=row.frame,
         image=image,
         box=box,
-        keypoints_2d=in_j24(names, pixels_K2),
-        joints_3d=in_j24(names, np.array(points_K3) / 1000),
+        keypoints_2d=in_j24("MPIINF28", pixels_K2),
+        joints_3d=in_j24("MPIINF28", np.array(points_K3) / 1000),
         intrinsics=np.array(matrix) if matrix else None,
+        distortion=np.array(distortion) if distortion else None,
+        lens="opencv" if distortion else "none",
     )
 
 
@@ -263,16 +275,35 @@ def _test(path: Path) -> tuple[Array, Array, NDArray[np.bool_]]:
     return found["annot2"], found["annot3"], valid_T.astype(np.float64) > 0
 
 
+def _test_camera(path: Path, pixels_TK2: Array, points_TK3: Array) -> tuple[_Camera, str]:
+    """The camera of a test sequence if its people are where its annotations say, and in words how far off they are."""
+    file, size = TEST_CAMERAS[path.parent.name]
+    try:
+        matrix, distortion = test_camera(path.parents[1] / "test_util/camera_calibration" / file, size)
+    except MetroError as err:
+        return (None, None), str(err)
+    with np.errstate(all="ignore"):
+        found = project(points_TK3, matrix, distortion, "none" if distortion is None else "opencv")
+    off = np.abs(found - pixels_TK2).max(-1, initial=0)
+    off = off[np.isfinite(off)]
+    miss = float(np.median(off)) if len(off) else np.inf
+    said = f"{path.parent.name} off by {miss:.2f} px in the median"
+    return ((matrix, distortion) if miss <= OFF_PX else (None, None)), said
+
+
 def _survey_test(root: Path) -> Survey:
     paths = _tests(root)
     origin = f"mpi_inf_3dhp_test_set.zip of {SITE}"
     lost = [folder for path in paths if not (folder := path.parent / "imageSequence").is_dir()]
-    total, said = 0, ""
+    total, said, cameras = 0, "", []
     for path in paths:
         try:
-            total += int(_test(path)[2].sum())
+            pixels_TK2, points_TK3, valid_T = _test(path)
+            total += int(valid_T.sum())
+            cameras.append(_test_camera(path, pixels_TK2[valid_T], points_TK3[valid_T]))
         except MetroError as err:
             said = f"; {err}"
+    seen = [matrix is not None for (matrix, _), _ in cameras]
     return Survey(
         dialect="test set",
         files=tuple(
@@ -281,11 +312,15 @@ def _survey_test(root: Path) -> Survey:
         ),
         missing=tuple(f"{folder.relative_to(root).as_posix()} ({origin})" for folder in lost),
         expected=TEST_VALID,
-        checks=(Check("as many frames count as in the test set: 2,929", total == TEST_VALID, f"{total:,}{said}"),),
-        notes=(
-            f"{len(paths)} of 6 sequences",
-            "no cameras: annotations tell none, and the lens of TS5 and TS6 distorts in a way that is not known",
+        checks=(
+            Check("as many frames count as in the test set: 2,929", total == TEST_VALID, f"{total:,}{said}"),
+            Check(
+                f"annot3 falls on annot2 through cameras and lenses of {TEST}/test_util, to {OFF_PX} px",
+                all(seen) if seen else None,
+                "; ".join(dict.fromkeys(words for _, words in cameras)),
+            ),
         ),
+        notes=(f"{len(paths)} of 6 sequences", f"{seen.count(False)} without camera: their records have none"),
     )
 
 

@@ -75,6 +75,38 @@ def intrinsics(path: Path) -> list[Array]:
         return found
 
 
+def test_camera(path: Path, size: tuple[int, int]) -> tuple[Array, Array | None]:
+    """Camera matrix (3, 3), pixels, and distortion (8,) of the lens, if it has one, of a camera of the test set.
+
+    Parameters
+    ----------
+    path
+        `ts1-4cameras.calib` or `ts5-6cameras.calib`: a key and its values per line, lengths in mm of the sensor. No
+        document tells what they mean; taken as here, people in the pictures are where the annotations say, or not.
+    size
+        Width and height of the pictures.
+
+    Raises
+    ------
+    MetroError
+        The file is missing, or says something else.
+    """
+    with readable(path, REMEDY):
+        lines = [line.partition("#")[0].split() for line in path.read_text("ascii").splitlines()]
+        values = {words[0]: words[1:] for words in lines if words}
+        sensor, offset = (np.array(values[key][:2], np.float64) for key in ("sensorSize", "centerOffset"))
+        if float(values["pixelAspect"][0]) != 1 or values["distortionModel"] != ["OpenCV"]:
+            raise ValueError("pixels that are not square, or a lens that is not OpenCV's")
+        scale = np.array(size) / sensor
+        (fx, fy), (cx, cy) = float(values["focalLength"][0]) * scale, np.array(size) / 2 + offset * scale
+        distortion = np.zeros(8)
+        distortion[:5] = [float(word) for word in values["distortion"]]
+        matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+        if not (np.isfinite(matrix).all() and np.isfinite(distortion).all() and min(fx, fy) > 0):
+            raise ValueError("numbers that are no camera's")
+    return matrix, distortion if distortion.any() else None
+
+
 def in_j24(names: str | tuple[str, ...], joints_KN: ArrayLike) -> Array:
     """Joints (K, N) that a set shares with J24, in their places (24, N + 1) among these; the last column is confidence.
 

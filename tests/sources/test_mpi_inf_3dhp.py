@@ -26,7 +26,7 @@ from metro.sources.source import Row
 
 OPEN = BodyConfig()
 SIZE = 64
-FRAMES, ANNOTATED = 23, 26
+FRAMES, ANNOTATED = 23, 32
 J24 = JOINT_SETS["J24"]
 # The published choice of 17 of 28, and what they are called.
 CHOICE = [7, 5, 14, 15, 16, 9, 10, 11, 23, 24, 25, 18, 19, 20, 4, 3, 6]
@@ -146,7 +146,7 @@ def test_frames_of_videos_meet_their_rows_in_the_frame_of_their_camera(tmp_path:
         write_video(folder, camera)
     records, left, bad = everything(config(tmp_path, cameras=(5, 2)))
     assert not bad
-    assert left == {"frame step": 2 * 20, "annotated after the last picture": 2 * 3}
+    assert left == {"frame step": 2 * 20, "annotated after the last picture": 2}  # row 30
     assert [*records] == [f"S1/Seq1/imageSequence/video_{c}.avi@{k}" for c in (2, 5) for k in (0, 10, 20)]
     for frame, record in records.items():
         record.check()
@@ -177,7 +177,7 @@ def test_pictures_count_from_one_and_their_names_tell_the_row(tmp_path: Path) ->
     record = records["S1/Seq1/imageFrames/video_0/frame_000016.jpg"]
     assert record.joints_3d[J24.index("Pelvis"), :3] == pytest.approx(points[15, 4] / 1000)
     assert [(item.name[-12:], item.count) for item in bad] == [("000011.jpg#0", 1)]
-    assert left == {"frame step": 22 - 5, "annotated after the last picture": 4}
+    assert left == {"frame step": 1, "annotated after the last picture": 2}  # picture 22; rows 25 and 30
     write_pictures(folder, 0, [0])
     assert "counts from 1" in everything(config(tmp_path, cameras=(0,)))[2][0].problem
 
@@ -200,9 +200,9 @@ def test_what_is_lost_costs_the_records_it_held(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: frame + 5 * (path.stat().st_size - frame) // 23])
     records, left, bad = everything(config(tmp_path, cameras=(0, 1, 2, 4)))
     assert left["no joint inside of the picture"] == 1
-    assert left["not annotated"] == FRAMES - 15
+    assert left["not annotated"] == 1  # frame 20 of camera 4
     said = {item.name: item for item in bad}
-    assert said["mpi_inf_3dhp:S1/Seq1/imageSequence/video_0.avi"].count == 3
+    assert said["mpi_inf_3dhp:S1/Seq1/imageSequence/video_0.avi"].count == 4
     assert "no finite numbers" in said["mpi_inf_3dhp:S1/Seq1/imageSequence/video_1.avi@10#0"].problem
     assert "S1/Seq1/imageSequence/video_1.avi@20" in records
     assert [frame for frame in records if "video_2" in frame] == ["S1/Seq1/imageSequence/video_2.avi@0"]
@@ -264,7 +264,47 @@ def test_the_test_set_by_valid_frames_and_names_from_one(tmp_path: Path) -> None
         assert record.box[3] == pytest.approx(1.2 * np.ptp(inside[:, 1]))
     survey = mpi_inf_3dhp.survey(config(tmp_path, "test"), OPEN)
     assert (survey.expected, survey.checks[0].passed, survey.checks[0].seen) == (2929, False, "2")
-    assert any("lens of TS5" in note for note in survey.notes)
+    assert survey.checks[1].passed is False
+    assert "ts5-6cameras.calib: missing" in survey.checks[1].seen
+
+
+def test_cameras_of_the_test_set_are_believed_where_people_are_where_they_say(tmp_path: Path) -> None:
+    """A focal length of 8 mm on a sensor of 10 × 5.625 mm is 1536 px of 1920, and 0.02 mm are 3.84 px."""
+    points = people(3)[0][:4, CHOICE]
+    matrix, lens = (
+        np.array([[1536, 0, 963.84], [0, 1536, 538.08], [0, 0, 1]]),
+        np.array([-0.9, 0.1, 0.001, 0.002, 0.01]),
+    )
+    still = np.zeros(3)
+    pixels = np.stack([cv2.projectPoints(p.copy(), still, still, matrix, lens)[0][:, 0] for p in points])
+    write_test(tmp_path, "TS6", annot2=pixels.transpose(2, 1, 0)[:, :, None])
+    folder = tmp_path / "mpi_inf_3dhp_test_set/test_util/camera_calibration"
+    folder.mkdir(parents=True)
+    lines = [
+        *("tc camera calibration v0.3", "camera 0 # the only one", "sensorSize 10 5.625", "focalLength 8"),
+        *("pixelAspect 1", "centerOffset 0.02 -0.01", "distortionModel OpenCV"),
+        "distortion -0.9 0.1 0.001 0.002 0.01",
+    ]
+
+    def write_camera(*changed: tuple[str, str]) -> None:
+        (folder / "ts5-6cameras.calib").write_text("\n".join(dict(changed).get(line, line) for line in lines))
+
+    def cameras() -> list[tuple[Any, Any, str]]:
+        # The pictures are stand-ins of another size: only what the index says of cameras is looked at.
+        rows = [row for row in mpi_inf_3dhp.rows(config(tmp_path, "test"), OPEN) if isinstance(row, Row)]
+        assert len(rows) == 2
+        return [(row.labels[2], row.labels[3], row.frame) for row in rows]
+
+    write_camera()
+    for k, d, _ in cameras():
+        assert np.array(k) == pytest.approx(matrix)
+        assert d == [-0.9, 0.1, 0.001, 0.002, 0.01, 0, 0, 0]
+    assert mpi_inf_3dhp.survey(config(tmp_path, "test"), OPEN).checks[1].passed
+    write_camera((lines[7], "distortion 0 0 0 0 0"))  # a lens without distortion does not fit these people
+    assert [(k, d) for k, d, _ in cameras()] == [(None, None)] * 2
+    for line, other in ((lines[4], "pixelAspect 1.1"), (lines[6], "distortionModel Tsai"), (lines[3], "focalLength x")):
+        write_camera((line, other))
+        assert [(k, d) for k, d, _ in cameras()] == [(None, None)] * 2
 
 
 def test_a_damaged_test_sequence_costs_its_pictures(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,23 @@ def test_survey_checks_units_and_frames_on_a_sample(tmp_path: Path, people: Peop
         muco.survey(config(tmp_path, split="test"), OPEN)
 
 
+def cell(file: h5py.File, name: str, value: Any) -> h5py.Reference:
+    """A value, or a row of cells, as MATLAB stores it: axes reversed."""
+    content = (
+        np.array([[cell(file, f"{name}_{k}", part)] for k, part in enumerate(value)], h5py.ref_dtype)
+        if isinstance(value, list)
+        else np.transpose(value)
+    )
+    stored = file.create_dataset(f"#refs#/{name}", data=content)
+    stored.attrs["MATLAB_class"] = np.bytes_("cell" if isinstance(value, list) else "double")
+    return stored.ref
+
+
+def pixels_of(n: int, person: int) -> np.ndarray:
+    """Joints (21, 2) of a person of composite n."""
+    return np.random.default_rng([n, person]).uniform(20, 180, (21, 2))
+
+
 def write_composites(root: Path, origins: list[list[tuple[float, ...]]], generated: list[int]) -> np.ndarray:
     """Composites of one sequence whose frame t of camera c has its pelvis 3 m + t m away, shifted by c m."""
     (root / "unaugmented_set_001").mkdir(parents=True)
@@ -297,11 +315,10 @@ def write_composites(root: Path, origins: list[list[tuple[float, ...]]], generat
         references = np.empty((4, len(origins)), h5py.ref_dtype)
         for n, picture in enumerate(origins):
             for person, numbers in enumerate(picture):
-                inner = file.create_dataset(f"#refs#/i{n}_{person}", data=np.array([numbers]).T)
-                inner.attrs["MATLAB_class"] = np.bytes_("double")
-                outer = file.create_dataset(f"#refs#/o{n}_{person}", data=np.array([[inner.ref]], h5py.ref_dtype))
-                outer.attrs["MATLAB_class"] = np.bytes_("cell")
-                references[person, n] = outer.ref
+                rescaled = np.full((3, 21), 100.0 * person)
+                rescaled[2, 14] = (7 * person + n) % 4 * 1000 + 2000
+                parts = [np.array([numbers]), np.ones((1, 4)), pixels_of(n, person).T, *[rescaled] * 3]
+                references[person, n] = cell(file, f"c{n}_{person}", parts)
         made = file.create_dataset("composite_info", data=references)
         made.attrs["MATLAB_class"] = np.bytes_("cell")
     return points
@@ -327,6 +344,10 @@ def test_composites_take_people_from_their_sequences(tmp_path: Path) -> None:
         assert record.joints_3d[J24.index("Pelvis"), :3] == pytest.approx(points[camera, frame, 4] / 1000)
         assert record.intrinsics.tolist() == [[100 + camera, 0, 100], [0, 100, 100], [0, 0, 1]]
         assert (record.has_mesh, record.joints_3d[:, 3].sum()) == (False, 17)
+        seen = pixels_of(0, person)
+        assert record.keypoints_2d[J24.index("L_Ankle"), :2] == pytest.approx(seen[13])
+        low, high = seen.min(0), seen.max(0)  # hands and toes, too
+        assert record.box == pytest.approx([*((low + high) / 2 - 0.6 * (high - low)), *(1.2 * (high - low))])
     assert left == {"composite that was not generated": 4}
     said = {item.name: item.problem for item in bad}
     assert "frame 9 of camera 0 of S3/Seq2 is not annotated" in said["muco:unaugmented_set_001/000002.jpg#2"]
@@ -337,6 +358,22 @@ def test_composites_take_people_from_their_sequences(tmp_path: Path) -> None:
     survey = muco.survey(config(tmp_path), OPEN)
     assert (survey.dialect, survey.parameters, survey.missing) == ("generated composites", None, ())
     assert [check.passed for check in survey.checks] == [False, None]  # camera 14
+
+
+def test_composites_alone_give_joints_in_the_picture(tmp_path: Path) -> None:
+    """Who is nearest is told by the rescaled skeletons: 2, 5, 4 and 3 m away, and 3, 2, 5 and 4."""
+    write_composites(tmp_path, [[(3, 2, 6, 4)] * 4, [(8, 1, 6, 4)] * 4], [1, 2])
+    shutil.rmtree(tmp_path / "S3")
+    records, left, bad = everything(config(tmp_path, people="all"))
+    assert (left, bad) == ({}, [])
+    assert [person for _, person in records] == [0, 3, 2, 1, 1, 0, 3, 2]
+    record = records["unaugmented_set_001/000002.jpg", 3]
+    record.check()
+    assert (record.has_3d, record.intrinsics) == (False, None)
+    assert record.keypoints_2d[J24.index("Head"), :2] == pytest.approx(pixels_of(1, 3)[0])
+    survey = muco.survey(config(tmp_path), OPEN)
+    assert [file.path for file in survey.files] == ["sampled_dataset_info.mat"]
+    assert "2D joints alone" in survey.notes[0]
 
 
 JUNK = st.recursive(
