@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import RAW_SETS, TARGETS
 from tests.fuzz.worker import Feeder
 
-INPUTS = {"official names and shapes": 10, "command lines": 15, "bundle.json": 30}
+INPUTS = {
+    **{"official names and shapes": 10, "command lines": 15, "bundle.json": 30},
+    **dict.fromkeys(RAW_SETS, 30),
+    **{"MPI-INF-3DHP": 6, "Human3.6M": 12, "MuCo-3DHP's composites": 15, "MPII's MAT-file": 15, "3DPW's pickles": 15},
+}
 """Of slow readers; 60 of the others."""
 
 
