@@ -778,12 +778,12 @@ RAW_SETS = {
     "Human3.6M": RawSet(
         "h36m",
         "frames_mmpose",
-        "train",
+        "p2_graphcmr",
         {
             "metadata.xml": bytes_changed(XML_WORDS),
-            "annotations/Human36M_subject1_smpl_param.json": _json,
-            "S7/MyPoseFeatures/D2_Positions/Phoning 2.54138969.cdf": _cdf,
-            "S7/MyPoseFeatures/D3_Positions_mono/Phoning 2.54138969.cdf": _cdf,
+            "annotations/Human36M_subject9_smpl_param.json": _json,
+            "S9/MyPoseFeatures/D2_Positions/Greeting.60457274.cdf": _cdf,
+            "S9/MyPoseFeatures/D3_Positions_mono/Greeting.60457274.cdf": _cdf,
         },
     ),
     "MPII's MAT-file": RawSet("mpii", "mat", "train 1", {"mpii_human_pose_v1_u12_1.mat": _mat5}),
