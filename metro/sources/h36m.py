@@ -138,7 +138,8 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
     for subject, group in groupby(_here(root, sequences, step), attrgetter("subject")):
         mine = list(group)
         path = mine[0].find(root, FITS) if config.supervision == "mesh" else None
-        fits = read_fits(root / path, subject)[0] if path else {}
+        given = read_fits(root / path, subject)[0] if path else {}
+        fits = {of: _as_text(fit) for of, fit in given.items() if np.isfinite(fit).all()}
         for sequence in mine:
             yield from _rows(root, sequence, step, sequence.faulty and options.s9_faults == "drop", fits)
 
@@ -197,7 +198,7 @@ def _bodies_of(root: Path, sequences: list[Sequence]) -> list[str]:
 
 
 def _rows(
-    root: Path, sequence: Sequence, step: int, drop: bool, fits: dict[tuple[int, int, int], np.ndarray]
+    root: Path, sequence: Sequence, step: int, drop: bool, fits: dict[tuple[int, int, int], str]
 ) -> Iterator[Row | Left | BadRecord]:
     layout, posed, shown, problem = sequence.layout(root, step), 0, 0, ""
     try:
@@ -230,9 +231,7 @@ def _rows(
     yield Left(f"not one of every {step} frames", wanted.stop - len(wanted))
     for frame in wanted:
         fit = fits.get((sequence.action, sequence.subaction, frame))
-        labels: list[int | str] = [frame]
-        if fit is not None and np.isfinite(fit).all():
-            labels.append(base64.b64encode(fit.astype("<f8").tobytes()).decode())
+        labels = [frame] if fit is None else [frame, fit]
         yield Row(sequence.picture(layout, frame), 0, sequence.group, labels)
 
 
@@ -297,8 +296,12 @@ def _in_j24(points_17D: np.ndarray, given_17: np.ndarray) -> np.ndarray:
     return out
 
 
-def _fit(row: Row) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(row.labels[1]), "<f8")
+def _as_text(fit_85: np.ndarray) -> str:
+    return base64.b64encode(fit_85.astype("<f8").tobytes()).decode()
+
+
+def _as_numbers(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f8")
 
 
 def _meshes(
@@ -318,7 +321,9 @@ def _meshes(
     fitted = [n for n, row in enumerate(rows) if len(row.labels) == 2]
     origin, transl_F3 = "fit", np.zeros((len(fitted), 3))
     if fitted:
-        pose_F72, given_F10, transl_F3 = np.split(np.array([_fit(rows[n]) for n in fitted]), [72, 82], 1)
+        pose_F72, given_F10, transl_F3 = np.split(
+            np.array([_as_numbers(rows[n].labels[1]) for n in fitted]), [72, 82], 1
+        )
         betas_F10 = given_F10 * (np.abs(given_F10).max(1, keepdims=True) <= options.max_beta)
         pelvis_F3, world = bodies.pelvis("neutral", betas_F10), (camera.rotation_33, camera.translation_3)
         pose_F72, transl_F3 = to_camera(*world, pose_F72, transl_F3 + shift_3, pelvis_F3)
