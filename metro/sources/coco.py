@@ -194,7 +194,7 @@ def _names(path: Path, wanted: set[int]) -> dict[int, str | None]:
 
 
 def _id_of(item: Any) -> str:
-    return str(item.get("id") if isinstance(item, dict) else item)[:40]
+    return repr(item.get("id") if isinstance(item, dict) else item)[:40]
 
 
 def _person(item: Any, options: CocoOptions) -> tuple[int, int, list[Any]] | Left:

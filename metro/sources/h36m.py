@@ -37,6 +37,7 @@ Licence and site are in `LICENCE` and `SITE`.
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -130,13 +131,15 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
 
 
 def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRecord]:
-    """Video by video. Labels are the number of the frame and, where there is one, the 85 numbers of the fit to it."""
+    """Video by video. Labels are the number of the frame and, where there is one, the fit to it: its 85 numbers as
+    base64, which takes a tenth of the time of writing them out, for each of four cameras."""
     root, options = root_of(config), config.chosen(H36mOptions)
     sequences, step = _chosen(read_metadata(root), options)
     for subject, group in groupby(_here(root, sequences, step), attrgetter("subject")):
         mine = list(group)
         path = mine[0].find(root, FITS) if config.supervision == "mesh" else None
-        fits = read_fits(root / path, subject)[0] if path else {}
+        given = read_fits(root / path, subject)[0] if path else {}
+        fits = {of: _as_text(fit) for of, fit in given.items() if np.isfinite(fit).all()}
         for sequence in mine:
             yield from _rows(root, sequence, step, sequence.faulty and options.s9_faults == "drop", fits)
 
@@ -195,7 +198,7 @@ def _bodies_of(root: Path, sequences: list[Sequence]) -> list[str]:
 
 
 def _rows(
-    root: Path, sequence: Sequence, step: int, drop: bool, fits: dict[tuple[int, int, int], np.ndarray]
+    root: Path, sequence: Sequence, step: int, drop: bool, fits: dict[tuple[int, int, int], str]
 ) -> Iterator[Row | Left | BadRecord]:
     layout, posed, shown, problem = sequence.layout(root, step), 0, 0, ""
     try:
@@ -228,7 +231,7 @@ def _rows(
     yield Left(f"not one of every {step} frames", wanted.stop - len(wanted))
     for frame in wanted:
         fit = fits.get((sequence.action, sequence.subaction, frame))
-        labels = [frame] if fit is None or not np.isfinite(fit).all() else [frame, fit.tolist()]
+        labels = [frame] if fit is None else [frame, fit]
         yield Row(sequence.picture(layout, frame), 0, sequence.group, labels)
 
 
@@ -293,6 +296,14 @@ def _in_j24(points_17D: np.ndarray, given_17: np.ndarray) -> np.ndarray:
     return out
 
 
+def _as_text(fit_85: np.ndarray) -> str:
+    return base64.b64encode(fit_85.astype("<f8").tobytes()).decode()
+
+
+def _as_numbers(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f8")
+
+
 def _meshes(
     config: DatasetConfig,
     root: Path,
@@ -310,7 +321,9 @@ def _meshes(
     fitted = [n for n, row in enumerate(rows) if len(row.labels) == 2]
     origin, transl_F3 = "fit", np.zeros((len(fitted), 3))
     if fitted:
-        pose_F72, given_F10, transl_F3 = np.split(np.array([rows[n].labels[1] for n in fitted]), [72, 82], 1)
+        pose_F72, given_F10, transl_F3 = np.split(
+            np.array([_as_numbers(rows[n].labels[1]) for n in fitted]), [72, 82], 1
+        )
         betas_F10 = given_F10 * (np.abs(given_F10).max(1, keepdims=True) <= options.max_beta)
         pelvis_F3, world = bodies.pelvis("neutral", betas_F10), (camera.rotation_33, camera.translation_3)
         pose_F72, transl_F3 = to_camera(*world, pose_F72, transl_F3 + shift_3, pelvis_F3)

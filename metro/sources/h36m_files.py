@@ -107,6 +107,8 @@ class Sequence(NamedTuple):
     def layout(self, root: Path, step: int) -> Layout | None:
         """Where its pictures are; none: there are none. Of extracted frames one of the first ten tells."""
         for layout in LAYOUTS:
+            if not (root / self.path(layout.pattern)).parent.is_dir():  # one look instead of ten
+                continue
             numbers = [0] if layout.first is None else [layout.first + frame for frame in range(0, 10 * step, step)]
             if any((root / self.path(layout.pattern, number)).is_file() for number in numbers):
                 return layout

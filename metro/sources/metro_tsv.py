@@ -84,8 +84,9 @@ def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
     named = _named(root, options.yaml)
     beside = [_offsets_of(path) for path in (*named.img, *named.label)]
     annotations = [named.yaml, *named.lists, *named.label, *beside, *([named.linelist] if named.linelist else [])]
-    files = tuple(RawFile(path, (root / path).is_file(), SITE) for path in dict.fromkeys(annotations))
-    missing = tuple(f"{path} ({SITE})" for path in dict.fromkeys(named.img) if not (root / path).is_file())
+    # False for what can be no file's name, where `Path.is_file` raises.
+    files = tuple(RawFile(path, os.path.isfile(root / path), SITE) for path in dict.fromkeys(annotations))
+    missing = tuple(f"{path} ({SITE})" for path in dict.fromkeys(named.img) if not os.path.isfile(root / path))
     seen = _figure(root, named) if all(file.found for file in files) else None
     figure = seen or figure_of(body.kind)
     return Survey(
@@ -176,7 +177,7 @@ def _named(root: Path, name: str) -> _Files:
     if not composite:
         return _Files(name, (), (file("img"),), (file("label"),), linelist, False)
     lists = [file("img"), file("label")]
-    absent = next((item for item in lists if not (root / item).is_file()), None)
+    absent = next((item for item in lists if not os.path.isfile(root / item)), None)
     if absent:
         raise MetroError(f"{root / absent}: missing; {path} names it; {REMEDY}")
     img, label = listed("img"), listed("label")

@@ -10,6 +10,9 @@ from typing import Any
 
 from metro.errors import MetroError
 
+_LENGTH = 4
+"""Bytes before each value that tell how many it has."""
+
 
 class Shelf:
     """Plain values by number, on disk: memory holds the place of each. A context, and empty after it.
@@ -19,6 +22,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
+        self._end = 0
         self._places: dict[int, int] = {}
 
     def __enter__(self) -> Shelf:
@@ -34,14 +38,18 @@ class Shelf:
         return number in self._places
 
     def __setitem__(self, number: int, value: Any) -> None:
+        data = marshal.dumps(value)
         with _room():
-            self._places[number] = self._file.seek(0, 2)
-            self._file.write(marshal.dumps(value))
+            self._file.seek(self._end)  # of no cost where it is there; to the end it would write out what is buffered
+            self._file.write(len(data).to_bytes(_LENGTH) + data)
+        self._places[number] = self._end
+        self._end += _LENGTH + len(data)
 
     def __getitem__(self, number: int) -> Any:
         with _room():
             self._file.seek(self._places[number])
-            return marshal.load(self._file)  # the file is this process's own and has no name
+            # `marshal.load` would read each number by a call; the file is this process's own and has no name.
+            return marshal.loads(self._file.read(int.from_bytes(self._file.read(_LENGTH))))
 
     def get(self, number: int) -> Any:
         """A value, or None where none was put."""

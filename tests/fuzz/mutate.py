@@ -12,7 +12,9 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
+import h5py
 import numpy as np
+import scipy.io
 import yaml
 
 Change = Callable[[Random, bytes], bytes]
@@ -228,6 +230,56 @@ def npz_changed(rng: Random, data: bytes) -> bytes:
     out = io.BytesIO()
     np.savez(out, **{name.replace("/", "_") or "_": array for name, array in arrays_changed(rng, arrays).items()})
     return out.getvalue()
+
+
+def mat5_changed(rng: Random, data: bytes) -> bytes:
+    """A MAT-file of version 5 with other values, shapes or types somewhere in its cells and structs."""
+    content = {k: v for k, v in scipy.io.loadmat(io.BytesIO(data)).items() if not k.startswith("__")}
+    name = rng.choice(list(content))
+    content[name] = _cell_changed(rng, content[name])
+    out = io.BytesIO()
+    try:
+        scipy.io.savemat(out, content)
+    except (TypeError, ValueError, AttributeError, OverflowError):  # what the format has no room for
+        return bytes_changed()(rng, data)
+    return out.getvalue()
+
+
+def _cell_changed(rng: Random, value: Any) -> Any:
+    """The same with one array in it changed; cells and structs are arrays of objects, or of records of them."""
+    if not isinstance(value, np.ndarray):
+        return rng.choice((value, "x", np.zeros((0, 0))))
+    inner = value.dtype.names or (value.dtype.kind == "O" and value.size)
+    if not inner or not value.size or rng.random() < 0.2:
+        return array_changed(rng, value)
+    copy = value.copy()
+    place = tuple(rng.randrange(size) for size in copy.shape)
+    if value.dtype.names:
+        field = rng.choice(value.dtype.names)
+        copy[field][place] = _cell_changed(rng, copy[field][place])
+    else:
+        copy[place] = _cell_changed(rng, copy[place])
+    return copy
+
+
+def hdf5_changed(rng: Random, data: bytes) -> bytes:
+    """An HDF5 file, MATLAB's among them, with one of its arrays changed or lost; references to it lead nowhere then."""
+    file_bytes = io.BytesIO(data)
+    with h5py.File(file_bytes, "r+") as file:
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        name = rng.choice(names)
+        stored, attributes = file[name][...], dict(file[name].attrs)
+        if stored.dtype.kind == "O":  # references
+            file[name][...] = rng.choice(list(stored.ravel()))
+        else:
+            del file[name]
+            if rng.random() < 0.9:
+                other = array_changed(rng, stored)
+                kept = other.dtype.kind in "iufb" and other.dtype.char != "g"
+                file[name] = other if kept else stored.ravel()
+                file[name].attrs.update(attributes if rng.random() < 0.8 else {})
+    return file_bytes.getvalue()
 
 
 HEADERS = (

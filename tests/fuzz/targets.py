@@ -623,6 +623,212 @@ def _stage_json(path: Path) -> Any:
     return stage.read_json(path, "train")
 
 
+# -------------------------------------------------------------------------------------------------------- raw sets
+
+
+@dataclass(frozen=True)
+class RawSet:
+    """A fixture, of which one of some files is changed: an input is the name of that file, and what it holds now."""
+
+    source: str
+    dialect: str
+    split: str
+    """As `truth.json` calls it."""
+    changes: Mapping[str, Change]
+    """By path."""
+
+    def prepare(self, folder: Path) -> list[bytes]:
+        """Write the fixture."""
+        from metro import fixtures
+
+        fixtures.write(self.source, folder / "raw", dialect=self.dialect)
+        return [b"%s\n%s" % (name.encode(), (folder / "raw" / name).read_bytes()) for name in self.changes]
+
+    def change(self, rng: Random, data: bytes) -> bytes:
+        """Change the content as is usual for the file."""
+        name, _, content = data.partition(b"\n")
+        return name + b"\n" + self.changes[name.decode()](rng, content)
+
+    def read(self, path: Path) -> Any:
+        """Records of the set with that file in the place of the whole one."""
+        name, _, content = path.read_bytes().partition(b"\n")
+        raw = path.parent / "raw"
+        place = raw / name.decode()
+        whole = place.read_bytes()
+        place.write_bytes(content)
+        try:
+            return self._records(raw)
+        finally:
+            place.write_bytes(whole)
+
+    def _records(self, raw: Path) -> list[Any]:
+        """What becomes of a set, as `prepare` goes about it, but for the pictures: survey, index, records."""
+        from metro import sources
+        from metro.body.figure import figure_of
+        from metro.config import BodyConfig, DatasetConfig
+        from metro.data.records import BadRecord, Record
+        from metro.sources.prepare import check
+        from metro.sources.source import Row
+
+        truth = json.loads((raw / "truth.json").read_text())
+        given = {key: truth["splits"][self.split][key] for key in ("split", "supervision", "options")}
+        config = DatasetConfig.model_validate({"source": self.source, "root": raw, **given})
+        body = BodyConfig(kind=truth["parameters"])
+        adapter = sources.adapter(self.source)
+        check(config, body, adapter.survey(config, body))
+        rows, found = [], []
+        for row in adapter.rows(config, body):
+            if isinstance(row, Row):
+                rows.append(Row(*json.loads(json.dumps(row))))
+            else:
+                found.append(row)
+        for record in adapter.read(config, body, rows):
+            if isinstance(record, Record):
+                try:
+                    record.check(figure_of(body.kind))
+                    record.crop_square()
+                    record.name.encode()
+                except MetroError as err:
+                    record = BadRecord(record.name, str(err))
+            found.append(record)
+        for said in found:
+            words = f"{said.name}: {said.problem}" if isinstance(said, BadRecord) else ""
+            assert words.isprintable(), f"not one line: {words!r}"
+        return found
+
+
+TEXT_WORDS = (
+    b"nan",
+    b"inf",
+    b"1e999",
+    b"-1",
+    b"\xff",
+    b"\x00",
+    b"9" * 400,
+    b"\t",
+    b"\n",
+    b",",
+    b" ",
+    b"\r\n",
+    b"x",
+    b"",
+)
+XML_WORDS = (
+    b"<a>" * 2000,
+    b"]>",
+    b"<!ENTITY a 'b'>",
+    b"&a;",
+    b"&#0;",
+    b"<tr/>",
+    b"<td></td>",
+    b"[1 2; 3 4]",
+    *TEXT_WORDS,
+)
+_json = one_of(mutate.json_changed, mutate.json_changed, bytes_changed(JSON_WORDS))
+_text = bytes_changed(TEXT_WORDS)
+_mat5 = one_of(bytes_changed(), mutate.mat5_changed, mutate.mat5_changed)
+_hdf5 = one_of(bytes_changed(), mutate.hdf5_changed, mutate.hdf5_changed)
+_cdf = bytes_changed()
+
+
+def _python2_changed(rng: Random, data: bytes) -> bytes:
+    """A pickle of Python 2, whose opcodes `pickletools` cannot read, written again by Python 3 and changed."""
+    return mutate.pickle_bytes(rng, pickle.dumps(pickle.loads(data, encoding="latin1"), 0))
+
+
+def _lines_changed(rng: Random, data: bytes) -> bytes:
+    """TSV with one of its JSON cells changed, where the line keeps its length or not."""
+    lines = data.split(b"\n")
+    at = rng.randrange(len(lines))
+    key, tab, cell = lines[at].partition(b"\t")
+    if tab:
+        lines[at] = key + tab + mutate.json_changed(rng, cell).ljust(len(cell))
+    return b"\n".join(lines)
+
+
+RAW_SETS = {
+    "3DPW's pickles": RawSet(
+        "pw3d", "pickles", "train", {"sequenceFiles/train/courtyard_made_00.pkl": mutate.pickle_bytes}
+    ),
+    "3DPW's JSON": RawSet("pw3d", "json", "train_json", {"3DPW_train.json": _json}),
+    "UP-3D": RawSet(
+        "up3d",
+        "folder",
+        "train",
+        {
+            "00001_body.pkl": one_of(bytes_changed(mutate.OPCODES), _python2_changed),
+            "00001_joints.npy": bytes_changed(mutate.HEADERS),
+            "00001_fit_crop_info.txt": _text,
+            "train.txt": _text,
+        },
+    ),
+    "MuCo-3DHP's JSON": RawSet("muco", "release", "all", {"data/MuCo-3DHP.json": _json, "data/smpl_param.json": _json}),
+    "MuCo-3DHP's composites": RawSet(
+        "muco",
+        "generated",
+        "all",
+        {"sampled_dataset_info.mat": _hdf5, "unaugmented_set_001/chunk_00001_annot.mat": _mat5},
+    ),
+    "MPI-INF-3DHP": RawSet(
+        "mpi_inf_3dhp",
+        "videos and frames",
+        "some cameras",
+        {"S1/Seq1/annot.mat": _mat5, "S2/Seq1/annot.mat": _hdf5, "S1/Seq1/camera.calibration": _text},
+    ),
+    "Human3.6M": RawSet(
+        "h36m",
+        "frames_mmpose",
+        "p2_graphcmr",
+        {
+            "metadata.xml": bytes_changed(XML_WORDS),
+            "annotations/Human36M_subject9_smpl_param.json": _json,
+            "S9/MyPoseFeatures/D2_Positions/Greeting.60457274.cdf": _cdf,
+            "S9/MyPoseFeatures/D3_Positions_mono/Greeting.60457274.cdf": _cdf,
+        },
+    ),
+    "MPII's MAT-file": RawSet("mpii", "mat", "train 1", {"mpii_human_pose_v1_u12_1.mat": _mat5}),
+    "MPII's HDF5": RawSet("mpii", "h5", "train 1", {"annot/train.h5": _hdf5}),
+    "MPII's JSON": RawSet("mpii", "json", "train 1", {"annot/train.json": _json}),
+    "COCO": RawSet(
+        "coco",
+        "2017",
+        "train fits",
+        {"annotations/person_keypoints_train2017.json": _json, "annotations/coco_smplify_train.json": _json},
+    ),
+    "FreiHAND": RawSet(
+        "freihand",
+        "public",
+        "training 4",
+        {f"training_{name}.json": _json for name in ("K", "mano", "xyz", "scale")},
+    ),
+    "METRO's TSV": RawSet(
+        "metro_tsv",
+        "composite",
+        "train.yaml",
+        {
+            "train.yaml": one_of(bytes_changed(YAML_WORDS), mutate.yaml_changed),
+            "train.linelist.tsv": _text,
+            "first/train.label.tsv": one_of(_text, _lines_changed, _lines_changed),
+            "first/train.label.lineidx": _text,
+            "first/train.hw.tsv": _text,
+        },
+    ),
+    "own JSON": RawSet("own", "json", "train", {"people.json": _json}),
+    "own CSV": RawSet("own", "csv", "train", {"people.csv": _text}),
+}
+
+
+def _mosh(folder: Path) -> list[bytes]:
+    content = {"new_poses": np.random.default_rng(0).normal(0, 0.3, (4, 72)), "betas": np.zeros(10), "other": [1, "x"]}
+    return [pickle.dumps(content, protocol) for protocol in (0, 2)]
+
+
+def _read_mosh(path: Path) -> Any:
+    from metro.sources.h36m_files import read_mosh
+
+    return read_mosh(path, [0, 5, 10, 99])
+
+
 # ------------------------------------------------------------------------------------------- what a user types
 
 
@@ -796,7 +1002,6 @@ ENVIRONMENT = {
     "PREFECT_FLOW_RUN_ID": "x",
 }
 
-_json = one_of(mutate.json_changed, mutate.json_changed, bytes_changed(JSON_WORDS))
 _weights, _geometry = "c/model.safetensors", "b/geometry.safetensors"
 _h5 = one_of(bytes_changed(), bytes_changed(), _h5_changed)
 _published_changed = one_of(
@@ -901,6 +1106,8 @@ TARGETS = {
             _json,
             _stage_json,
         ),
+        *[Target(name, "changed", raw.prepare, raw.change, raw.read) for name, raw in RAW_SETS.items()],
+        Target("MoSh's bodies", "x.pkl", _mosh, mutate.pickle_bytes, _read_mosh),
         Target("command lines", "x.json", _commands, _command_changed, _read_command),
         Target("environment", "x.json", _values(ENVIRONMENT), mutate.json_changed, _read_environment),
     )

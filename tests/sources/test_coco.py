@@ -75,6 +75,12 @@ def everything(settings: DatasetConfig) -> tuple[list[Record], dict[str, int], l
     return [*coco.read(settings, OPEN, indexed)], left, [item for item in found if isinstance(item, BadRecord)]
 
 
+def test_what_is_no_annotation_is_named_in_one_line(tmp_path: Path) -> None:
+    write(tmp_path, [person(7, 9), "a\nb", {"id": "c\nd"}])
+    _, _, bad = everything(config(tmp_path))
+    assert [item.name for item in bad] == [r"coco:annotation 'a\nb'", r"coco:annotation 'c\nd'"]
+
+
 def test_boxes_are_edges_and_joints_are_centres_of_pixels(tmp_path: Path) -> None:
     hidden = joints(L_Elbow=(70.5, 36.25, 1), L_Ear=(0, 0, 0), Nose=(0, 33, 2))
     write(tmp_path, [person(7, 9, keypoints=hidden)])

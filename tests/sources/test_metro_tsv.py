@@ -262,6 +262,12 @@ def test_survey_names_what_is_missing(tmp_path: Path) -> None:
     assert survey.missing[0].startswith("train.img.tsv (https://")
 
 
+def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    single(tmp_path, [label()])
+    (tmp_path / "train.yaml").write_text(f"img: {'x' * 5000}.img.tsv\nlabel: train.label.tsv\n")
+    assert metro_tsv.survey(config(tmp_path), OPEN).missing[0].startswith("xxx")
+
+
 @pytest.mark.parametrize("listed", ["0\n0\t1\n", "0\nx\n", "0\n-1\n", f"0\n{'9' * 200}\n"])
 def test_a_line_list_of_another_kind_is_refused(tmp_path: Path, listed: str) -> None:
     single(tmp_path, [label()], listed)
