@@ -51,7 +51,7 @@ def stats(folder: Path, /, *, fits: Place | None = None) -> dict[str, Any]:
     dataset = shards.ShardDataset(folder, fits)
     facts = {**statistics(dataset), "histograms": distributions(dataset)}
     bytes_ = sum(entry["bytes"] for entry in manifest["shards"])
-    kept = {name: manifest[name] for name in ("name", "source", "licence", "expected", "left", "skipped")}
+    kept = {name: manifest.get(name) for name in ("name", "source", "licence", "expected", "left", "skipped")}
     return {**kept, "shards": len(manifest["shards"]), "bytes": bytes_, **facts}
 
 
