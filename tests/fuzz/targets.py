@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -857,7 +858,8 @@ COMMANDS = (
     "predict a.png b.png --model bundle --boxes boxes.json --vertices",
     "data show shards --count 2 --out sheet.png",
     "data stats shards --fits fits",
-    "data unpack coco --raw shards",
+    "data unpack coco --raw raw",
+    "data doctor synthetic --raw raw --option count=3",
     "data verify shards --fits fits",
     "evaluate shards --model bundle --limit 2 --batch-size 2 --bootstrap 10 --cases 1 --out ev --protocol freihand",
     "body info --kind open_hand --gender neutral",
@@ -937,6 +939,9 @@ def _commands(folder: Path) -> list[bytes]:
     for name, picture in zip(("a.png", "b.png"), _pictures(here), strict=False):
         (here / name).write_bytes(picture)
     (here / "boxes.json").write_text(json.dumps(BOXES[0]))
+    (here / "raw").mkdir()
+    with zipfile.ZipFile(here / "raw/annotations_trainval2017.zip", "w") as archive:
+        archive.writestr("annotations/person_keypoints_val2017.json", "{}")
     (here / "text.txt").write_text("words")
     (here / "p.yaml").write_text("preset: open")
     return [json.dumps(line.split()).encode() for line in COMMANDS]
