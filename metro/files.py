@@ -28,6 +28,9 @@ SPOOL_BYTES = 64 << 20
 MAX_VALUES = 100_000
 """Values that a YAML file may stand for."""
 
+GET_AGAIN = "get it again from where it came"
+"""What to do about a foreign file that is damaged."""
+
 ZIP, TAR, PICKLE, SAFETENSORS = "a zip archive", "a tar archive", "a pickle", "a safetensors file"
 _STARTS = {
     b"PK": ZIP,

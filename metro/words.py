@@ -29,6 +29,8 @@ SETS = {
 }
 """Sources by what the sets are called elsewhere, in small letters and digits alone: for hints."""
 
+MARKER = "metro-fixture.json"
+"""File in a raw tree that `metro data fixture` wrote: whose parameters its poses and shapes are."""
 HAND_KINDS = ("mano", "open_hand")
 """Body kinds that are hands."""
 CROP_PX = 224

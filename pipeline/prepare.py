@@ -17,8 +17,6 @@ KEPT = ("count", "image_size", "has_2d", "has_3d", "has_mesh", "box_px")
 
 def main(params: Params, name: str) -> None:
     """Write the shards and manifest of a dataset, and note what it holds."""
-    from metro.data.shards import ShardDataset
-    from metro.data.verify import distributions
     from metro.sources.prepare import prepare
     from pipeline.tracking.pictures import chart
 
@@ -30,7 +28,7 @@ def main(params: Params, name: str) -> None:
         facts = {key: manifest["statistics"][key] for key in KEPT}
         told = numbers({**facts, "unreadable": manifest["skipped"], "left": {"all": sum(manifest["left"].values())}})
         run.log(told | numbers({"left": manifest["left"]}))
-        chart(manifest, distributions(ShardDataset(work)), run)
+        chart(manifest, work, run)
         stage.publish_work(work, shards(name))
     stage.write_metrics(f"prepare/{name}", told)
     for check in manifest["checks"]:

@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metro.body.joints import JOINT_SETS, index_map, shared
+from metro.body.joints import JOINT_SETS, index_map
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import BadRecord, Left, Record
 from metro.errors import MetroError
@@ -49,6 +49,7 @@ from metro.options import CocoOptions
 from metro.sources.bodies import wrapped
 from metro.sources.boxes import edges_to_centres, enlarged
 from metro.sources.formats.stream import entries, items
+from metro.sources.labels import in_j24
 from metro.sources.shelf import Shelf
 from metro.sources.source import Check, RawFile, Row, Survey, root_of
 
@@ -68,7 +69,6 @@ PICTURES_2017 = {"train": 64_115, "val": 2_693}
 """Pictures with annotated joints."""
 
 _LIMBS = index_map("COCO17", [name for name in JOINT_SETS["J14"] if name not in ("Neck", "Head")])
-_AT, _TO = shared("COCO17", "J24")
 
 
 def survey(config: DatasetConfig, body: BodyConfig) -> Survey:
@@ -141,13 +141,14 @@ def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterat
         image = root / frame
         for row in people:
             box, joints, fit = row.labels
+            joints_J3 = np.array(joints).reshape(17, 3)
             record = Record(
                 source="coco",
                 frame=frame,
                 person=row.person,
                 image=image,
                 box=enlarged(edges_to_centres(box), BOX_SCALE),
-                keypoints_2d=_in_j24(np.array(joints).reshape(17, 3)),
+                keypoints_2d=in_j24("COCO17", joints_J3[:, :2], joints_J3[:, 2] > 0),
             )
             if fit is not None:
                 record.pose_aa, record.betas = wrapped(np.array(fit[:72])), np.array(fit[72:])
@@ -239,14 +240,6 @@ def _numbers(value: Any, what: str, count: int) -> list[float]:
     if not plain or not math.isfinite(sum(value)):
         raise ValueError(f"{what} is not {count} finite numbers")
     return list(value)
-
-
-def _in_j24(joints_J3: Array) -> Array:
-    """The joints in their places among J24, with confidence 1 where they are annotated."""
-    out = np.zeros((len(JOINT_SETS["J24"]), 3))
-    known_J = joints_J3[_AT, 2:] > 0
-    out[_TO] = np.concatenate([joints_J3[_AT, :2] * known_J, known_J], 1)
-    return out
 
 
 def _join(path: Path, people: Shelf, fitted: Shelf) -> Iterator[BadRecord]:

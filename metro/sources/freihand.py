@@ -27,7 +27,6 @@ the posed hand, whose tips are a few mm from the annotated ones.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -46,6 +45,7 @@ from metro.errors import MetroError
 from metro.options import FreihandOptions
 from metro.sources.bodies import Bodies, wrapped
 from metro.sources.formats.stream import items
+from metro.sources.labels import numbers, packed, unpacked
 from metro.sources.source import Check, RawFile, Row, Survey, root_of, whose_parameters
 
 LICENCE = "research only, commercial use prohibited: the terms in the README that comes with the set"
@@ -116,14 +116,14 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
             continue
         frames = [_frame(part, pose + version * poses) for version in range(versions)]
         try:
-            labels = {name: _numbers(name, value) for name, value in entry.items()}
+            labels = {name: _entry(name, value) for name, value in entry.items()}
             _check_root(labels)
             if options.verts and (off := _off(bodies, labels).max()) > FARTHEST:
                 raise ValueError(f"its mesh is up to {1000 * off:.1f} mm from {part}_verts.json")
         except (TypeError, ValueError, OverflowError) as err:
             yield BadRecord(f"freihand:{frames[0]}#0", f"pose {pose}: {err}", versions)
             continue
-        kept = _packed(labels)
+        kept = _as_text(labels)
         yield from (Row(frame, 0, str(pose), kept) for frame in frames)
 
 
@@ -132,7 +132,7 @@ def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterat
     root, bodies = root_of(config), Bodies(config, body)
     for _, group in groupby(rows, key=lambda row: row.group):
         members = list(group)
-        labels = _unpacked(members[0].labels)
+        labels = _from_text(members[0].labels)
         # Only meshes need the body.
         mesh = _mesh(bodies, labels) if config.supervision == "mesh" else {}
         ones = np.ones((len(labels["xyz"]), 1))
@@ -201,25 +201,22 @@ def _entries(root: Path, part: str, names: Iterable[str]) -> Iterator[dict[str, 
         yield dict(zip(names, values, strict=True))
 
 
-def _numbers(name: str, value: Any) -> Array:
+def _entry(name: str, value: Any) -> Array:
     """An entry of a list; raises a TypeError or ValueError if it is something else."""
     array = np.array(value, np.float64)
     if name == "mano" and array.shape == (1, 61):
         array = array[0]
-    if array.shape != _SHAPES[name] or not np.isfinite(array).all():
-        raise ValueError(f"{name} is not {' × '.join(map(str, _SHAPES[name])) or 'one'} finite numbers")
-    return array
+    return numbers(array, name, *_SHAPES[name])
 
 
-def _packed(labels: dict[str, Array]) -> str:
-    """Labels for rows of the index. To write their digits for every picture would take most of the time of an index."""
-    return base64.b64encode(np.concatenate([labels[name].ravel() for name in _KEPT]).astype("<f8").tobytes()).decode()
+def _as_text(labels: dict[str, Array]) -> str:
+    """Labels for rows of the index."""
+    return packed(np.concatenate([labels[name].ravel() for name in _KEPT]))
 
 
-def _unpacked(text: str) -> dict[str, Array]:
-    values = np.frombuffer(base64.b64decode(text), "<f8").astype(np.float64)  # a copy, which may be changed
+def _from_text(text: str) -> dict[str, Array]:
     ends = np.cumsum([np.prod(_SHAPES[name], dtype=int) for name in _KEPT])
-    parts = zip(_KEPT, np.split(values, ends[:-1]), strict=True)
+    parts = zip(_KEPT, np.split(unpacked(text), ends[:-1]), strict=True)
     return {name: part.reshape(_SHAPES[name]) for name, part in parts}
 
 
@@ -262,7 +259,7 @@ def _checks(root: Path, part: str, names: list[str], bodies: Bodies | None) -> t
     lists = [*names, *(["scale"] if scales.is_file() else [])]
     for entry in islice(_entries(root, part, lists), SAMPLE):
         try:
-            sample.append({name: _numbers(name, value) for name, value in entry.items()})
+            sample.append({name: _entry(name, value) for name, value in entry.items()})
         except (TypeError, ValueError, OverflowError):
             continue  # `rows` reports it
     if not sample:

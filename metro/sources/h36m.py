@@ -37,7 +37,6 @@ Licence and site are in `LICENCE` and `SITE`.
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -47,7 +46,7 @@ from typing import Any
 
 import numpy as np
 
-from metro.body.joints import JOINT_SETS, shared
+from metro.body.joints import shared
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.lens import project
 from metro.data.records import BadRecord, Left, Record
@@ -72,6 +71,7 @@ from metro.sources.h36m_files import (
     read_metadata,
     read_mosh,
 )
+from metro.sources.labels import in_j24, packed, unpacked
 from metro.sources.source import Check, RawFile, Row, Survey, root_of
 from metro.synthetic import exact
 
@@ -139,7 +139,7 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
         mine = list(group)
         path = mine[0].find(root, FITS) if config.supervision == "mesh" else None
         given = read_fits(root / path, subject)[0] if path else {}
-        fits = {of: _as_text(fit) for of, fit in given.items() if np.isfinite(fit).all()}
+        fits = {of: packed(fit) for of, fit in given.items() if np.isfinite(fit).all()}
         for sequence in mine:
             yield from _rows(root, sequence, step, sequence.faulty and options.s9_faults == "drop", fits)
 
@@ -278,30 +278,14 @@ def _labels(
         else:
             fields = {
                 "box": box,
-                "keypoints_2d": _in_j24(px_N172[n], seen_N17[n]),
-                "joints_3d": _in_j24(cam_N173[n], known_N17[n]),
+                "keypoints_2d": in_j24("H36M_MOCAP17", px_N172[n], seen_N17[n]),
+                "joints_3d": in_j24("H36M_MOCAP17", cam_N173[n], known_N17[n]),
                 "intrinsics": camera.intrinsics_33,
                 "distortion": camera.distortion_8,
                 "lens": "h36m",
             }
             labels.append(fields | mesh)
     return labels
-
-
-def _in_j24(points_17D: np.ndarray, given_17: np.ndarray) -> np.ndarray:
-    """(24, D + 1) coordinates and confidence."""
-    out = np.zeros((len(JOINT_SETS["J24"]), points_17D.shape[1] + 1))
-    out[_TO, :-1] = np.where(given_17[:, None], points_17D, 0)[_AT]
-    out[_TO, -1] = given_17[_AT]
-    return out
-
-
-def _as_text(fit_85: np.ndarray) -> str:
-    return base64.b64encode(fit_85.astype("<f8").tobytes()).decode()
-
-
-def _as_numbers(text: str) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text), "<f8")
 
 
 def _meshes(
@@ -321,9 +305,7 @@ def _meshes(
     fitted = [n for n, row in enumerate(rows) if len(row.labels) == 2]
     origin, transl_F3 = "fit", np.zeros((len(fitted), 3))
     if fitted:
-        pose_F72, given_F10, transl_F3 = np.split(
-            np.array([_as_numbers(rows[n].labels[1]) for n in fitted]), [72, 82], 1
-        )
+        pose_F72, given_F10, transl_F3 = np.split(np.array([unpacked(rows[n].labels[1]) for n in fitted]), [72, 82], 1)
         betas_F10 = given_F10 * (np.abs(given_F10).max(1, keepdims=True) <= options.max_beta)
         pelvis_F3, world = bodies.pelvis("neutral", betas_F10), (camera.rotation_33, camera.translation_3)
         pose_F72, transl_F3 = to_camera(*world, pose_F72, transl_F3 + shift_3, pelvis_F3)

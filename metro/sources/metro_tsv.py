@@ -44,8 +44,9 @@ from metro.body.figure import BODY, HAND, Figure, figure_of
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import BadRecord, Left, Record
 from metro.errors import MetroError
-from metro.files import read_yaml, readable
+from metro.files import GET_AGAIN, read_yaml, readable
 from metro.options import MetroTsvOptions
+from metro.sources.labels import numbers
 from metro.sources.source import RawFile, Row, Survey, root_of
 
 LICENCE = "that of the sets it was made from"
@@ -53,7 +54,6 @@ SITE = "https://github.com/microsoft/MeshTransformer/blob/main/docs/DOWNLOAD.md"
 
 Array = NDArray[np.float64]
 
-REMEDY = "get it again from where it came"
 LONGEST = 64 << 20
 """Bytes of a row at most: a picture of 48 MB."""
 LONGEST_NUMBER = 100
@@ -128,7 +128,7 @@ def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterat
             img, label, *begins = row.labels
             for name in (img, label):
                 if name not in opened:
-                    with readable(root / name, REMEDY):
+                    with readable(root / name, GET_AGAIN):
                         opened[name] = stack.enter_context((root / name).open("rb"))
             try:
                 picture, said = (_cells(opened[name], at) for name, at in zip((img, label), begins, strict=True))
@@ -148,28 +148,28 @@ class _Places:
         self.img, self.label = (_offsets(root / _offsets_of(name)) for name in (img, label))
         if len(self.img) != len(self.label):
             raise MetroError(f"{root / img}: has {len(self.img)} rows, {label} {len(self.label)}, by their .lineidx "
-                             f"files; {REMEDY}")  # fmt: skip
+                             f"files; {GET_AGAIN}")  # fmt: skip
         self.seen = bytearray(len(self.img))
 
 
 def _named(root: Path, name: str) -> _Files:
     """The files of a set, all within the raw data."""
     path = root / name
-    content = read_yaml(path, REMEDY)
+    content = read_yaml(path, GET_AGAIN)
     if not isinstance(content, dict):
-        raise MetroError(f"{path}: is no list of files by name (img, label, hw, linelist); {REMEDY}")
+        raise MetroError(f"{path}: is no list of files by name (img, label, hw, linelist); {GET_AGAIN}")
     composite = content.get("composite", False)
     if not isinstance(composite, bool):
-        raise MetroError(f"{path}: composite is {composite!r}, not true or false; {REMEDY}")
+        raise MetroError(f"{path}: composite is {composite!r}, not true or false; {GET_AGAIN}")
 
     def file(key: str) -> str:
         if not isinstance(content.get(key), str):
-            raise MetroError(f"{path}: names no {key}; {REMEDY}")
+            raise MetroError(f"{path}: names no {key}; {GET_AGAIN}")
         return _within(root, name, content[key], f"{path}: {key}")
 
     def listed(key: str) -> tuple[str, ...]:
         where = root / file(key)
-        with readable(where, REMEDY):
+        with readable(where, GET_AGAIN):
             lines = where.read_text("utf-8").split("\n")
         return tuple(_within(root, name, line.strip(), str(where)) for line in lines if line.strip())
 
@@ -179,10 +179,10 @@ def _named(root: Path, name: str) -> _Files:
     lists = [file("img"), file("label")]
     absent = next((item for item in lists if not os.path.isfile(root / item)), None)
     if absent:
-        raise MetroError(f"{root / absent}: missing; {path} names it; {REMEDY}")
+        raise MetroError(f"{root / absent}: missing; {path} names it; {GET_AGAIN}")
     img, label = listed("img"), listed("label")
     if len(img) != len(label) or not img:
-        raise MetroError(f"{path}: img lists {len(img)} files, label {len(label)}; {REMEDY}")
+        raise MetroError(f"{path}: img lists {len(img)} files, label {len(label)}; {GET_AGAIN}")
     return _Files(name, tuple(lists), img, label, linelist, True)
 
 
@@ -203,7 +203,7 @@ def _offsets_of(name: str) -> str:
 
 
 def _offsets(path: Path) -> array[int]:
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         begins = array("q", (int(line) for line in _lines(path)))
         if any(begin < 0 for begin in begins):
             raise ValueError("an offset is negative")
@@ -227,12 +227,12 @@ def _listed(root: Path, named: _Files, places: list[_Places]) -> Iterator[tuple[
         return
     path = root / named.linelist
     columns = 2 if named.composite else 1
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         for number, line in enumerate(_lines(path), 1):
             cells = line.split(b"\t")
             if len(cells) != columns or not all(cell.strip().isdigit() for cell in cells):
                 what = "source and row, with a tab between" if named.composite else "the number of a row"
-                raise MetroError(f"{path}, line {number}: is not {what}; {REMEDY}")
+                raise MetroError(f"{path}, line {number}: is not {what}; {GET_AGAIN}")
             yield (0 if columns == 1 else int(cells[0])), int(cells[-1])
 
 
@@ -261,7 +261,7 @@ def _label(text: str) -> dict[str, Any]:
 def _figure(root: Path, named: _Files) -> Figure | None:
     """What the first row of the first source is a label of; None if that does not tell."""
     path = root / named.label[0]
-    with readable(path, REMEDY), path.open("rb") as file:
+    with readable(path, GET_AGAIN), path.open("rb") as file:
         try:
             label = _label(_cells(file, 0)[-1])
             sizes = [np.size(label.get("pose", ())), np.size(label.get("2d_joints", ()))]
@@ -277,16 +277,16 @@ def _record(config: DatasetConfig, figure: Figure, frame: str, picture: str, lab
         source="metro_tsv",
         frame=frame,
         image=base64.b64decode(picture, validate=True),
-        center=_numbers(label, "center", 2),
-        scale=float(_numbers(label, "scale")),
+        center=_labelled(label, "center", 2),
+        scale=float(_labelled(label, "scale")),
     )
     joints = figure.num_labels
     if _says(label, "has_2d_joints"):
-        record.keypoints_2d = _known(_numbers(label, "2d_joints", joints, 3))
+        record.keypoints_2d = _known(_labelled(label, "2d_joints", joints, 3))
     if _says(label, "has_3d_joints"):
-        record.joints_3d = _known(_numbers(label, "3d_joints", joints, 4))
+        record.joints_3d = _known(_labelled(label, "3d_joints", joints, 4))
     if _says(label, "has_smpl"):
-        pose, betas = _numbers(label, "pose", figure.pose_size), _numbers(label, "betas", 10)
+        pose, betas = _labelled(label, "pose", figure.pose_size), _labelled(label, "betas", 10)
         if not ((pose == 1).all() and (betas == 1).all()):
             gender = "neutral" if config.gender == "neutral" else GENDERS.get(str(label.get("gender", "n")).lower())
             if gender is None:
@@ -303,12 +303,10 @@ def _says(label: dict[str, Any], name: str) -> bool:
     return bool(value.item())
 
 
-def _numbers(label: dict[str, Any], name: str, *shape: int) -> Array:
+def _labelled(label: dict[str, Any], name: str, *shape: int) -> Array:
     """Numbers of a shape, which may be in one more list."""
     value = np.array(label.get(name), np.float64)
-    if value.shape not in (shape, (1, *shape)) or not np.isfinite(value).all():
-        raise ValueError(f"{name} is not {' × '.join(map(str, shape)) or 'one'} finite numbers")
-    return value.reshape(shape)
+    return numbers(value[0] if value.shape == (1, *shape) else value, name, *shape)
 
 
 def _known(joints: Array) -> Array | None:

@@ -44,13 +44,14 @@ from metro.config import BodyConfig, DatasetConfig
 from metro.data.lens import project
 from metro.data.records import BadRecord, Left, Record
 from metro.errors import MetroError
-from metro.files import readable
+from metro.files import GET_AGAIN, readable
 from metro.options import MpiInf3dhpOptions
 from metro.sources.boxes import around
 from metro.sources.formats import video
 from metro.sources.formats.mat import read_mat
+from metro.sources.labels import in_j24
 from metro.sources.pictures import size_of
-from metro.sources.sequences import SITE, annotated, in_j24, intrinsics, test_camera
+from metro.sources.sequences import SHARED, SITE, annotated, intrinsics, test_camera
 from metro.sources.source import Check, RawFile, Row, Survey, root_of
 
 LICENCE = "research only, no redistribution: the terms that come with the set"
@@ -59,7 +60,6 @@ Array = NDArray[np.float64]
 _Camera = tuple[Array | None, Array | None]
 """Camera matrix and distortion."""
 
-REMEDY = "get it again from where it came"
 BOX_SCALE = 1.2
 FRAMES = {
     "S1/Seq1": 6416, "S1/Seq2": 12430, "S2/Seq1": 6502, "S2/Seq2": 6081, "S3/Seq1": 12488, "S3/Seq2": 12283,
@@ -118,7 +118,7 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
             tables = annotated(root / name / "annot.mat", cameras)
             for camera, (pixels_TK2, points_TK3) in zip(cameras, tables, strict=True):
                 if camera >= len(matrices):
-                    raise MetroError(f"{root / name}/camera.calibration: has no camera {camera}; {REMEDY}")
+                    raise MetroError(f"{root / name}/camera.calibration: has no camera {camera}; {GET_AGAIN}")
                 yield from _camera_rows(root, name, camera, options.step, matrices[camera], pixels_TK2, points_TK3)
                 lost.remove(camera)
         except MetroError as err:
@@ -218,8 +218,8 @@ def _record(row: Row, image: np.ndarray | Path, size: tuple[int, int]) -> Record
         frame=row.frame,
         image=image,
         box=box,
-        keypoints_2d=in_j24("MPIINF28", pixels_K2),
-        joints_3d=in_j24("MPIINF28", np.array(points_K3) / 1000),
+        keypoints_2d=in_j24(SHARED, pixels_K2),
+        joints_3d=in_j24(SHARED, np.array(points_K3) / 1000),
         intrinsics=np.array(matrix) if matrix else None,
         distortion=np.array(distortion) if distortion else None,
         lens="opencv" if distortion else "none",
@@ -259,7 +259,7 @@ def _tests(root: Path) -> list[Path]:
 
 def _test(path: Path) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Joints (T, K, 2) px and (T, K, 3) mm of a sequence of the test set, and which of its frames count."""
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         content = read_mat(path, ["annot2", "annot3", "valid_frame"])
         valid_T = np.ravel(content["valid_frame"])
         at, joints = shared(TEST_JOINTS, "J24")[0], len(TEST_JOINTS)

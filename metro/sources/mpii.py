@@ -43,14 +43,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from metro.body.joints import JOINT_SETS, shared
+from metro.body.joints import JOINT_SETS
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import BadRecord, Left, Record
 from metro.errors import MetroError
-from metro.files import readable
+from metro.files import GET_AGAIN, readable
 from metro.options import MpiiOptions
 from metro.sources.formats.mat import number, read_mat, structs
 from metro.sources.formats.stream import items
+from metro.sources.labels import in_j24, numbers
 from metro.sources.source import Check, RawFile, Row, Survey, root_of
 
 LICENCE = "research only, commercial use is not allowed; the photographs are frames of videos of others"
@@ -58,7 +59,6 @@ SITE = "http://human-pose.mpi-inf.mpg.de"
 EXPECTED = 14_810
 """People of train.h5 with all joints (METRO)."""
 
-REMEDY = "get it again from where it came"
 OFFICIAL = "mpii_human_pose_v1_u12_1.mat"
 BELOW, LARGER = 15.0, 1.25
 """How the crop differs from `objpos` and `scale`: its centre is so many pixels times the scale further down."""
@@ -67,7 +67,6 @@ MOST = 1_000_000
 
 Array = NDArray[np.float64]
 
-_AT, _TO = shared("MPII16", "J24")
 _JOINTS = len(JOINT_SETS["MPII16"])
 _ORIGINS = {
     ".json": "the README of https://github.com/leoxiaobin/deep-high-resolution-net.pytorch",
@@ -160,8 +159,7 @@ def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterat
         image = root / frame
         for row in people:
             center, scale, joints = row.labels
-            keypoints = np.zeros((len(JOINT_SETS["J24"]), 3))
-            keypoints[_TO] = np.array(joints)[_AT]
+            joints_J3 = np.array(joints)
             yield Record(
                 source="mpii",
                 frame=frame,
@@ -169,7 +167,7 @@ def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterat
                 image=image,
                 center=np.array(center),
                 scale=scale,
-                keypoints_2d=keypoints,
+                keypoints_2d=in_j24("MPII16", joints_J3[:, :2], joints_J3[:, 2]),
             )
 
 
@@ -191,15 +189,15 @@ def _json_people(path: Path) -> Iterator[tuple[str, Any]]:
 def _of_json(entry: Any) -> _Person:
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
         raise ValueError("names no picture")
-    joints_J2 = _numbers(entry.get("joints"), "joints", _JOINTS, 2)
-    annotated_J = _numbers(entry.get("joints_vis"), "joints_vis", _JOINTS) > 0
-    scale = float(_numbers(entry.get("scale"), "scale"))
-    center = _numbers(entry.get("center"), "center", 2)
+    joints_J2 = numbers(entry.get("joints"), "joints", _JOINTS, 2)
+    annotated_J = numbers(entry.get("joints_vis"), "joints_vis", _JOINTS) > 0
+    scale = float(numbers(entry.get("scale"), "scale"))
+    center = numbers(entry.get("center"), "center", 2)
     return _Person(entry["image"], None, *_crop(center, scale), np.where(annotated_J[:, None], joints_J2, np.nan))
 
 
 def _h5_people(path: Path) -> Iterator[tuple[str, Any]]:
-    with readable(path, REMEDY), h5py.File(path, "r") as file:
+    with readable(path, GET_AGAIN), h5py.File(path, "r") as file:
         columns = [
             _column(file, "imgname", "SO"),
             _column(file, "person", "iuf"),
@@ -234,7 +232,7 @@ def _of_h5(row: tuple[Any, ...]) -> _Person:
 
 def _mat_people(path: Path) -> Iterator[tuple[str, Any]]:
     release = read_mat(path, ["RELEASE"])["RELEASE"]
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         (release,) = structs(release)
         pictures, train = structs(release.get("annolist")), np.atleast_1d(release.get("img_train", ())).ravel()
         if len(pictures) != len(train):
@@ -263,12 +261,12 @@ def _of_mat(content: tuple[Any, int, Any]) -> _Person:
             if which is None or which not in range(_JOINTS) or not np.isnan(joints_J2[int(which)]).all():
                 raise ValueError(f"has a joint with id {which}" + ("" if which is None else ", or has it twice"))
             if x is not None and y is not None:
-                joints_J2[int(which)] = _numbers([x, y], "joints", 2)
+                joints_J2[int(which)] = numbers([x, y], "joints", 2)
     places, scale = structs(person.get("objpos")), number(person.get("scale"))
     x, y = (number(places[0].get(key)) if places else None for key in ("x", "y"))
     if x is None or y is None or scale is None:
         return _Person(picture, index, np.full(2, np.nan), np.nan, joints_J2)
-    place = _numbers([x, y, scale], "objpos with scale", 3)
+    place = numbers([x, y, scale], "objpos with scale", 3)
     return _Person(picture, index, *_crop(place[:2], float(place[2])), joints_J2)
 
 
@@ -277,10 +275,3 @@ def _crop(objpos: Array, scale: float) -> tuple[Array, float]:
     if objpos[0] == -1:
         return objpos, scale  # the mark of what is missing
     return objpos + np.array([0, BELOW * scale]), LARGER * scale
-
-
-def _numbers(value: Any, what: str, *shape: int) -> Array:
-    numbers = np.asarray(value, np.float64)
-    if numbers.shape != shape or not np.isfinite(numbers).all():
-        raise ValueError(f"{what} is not {' × '.join(map(str, shape)) or 'one'} finite numbers")
-    return numbers

@@ -59,8 +59,9 @@ from metro.sources.bodies import Bodies, wrapped
 from metro.sources.boxes import around, enlarged
 from metro.sources.formats.mat import cells, count_cells
 from metro.sources.formats.stream import entries, items
+from metro.sources.labels import in_j24
 from metro.sources.pictures import size_of
-from metro.sources.sequences import CAMERAS, annotated, in_j24, intrinsics
+from metro.sources.sequences import CAMERAS, SHARED, annotated, intrinsics
 from metro.sources.sequences import SITE as TRAINING_SITE
 from metro.sources.source import Check, RawFile, Row, Survey, root_of
 
@@ -272,7 +273,7 @@ def _store_composites(base: sqlite3.Connection, root: Path) -> Iterator[Left]:
 
 
 def _store_camera(base: sqlite3.Connection, name: str, camera: int, matrix: Array, points_TK3: Array) -> None:
-    pelvis = [joint for joint in JOINT_SETS["J24"] if joint in JOINT_SETS["MUCO21"]].index("Pelvis")
+    pelvis = SHARED.index("Pelvis")
     seen = matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tobytes()
     for number, frame, pixels in base.execute(_ORIGINS, (name, camera)).fetchall():
         points = points_TK3[frame] if frame < len(points_TK3) else np.full((1, 3), np.nan)
@@ -295,13 +296,13 @@ def _record(config: DatasetConfig, bodies: Bodies, row: Row, image: Path) -> Rec
         person=row.person,
         image=image,
         box=box,
-        keypoints_2d=in_j24("MUCO21", pixels_J2[_AT]),
+        keypoints_2d=in_j24("MUCO21", pixels_J2),
     )
     if camera is not None:
         fx, fy, cx, cy = camera
         record.intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     if points is not None:
-        record.joints_3d = in_j24("MUCO21", np.reshape(points, (-1, 3)) / 1000)
+        record.joints_3d = in_j24(SHARED, np.reshape(points, (-1, 3)) / 1000)
     if fit is not None and record.joints_3d is not None and max(map(abs, fit)) <= LARGEST:
         pose, betas, transl = np.split(np.array(fit), [72, 82])
         at = index_map("J24", _COMPARED)

@@ -45,7 +45,7 @@ from metro.config import BodyConfig, DatasetConfig
 from metro.data.lens import project
 from metro.data.records import BadRecord, Left, Record
 from metro.errors import MetroError
-from metro.files import readable
+from metro.files import GET_AGAIN, readable
 from metro.options import Pw3dOptions
 from metro.sources.bodies import Bodies, to_camera, wrapped
 from metro.sources.boxes import around, enlarged
@@ -59,7 +59,6 @@ SITE = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
 
 Array = NDArray[np.float64]
 
-REMEDY = "get it again from where it came"
 BOX_SCALE = 1.2
 TEST_VALID = 35_515
 """People of the test split with a valid camera, whom SPIN and METRO count."""
@@ -259,29 +258,29 @@ def _open(path: Path) -> _Sequence:
         for name in names:
             if isinstance(content, dict) and name in content:
                 return content[name]
-        raise MetroError(f"{path}: has no {names[0]}; {REMEDY}")
+        raise MetroError(f"{path}: has no {names[0]}; {GET_AGAIN}")
 
     def numbers(name: str, value: Any, *shape: int | None) -> Array:
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-            raise MetroError(f"{path}: {name} is a {type(value).__name__}, not an array of numbers; {REMEDY}")
+            raise MetroError(f"{path}: {name} is a {type(value).__name__}, not an array of numbers; {GET_AGAIN}")
         if len(shape) != value.ndim or any(n not in (None, m) for n, m in zip(shape, value.shape, strict=True)):
             wanted = " × ".join("N" if n is None else str(n) for n in shape)
-            raise MetroError(f"{path}: {name} has shape {value.shape}, not {wanted}; {REMEDY}")
+            raise MetroError(f"{path}: {name} has shape {value.shape}, not {wanted}; {GET_AGAIN}")
         return np.array(value, np.float64)
 
     def each(*names: str, shape: tuple[int | None, ...]) -> list[Array]:
         parts = take(*names)
         if len(parts) != len(genders):
-            raise MetroError(f"{path}: {names[0]} of {len(parts)} actors, genders of {len(genders)}; {REMEDY}")
+            raise MetroError(f"{path}: {names[0]} of {len(parts)} actors, genders of {len(genders)}; {GET_AGAIN}")
         return [numbers(names[0], part, *shape) for part in parts]
 
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         genders = [GENDERS.get(str(word), "") for word in take("genders", "gender")]
         if not genders or "" in genders:
-            raise MetroError(f"{path}: genders are other than m and f; {REMEDY}")
+            raise MetroError(f"{path}: genders are other than m and f; {GET_AGAIN}")
         betas = each("betas", shape=(None,))
         if min(len(part) for part in betas) < 10:
-            raise MetroError(f"{path}: betas are fewer than 10; {REMEDY}")
+            raise MetroError(f"{path}: betas are fewer than 10; {GET_AGAIN}")
         camera = numbers("cam_poses", take("cam_poses"), None, 4, 4)
         poses, transl = each("poses", shape=(None, 72)), each("trans", shape=(None, 3))
         joints, valid = each("jointPositions", shape=(None, 72)), each("campose_valid", shape=(None,))

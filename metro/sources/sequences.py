@@ -14,15 +14,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from metro.body.joints import JOINT_SETS, shared
-from metro.files import readable
+from metro.files import GET_AGAIN, readable
 from metro.sources.formats.mat import cells
 
-REMEDY = "get it again from where it came"
 SITE = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
 CAMERAS = 14
+SHARED = tuple(name for name in JOINT_SETS["J24"] if name in JOINT_SETS["MPIINF28"])
+"""The K joints."""
 
 Array = NDArray[np.float64]
 
@@ -37,7 +38,7 @@ def annotated(path: Path, cameras: Iterable[int]) -> Iterator[tuple[Array, Array
     """
     wanted = list(cameras)
     at, joints = shared("MPIINF28", "J24")[0], len(JOINT_SETS["MPIINF28"])
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         for pixels, points in zip(cells(path, "annot2", wanted), cells(path, "annot3", wanted), strict=True):
             for name, value, axes in (("annot2", pixels, 2), ("annot3", points, 3)):
                 if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.ndim != 2:
@@ -59,7 +60,7 @@ def intrinsics(path: Path) -> list[Array]:
     MetroError
         The file is missing, or is none of that kind.
     """
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         text = path.read_text("ascii")
         if not text.startswith("Skeletool Camera Calibration File"):
             raise ValueError("does not begin as Skeletool's camera files do")
@@ -91,7 +92,7 @@ def test_camera(path: Path, size: tuple[int, int]) -> tuple[Array, Array | None]
     MetroError
         The file is missing, or says something else.
     """
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         lines = [line.partition("#")[0].split() for line in path.read_text("ascii").splitlines()]
         values = {words[0]: words[1:] for words in lines if words}
         sensor, offset = (np.array(values[key][:2], np.float64) for key in ("sensorSize", "centerOffset"))
@@ -105,14 +106,3 @@ def test_camera(path: Path, size: tuple[int, int]) -> tuple[Array, Array | None]
         if not (np.isfinite(matrix).all() and np.isfinite(distortion).all() and min(fx, fy) > 0):
             raise ValueError("numbers that are no camera's")
     return matrix, distortion if distortion.any() else None
-
-
-def in_j24(names: str | tuple[str, ...], joints_KN: ArrayLike) -> Array:
-    """Joints (K, N) that a set shares with J24, in their places (24, N + 1) among these; the last column is confidence.
-
-    `joints_KN` are in the order of J24. What the set has not is 0.
-    """
-    joints = np.asarray(joints_KN, np.float64)
-    out = np.zeros((len(JOINT_SETS["J24"]), joints.shape[1] + 1))
-    out[shared(names, "J24")[1]] = np.concatenate([joints, np.ones((len(joints), 1))], 1)
-    return out

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -18,9 +18,7 @@ from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import BadRecord, Left, Record
 from metro.errors import MetroError
 from metro.files import readable
-
-MARKER = "metro-fixture.json"
-"""File in a raw tree that `metro data fixture` wrote: whose parameters its poses and shapes are."""
+from metro.words import MARKER
 
 
 class Row(NamedTuple):
@@ -100,7 +98,7 @@ class Survey:
     posed: bool = False
     """Whether the annotated joints are read off the posed model, which is then needed whatever the supervision."""
     checks: tuple[Check, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     """What a user should know beside: one line each."""
 
 

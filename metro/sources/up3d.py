@@ -39,16 +39,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from metro.body.joints import JOINT_SETS, index_map, shared
+from metro.body.joints import JOINT_SETS, index_map
 from metro.body.pickles import read_pickle
 from metro.config import BodyConfig, DatasetConfig
 from metro.data.crop import decode
 from metro.data.records import BadRecord, Record
 from metro.errors import MetroError
-from metro.files import readable
+from metro.files import GET_AGAIN, readable
 from metro.options import Up3dOptions
 from metro.sources.bodies import Bodies, wrapped
 from metro.sources.boxes import around
+from metro.sources.labels import in_j24, numbers
 from metro.sources.pictures import size_of
 from metro.sources.source import Check, RawFile, Row, Survey, root_of
 
@@ -57,7 +58,6 @@ SITE = "http://files.is.tuebingen.mpg.de/classner/up"
 
 Array = NDArray[np.float64]
 
-REMEDY = "get it again from where it came"
 BOX_SCALE = 1.2
 EXPECTED = {"train": 5_703, "trainval": 7_126, "val": 1_423, "test": 1_389}
 SAMPLE = 8
@@ -164,7 +164,7 @@ def _record(config: DatasetConfig, bodies: Bodies, root: Path, row: Row) -> Reco
         frame=row.frame,
         image=image,
         box=around([low, high], BOX_SCALE),
-        keypoints_2d=_in_j24(joints_J3),
+        keypoints_2d=in_j24("LSP14", joints_J3[:, :2], joints_J3[:, 2]),
         pose_aa=wrapped(fit.pose),
         betas=fit.betas,
         transl=fit.transl,
@@ -185,7 +185,7 @@ def _list(config: DatasetConfig) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         return path.read_text("ascii").split()
 
 
@@ -198,26 +198,26 @@ def _stem(line: str) -> str | None:
 def _fit(root: Path, stem: str) -> _Fit:
     path = root / f"{stem}_body.pkl"
     content = read_pickle(path)
-    with readable(path, REMEDY):
-        numbers = {name: _numbers(content, name, *shape) for name, shape in _SHAPES.items()}
-        if numbers["rt"].any() or numbers["trans"].any():
-            raise MetroError(f"{path}: rt and trans are not 0, which no fit of the set is known to have; {REMEDY}")
-        if np.abs(numbers["pose"]).max() > LARGEST_ANGLE:
-            raise MetroError(f"{path}: pose is no rotation vectors; {REMEDY}")
-        if not numbers["t"][2] > 0:
-            raise MetroError(f"{path}: the body is not before the camera; {REMEDY}")
+    with readable(path, GET_AGAIN):
+        found = {name: _stored(content, name, *shape) for name, shape in _SHAPES.items()}
+        if found["rt"].any() or found["trans"].any():
+            raise MetroError(f"{path}: rt and trans are not 0, which no fit of the set is known to have; {GET_AGAIN}")
+        if np.abs(found["pose"]).max() > LARGEST_ANGLE:
+            raise MetroError(f"{path}: pose is no rotation vectors; {GET_AGAIN}")
+        if not found["t"][2] > 0:
+            raise MetroError(f"{path}: the body is not before the camera; {GET_AGAIN}")
     info = root / f"{stem}_fit_crop_info.txt"
-    with readable(info, REMEDY):
+    with readable(info, GET_AGAIN):
         height, width, y1, y2, x1, x2 = (int(word) for word in info.read_text("ascii").split())
         if min(height, width, y2 - y1, x2 - x1, y1 + 1, x1 + 1) < 1:
             raise ValueError("H W y1 y2 x1 x2 are no part of a picture")
     zoom = (height / (y2 - y1) + width / (x2 - x1)) / 2
     return _Fit(
-        pose=numbers["pose"],
-        betas=numbers["betas"],
-        transl=numbers["t"],
-        focal=float(numbers["f"]),
-        j2d=numbers["j2d"],
+        pose=found["pose"],
+        betas=found["betas"],
+        transl=found["t"],
+        focal=float(found["f"]),
+        j2d=found["j2d"],
         size=(width, height),
         cut=(x1, y1, x2, y2),
         zoom=zoom,
@@ -225,12 +225,10 @@ def _fit(root: Path, stem: str) -> _Fit:
     )
 
 
-def _numbers(content: Any, name: str, *shape: int) -> Array:
+def _stored(content: Any, name: str, *shape: int) -> Array:
     """Raises a ValueError or KeyError where a pickle holds something else."""
     value = np.asarray(content[name]) if isinstance(content[name], np.ndarray | float | int) else None
-    if value is None or value.dtype.kind not in "iuf" or value.shape != shape or not np.isfinite(value).all():
-        raise ValueError(f"{name} is not {' × '.join(map(str, shape)) or 'one'} finite numbers")
-    return value.astype(np.float64)
+    return numbers(value if value is not None and value.dtype.kind in "iuf" else (), name, *shape)
 
 
 def _placed(fit: _Fit, size: tuple[int, int], joints_J3: Array) -> tuple[_Fit, float]:
@@ -263,37 +261,29 @@ def _apart(fit: _Fit, joints_J3: Array) -> float:
 
 def _annotated(path: Path) -> Array:
     """Annotated joints (14, 3) in the order of LSP14."""
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(stored, np.ndarray) or stored.shape != (3, 14) or stored.dtype.kind not in "iuf":
             raise ValueError("not 3 × 14 numbers")
         return np.array(stored.T, np.float64)
 
 
-def _in_j24(joints_J3: Array) -> Array:
-    """The joints of LSP in their places among J24, the others unknown."""
-    out = np.zeros((len(JOINT_SETS["J24"]), 3))
-    at, to = shared("LSP14", "J24")
-    out[to] = np.where(joints_J3[at, 2:] > 0, joints_J3[at], 0)
-    return out
-
-
 def _silhouette(path: Path, size: tuple[int, int], fit: _Fit) -> tuple[Array, Array]:
     """Corners (2,) of what is not white in the drawing of a fit, in pixels of the picture in the folder."""
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         drawing = decode(path.read_bytes())
     if drawing is None:
-        raise MetroError(f"{path}: not a readable image; {REMEDY}")
+        raise MetroError(f"{path}: not a readable image; {GET_AGAIN}")
     drawn = np.any(drawing < 255, axis=2)
     columns, lines = np.flatnonzero(drawn.any(0)), np.flatnonzero(drawn.any(1))
     if not len(columns):
-        raise MetroError(f"{path}: shows nobody; {REMEDY}")
+        raise MetroError(f"{path}: shows nobody; {GET_AGAIN}")
     corners = np.array([[columns[0], lines[0]], [columns[-1], lines[-1]]], np.float64)
     if (drawing.shape[1], drawing.shape[0]) == size:
         return corners[0], corners[1]
     if (drawing.shape[1], drawing.shape[0]) == fit.size:
         return fit.to_picture(corners)[0], fit.to_picture(corners)[1]
-    raise MetroError(f"{path}: is neither of the size of its picture nor of the one that was fitted; {REMEDY}")
+    raise MetroError(f"{path}: is neither of the size of its picture nor of the one that was fitted; {GET_AGAIN}")
 
 
 def _checks(root: Path, stems: list[str]) -> tuple[Check, ...]:

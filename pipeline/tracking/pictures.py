@@ -19,10 +19,12 @@ DRAWN = 8
 """Held-out records drawn after each validation."""
 
 
-def chart(manifest: Mapping[str, Any], histograms: Mapping[str, Any], run: Run) -> None:
-    """Charts of what a prepared set holds."""
+def chart(manifest: Mapping[str, Any], shards: Path, run: Run) -> None:
+    """Charts of what a prepared set holds, unless nobody keeps them."""
     from metro.body.figure import figure_of
     from metro.body.joints import JOINT_SETS
+    from metro.data.shards import ShardDataset
+    from metro.data.verify import distributions
     from metro.viz.plots import dataset_charts
 
     if run.run_id is None:
@@ -30,6 +32,7 @@ def chart(manifest: Mapping[str, Any], histograms: Mapping[str, Any], run: Run) 
     names = JOINT_SETS[figure_of(manifest["params"]["body"]["kind"]).labels]
     counts = {"in the set": manifest["count"], **manifest["left"], "unreadable": manifest["skipped"]}
     visibility = dict(zip(names, manifest["statistics"]["joint_visibility"], strict=True))
+    histograms = distributions(ShardDataset(shards))
     with tempfile.TemporaryDirectory() as folder:
         run.artifact(dataset_charts(counts, visibility, histograms, Path(folder, "set.png")), "figures")
 

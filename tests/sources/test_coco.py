@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from metro.body.joints import JOINT_SETS
 from metro.config import BodyConfig, DatasetConfig
-from metro.data.records import BadRecord, Left, Record
 from metro.errors import MetroError
 from metro.sources import coco
-from metro.sources.source import Row
+from tests.sources.reading import everything
 
 OPEN = BodyConfig()
 NAMES = ("Nose", "L_Eye", "R_Eye", "L_Ear", "R_Ear", "L_Shoulder", "R_Shoulder", "L_Elbow", "R_Elbow", "L_Wrist",
@@ -62,17 +61,6 @@ def write(root: Path, people: list[Any], name: str = "train2017", fits: Any = No
 def config(root: Path, split: str = "train", supervision: str = "mesh", **options: Any) -> DatasetConfig:
     values = {"source": "coco", "root": root, "split": split, "supervision": supervision}
     return DatasetConfig(**values, options=options)  # type: ignore[arg-type]
-
-
-def everything(settings: DatasetConfig) -> tuple[list[Record], dict[str, int], list[BadRecord]]:
-    """All that the adapter makes of a folder, the rows having gone through JSON."""
-    found = [*coco.rows(settings, OPEN)]
-    indexed = [Row(*json.loads(json.dumps(row))) for row in found if isinstance(row, Row)]
-    left: dict[str, int] = {}
-    for item in found:
-        if isinstance(item, Left):
-            left[item.reason] = left.get(item.reason, 0) + item.count
-    return [*coco.read(settings, OPEN, indexed)], left, [item for item in found if isinstance(item, BadRecord)]
 
 
 def test_what_is_no_annotation_is_named_in_one_line(tmp_path: Path) -> None:

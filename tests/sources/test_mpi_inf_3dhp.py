@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +18,11 @@ from PIL import Image
 
 from metro.body.joints import JOINT_SETS
 from metro.config import BodyConfig, DatasetConfig
-from metro.data.records import BadRecord, Left, Record
+from metro.data.records import BadRecord, Record
 from metro.errors import MetroError
 from metro.sources import mpi_inf_3dhp
 from metro.sources.source import Row
+from tests.sources import reading
 
 OPEN = BodyConfig()
 SIZE = 64
@@ -118,24 +118,9 @@ def config(root: Path, split: str = "train", **options: Any) -> DatasetConfig:
 
 
 def everything(settings: DatasetConfig) -> tuple[dict[str, Record], Counter[str], list[BadRecord]]:
-    """All that the adapter makes of a tree, the rows having gone through JSON."""
-    found: list[Any] = []
-    indexed = []
-    for row in mpi_inf_3dhp.rows(settings, OPEN):
-        if isinstance(row, Row):
-            indexed.append(Row(*json.loads(json.dumps(row, allow_nan=False))))
-        else:
-            found.append(row)
-    found += mpi_inf_3dhp.read(settings, OPEN, indexed)
-    left: Counter[str] = Counter()
-    for item in found:
-        if isinstance(item, Left):
-            left[item.reason] += item.count
-    return (
-        {item.frame: item for item in found if isinstance(item, Record)},
-        left,
-        [item for item in found if isinstance(item, BadRecord)],
-    )
+    """Records by frame, what was left out, what is bad."""
+    records, left, bad = reading.everything(settings)
+    return {record.frame: record for record in records}, left, bad
 
 
 @pytest.mark.parametrize("new", [False, True])

@@ -17,10 +17,9 @@ from scipy.io import savemat
 
 from metro.body.joints import JOINT_SETS
 from metro.config import BodyConfig, DatasetConfig
-from metro.data.records import BadRecord, Left, Record
 from metro.errors import MetroError
 from metro.sources import mpii
-from metro.sources.source import Row
+from tests.sources.reading import everything
 
 OPEN = BodyConfig()
 PICTURE = "015601864.jpg"
@@ -96,17 +95,6 @@ def write_json(root: Path, *entries: Any) -> None:
 def config(root: Path, split: str = "train", **options: Any) -> DatasetConfig:
     values = {"source": "mpii", "root": root, "split": split, "supervision": "joints_2d"}
     return DatasetConfig(**values, options=options)  # type: ignore[arg-type]
-
-
-def everything(settings: DatasetConfig) -> tuple[list[Record], dict[str, int], list[BadRecord]]:
-    """All that the adapter makes of a folder, the rows having gone through JSON."""
-    found = [*mpii.rows(settings, OPEN)]
-    indexed = [Row(*json.loads(json.dumps(row))) for row in found if isinstance(row, Row)]
-    left: dict[str, int] = {}
-    for item in found:
-        if isinstance(item, Left):
-            left[item.reason] = left.get(item.reason, 0) + item.count
-    return [*mpii.read(settings, OPEN, indexed)], left, [item for item in found if isinstance(item, BadRecord)]
 
 
 def two(root: Path, form: str) -> None:

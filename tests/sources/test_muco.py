@@ -21,10 +21,10 @@ from metro.body.joints import JOINT_SETS
 from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.config import BodyConfig, DatasetConfig
-from metro.data.records import BadRecord, Left, Record
+from metro.data.records import BadRecord, Record
 from metro.errors import MetroError
 from metro.sources import muco
-from metro.sources.source import Row
+from tests.sources import reading
 
 OPEN = BodyConfig()
 J24 = JOINT_SETS["J24"]
@@ -103,24 +103,9 @@ def config(root: Path, supervision: str = "mesh", split: str = "train", **option
 
 
 def everything(settings: DatasetConfig) -> tuple[dict[tuple[str, int], Record], Counter[str], list[BadRecord]]:
-    """All that the adapter makes of a tree, the rows having gone through JSON."""
-    found: list[Any] = []
-    indexed = []
-    for row in muco.rows(settings, OPEN):
-        if isinstance(row, Row):
-            indexed.append(Row(*json.loads(json.dumps(row, allow_nan=False))))
-        else:
-            found.append(row)
-    found += muco.read(settings, OPEN, indexed)
-    left: Counter[str] = Counter()
-    for item in found:
-        if isinstance(item, Left):
-            left[item.reason] += item.count
-    return (
-        {(item.frame, item.person): item for item in found if isinstance(item, Record)},
-        left,
-        [item for item in found if isinstance(item, BadRecord)],
-    )
+    """Records by frame and person, what was left out, what is bad."""
+    records, left, bad = reading.everything(settings)
+    return {(record.frame, record.person): record for record in records}, left, bad
 
 
 def test_people_of_the_release_in_metres_with_their_fits(tmp_path: Path, people: People) -> None:

@@ -20,7 +20,7 @@ from metro.config import BodyConfig, DatasetConfig
 from metro.data.records import BadRecord, Record
 from metro.errors import MetroError
 from metro.sources import own
-from metro.sources.source import Row
+from tests.sources import reading
 
 OPEN, HAND, SMPL = BodyConfig(), BodyConfig(kind="open_hand"), BodyConfig(kind="smpl")
 PAGE = Path("docs/own-data.md").read_text("utf-8")
@@ -39,11 +39,10 @@ def config(root: Path, file: str = "people.json", split: str = "train", supervis
 
 
 def everything(settings: DatasetConfig, body: BodyConfig = OPEN) -> tuple[list[Record], list[BadRecord]]:
-    """All that the adapter makes of a file, the rows having gone through JSON."""
-    found = [*own.rows(settings, body)]
-    indexed = [Row(*json.loads(json.dumps(row))) for row in found if isinstance(row, Row)]
-    made = [*found, *own.read(settings, body, indexed)]
-    return [m for m in made if isinstance(m, Record)], [m for m in made if isinstance(m, BadRecord)]
+    """Records, and what is bad."""
+    records, left, bad = reading.everything(settings, body)
+    assert not left
+    return records, bad
 
 
 def example(kind: str) -> str:

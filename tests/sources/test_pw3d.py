@@ -22,10 +22,11 @@ from metro.body.joints import JOINT_SETS
 from metro.body.load import load_body
 from metro.body.model import BodyModel
 from metro.config import BodyConfig, DatasetConfig
-from metro.data.records import BadRecord, Left, Record
+from metro.data.records import BadRecord, Record
 from metro.errors import MetroError
 from metro.sources import pw3d
 from metro.sources.source import Row
+from tests.sources import reading
 
 OPEN = BodyConfig()
 SIZE = (108, 192)  # portrait
@@ -101,18 +102,9 @@ def config(
 
 
 def everything(settings: DatasetConfig) -> tuple[dict[tuple[str, int], Record], Counter[str], list[BadRecord]]:
-    """All that the adapter makes of a tree, the rows having gone through JSON."""
-    found: list[Any] = []
-    indexed = []
-    for row in pw3d.rows(settings, OPEN):
-        if isinstance(row, Row):
-            indexed.append(Row(*json.loads(json.dumps(row, allow_nan=False))))
-        else:
-            found.append(row)
-    found += pw3d.read(settings, OPEN, indexed)
-    records = {(item.frame[-9:-4], item.person): item for item in found if isinstance(item, Record)}
-    left = Counter(item.reason for item in found if isinstance(item, Left))
-    return records, left, [item for item in found if isinstance(item, BadRecord)]
+    """Records by number of the picture and person, what was left out, what is bad."""
+    records, left, bad = reading.everything(settings)
+    return {(record.frame[-9:-4], record.person): record for record in records}, left, bad
 
 
 def test_people_stand_before_the_camera_as_in_the_world(tmp_path: Path, people: World) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 from contextlib import suppress
@@ -26,6 +25,7 @@ from metro.errors import MetroError
 from metro.sources import up3d
 from metro.sources.prepare import fingerprint
 from metro.sources.source import Row
+from tests.sources import reading
 
 OPEN = BodyConfig()
 SIZE = (75, 121)  # both odd: half pixels would show
@@ -96,11 +96,10 @@ def config(root: Path, split: str = "test", supervision: str = "mesh", **options
 
 
 def everything(settings: DatasetConfig) -> tuple[list[Record], list[BadRecord]]:
-    """All that the adapter makes of a folder, the rows having gone through JSON."""
-    found = [*up3d.rows(settings, OPEN)]
-    indexed = [Row(*json.loads(json.dumps(row))) for row in found if isinstance(row, Row)]
-    made = [*found, *up3d.read(settings, OPEN, indexed)]
-    return [m for m in made if isinstance(m, Record)], [m for m in made if isinstance(m, BadRecord)]
+    """Records, and what is bad."""
+    records, left, bad = reading.everything(settings)
+    assert not left
+    return records, bad
 
 
 def test_the_body_stands_where_the_camera_of_the_fit_sees_it(tmp_path: Path, person: Person) -> None:

@@ -19,9 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metro.files import readable
+from metro.files import GET_AGAIN, readable
 
-REMEDY = "get it again from where it came"
 MAX_BYTES = 1 << 28
 """Bytes that a file may hold, unpacked."""
 
@@ -43,7 +42,7 @@ def read_pose(path: Path) -> np.ndarray:
     MetroError
         The file is missing, is no CDF of version 3, ends early, or has no such variable of floats.
     """
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         raw = path.read_bytes()
         if raw[:4] in _OLDER:
             values = _older(path, len(raw))

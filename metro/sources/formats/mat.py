@@ -24,10 +24,8 @@ import h5py
 import numpy as np
 
 from metro.errors import MetroError
-from metro.files import readable
+from metro.files import GET_AGAIN, readable
 from metro.sources.formats import mat5, mat73
-
-REMEDY = "get it again from where it came"
 
 
 def read_mat(path: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def read_mat(path: Path, names: Iterable[str]) -> dict[str, Any]:
         structs.
     """
     wanted = list(names)
-    with readable(path, REMEDY):
+    with readable(path, GET_AGAIN):
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
                 found = mat73.read(file, wanted)
@@ -62,7 +60,7 @@ def cells(path: Path, name: str, wanted: Iterable[int]) -> Iterator[Any]:
     MetroError
         As `read_mat`, or the variable is no cell array, or has no such cell.
     """
-    with readable(path, REMEDY), _cells(path, name) as (count, cell):
+    with readable(path, GET_AGAIN), _cells(path, name) as (count, cell):
         for index in wanted:
             if not 0 <= index < count:
                 raise ValueError(f"no cell {index} among the {count} of {name}")
@@ -77,7 +75,7 @@ def count_cells(path: Path, name: str) -> int:
     MetroError
         As `read_mat`, or the variable is no cell array.
     """
-    with readable(path, REMEDY), _cells(path, name) as (count, _):
+    with readable(path, GET_AGAIN), _cells(path, name) as (count, _):
         return count
 
 

@@ -14,9 +14,7 @@ from typing import IO, Any
 import ijson
 
 from metro.errors import MetroError
-from metro.files import readable
-
-REMEDY = "get it again from where it came"
+from metro.files import GET_AGAIN, readable
 
 _PIECE = 1 << 14
 """Bytes handed to the parser at a time."""
@@ -52,7 +50,7 @@ def entries(path: Path, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _parsed(path: Path, parser: str, prefix: str, container: str, event: str) -> Iterator[Any]:
-    with readable(path, REMEDY), path.open("rb") as file:
+    with readable(path, GET_AGAIN), path.open("rb") as file:
         source, found = _Pieces(file), False
         try:
             for value in getattr(ijson, parser)(source, prefix, use_float=True, buf_size=_PIECE):
@@ -60,7 +58,7 @@ def _parsed(path: Path, parser: str, prefix: str, container: str, event: str) ->
                 yield value
         except ijson.JSONError as err:
             said = str(err).partition("\n")[0].strip().rstrip(".")
-            raise MetroError(f"{path}: not valid JSON before byte {file.tell()} ({said}); {REMEDY}") from None
+            raise MetroError(f"{path}: not valid JSON before byte {file.tell()} ({said}); {GET_AGAIN}") from None
     if not found and not _has(path, container, event):
         kind = "list" if event == "start_array" else "object"
         what = f"has no {kind} {container!r}" if container else f"is no {kind}"
@@ -69,7 +67,7 @@ def _parsed(path: Path, parser: str, prefix: str, container: str, event: str) ->
 
 def _has(path: Path, prefix: str, event: str) -> bool:
     """Whether there is an empty container; only files that gave nothing are read twice."""
-    with readable(path, REMEDY), path.open("rb") as file:
+    with readable(path, GET_AGAIN), path.open("rb") as file:
         return any(at == prefix and what == event for at, what, _ in ijson.parse(_Pieces(file)))
 
 

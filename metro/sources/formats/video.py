@@ -15,9 +15,7 @@ import cv2
 import numpy as np
 
 from metro.errors import MetroError
-from metro.files import readable, refuse_others
-
-REMEDY = "get it again from where it came"
+from metro.files import GET_AGAIN, readable, refuse_others
 
 
 def count(path: Path) -> int:
@@ -47,7 +45,7 @@ def frames(path: Path, wanted: Iterable[int]) -> Iterator[tuple[int, np.ndarray]
         for number in wanted:
             if number <= at:
                 raise ValueError(f"frame {number} after frame {at}")
-            with readable(path, REMEDY):
+            with readable(path, GET_AGAIN):
                 while at < number:
                     if not video.grab():
                         return
@@ -61,8 +59,8 @@ def frames(path: Path, wanted: Iterable[int]) -> Iterator[tuple[int, np.ndarray]
 
 @contextmanager
 def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
-    with readable(path, REMEDY):
-        refuse_others(path, REMEDY, ())  # text can be a playlist, which leads to other files
+    with readable(path, GET_AGAIN):
+        refuse_others(path, GET_AGAIN, ())  # text can be a playlist, which leads to other files
     # FFmpeg alone: other backends take a name with a number in it for a series of pictures. One thread: prepare runs
     # a process per core. Nothing on the way: FFmpeg and OpenCV would say what the error below says.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -71,7 +69,7 @@ def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
     cv2.utils.logging.setLogLevel(level)
     try:
         if not video.isOpened():
-            raise MetroError(f"{path}: no video that can be decoded; {REMEDY}")
+            raise MetroError(f"{path}: no video that can be decoded; {GET_AGAIN}")
         yield video
     finally:
         video.release()
