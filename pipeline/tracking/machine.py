@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+import runpy
 import sys
 from importlib.metadata import distributions
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """Facts about this machine and its Python, nested; the machine itself is not named."""
-    import torch
+    """Facts about this machine and its Python, nested; the machine itself is not named.
+
+    What torch computes with is told by a stage that has loaded it; loading it only to ask takes two seconds.
+    """
     from threadpoolctl import threadpool_info
 
     pools = [
@@ -24,21 +28,37 @@ def machine() -> dict[str, Any]:
         }
         for pool in threadpool_info()
     ]
+    packages = {dist["Name"]: dist["Version"] for dist in (found.metadata for found in distributions())}
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,  # with its build, unlike the package
+        "torch": _torch_version(),
         "system": f"{platform.system()} {platform.release()}",
-        "packages": {dist.name: dist.version for dist in sorted(distributions(), key=lambda dist: dist.name.lower())},
+        "packages": dict(sorted(packages.items(), key=lambda entry: entry[0].lower())),
         "processor": {
             "model": _processor() or platform.machine(),
             "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
-            "torch_kernels": torch.backends.cpu.get_cpu_capability(),
-            "torch_threads": torch.get_num_threads(),
         },
         "thread_pools": pools,
+        "computing": _torch() if "torch" in sys.modules else None,
+        "variables": {key: value for key, value in sorted(os.environ.items()) if key in VARIABLES},
+    }
+
+
+def _torch_version() -> str:
+    """With its build (``2.9.0+cu128``), unlike the package's."""
+    found = find_spec("torch")
+    assert found is not None and found.origin is not None
+    return str(runpy.run_path(str(Path(found.origin).with_name("version.py")))["__version__"])
+
+
+def _torch() -> dict[str, Any]:
+    import torch
+
+    return {
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
-        "variables": {key: value for key, value in sorted(os.environ.items()) if key in VARIABLES},
     }
 
 
@@ -56,18 +76,18 @@ VARIABLES = (
 
 def summary(facts: dict[str, Any]) -> dict[str, str]:
     """The facts that runs are told apart by, as tags."""
-    packages, processor = facts["packages"], facts["processor"]
+    computing = facts["computing"]
     kernels = sorted({f"{pool['library']} {pool['kernel']}" for pool in facts["thread_pools"] if pool["kernel"]})
     tags = {
         "python": facts["python"],
         "torch": facts["torch"],
-        "numpy": packages["numpy"],
-        "processor": processor["model"],
-        "kernels": ", ".join([f"torch {processor['torch_kernels']}", *kernels]),
-        "threads": processor["torch_threads"],
-        "gpu": ", ".join(facts["gpus"]) or "none",
+        "numpy": facts["packages"]["numpy"],
+        "processor": facts["processor"]["model"],
     }
-    return {f"env.{key}": str(value) for key, value in tags.items()}
+    if computing:
+        kernels = [f"torch {computing['kernels']}", *kernels]
+        tags |= {"threads": computing["threads"], "gpu": ", ".join(computing["gpus"]) or "none"}
+    return {f"env.{key}": str(value) for key, value in (tags | {"kernels": ", ".join(kernels)}).items()}
 
 
 def _processor() -> str | None:

@@ -310,7 +310,7 @@ def test_a_run_tells_what_it_is_and_what_it_computed_with(
     assert tracked >= {f"definition/{name}" for name in ("params.yaml", "dvc.yaml", "environment.json")}
     env = load_dict(f"{definition}/environment.json")
     assert env["packages"]["numpy"] == numpy.__version__
-    assert env["processor"]["torch_threads"] == torch.get_num_threads()
+    assert env["computing"]["threads"] == torch.get_num_threads()
     assert load_text(f"{definition}/params.yaml") == "preset: open\n"
     monkeypatch.setenv("DVC_EXP_NAME", "nosy-chub")
     assert read(train("described").run_id).info.run_name == "train open nosy-chub"
