@@ -6,8 +6,7 @@ import os
 import platform
 import runpy
 import sys
-from importlib.metadata import distributions
-from importlib.util import find_spec
+from importlib.metadata import distribution, distributions
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +45,7 @@ def machine() -> dict[str, Any]:
 
 def _torch_version() -> str:
     """With its build (``2.9.0+cu128``), unlike the package's."""
-    found = find_spec("torch")
-    assert found is not None and found.origin is not None
-    return str(runpy.run_path(str(Path(found.origin).with_name("version.py")))["__version__"])
+    return str(runpy.run_path(str(distribution("torch").locate_file("torch/version.py")))["__version__"])
 
 
 def _torch() -> dict[str, Any]:
