@@ -115,6 +115,8 @@ class CocoOptions(Section):
     """Of `keep: visible`."""
     fits: Path | None = None
     """SMPLify fits by annotation id (`coco_smplify_train.json`), relative to `root`; none: no meshes."""
+    max_beta: float = Field(3.0, ge=0, le=100)
+    """Shapes of fits with a larger |beta| are set to zero."""
 
 
 class FreihandOptions(Section):

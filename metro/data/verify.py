@@ -49,9 +49,10 @@ def distributions(dataset: ShardDataset) -> dict[str, dict[str, list[float]]]:
     side = 200 * labels["scale"].astype(np.float64)
     found["box_px"] = _histogram(side, np.geomspace(16, 4096, 17).round())
     if labels["has_mesh"].any():
-        turns = labels["pose_aa"][labels["has_mesh"]].astype(np.float64).reshape(labels["has_mesh"].sum(), -1, 3)
+        turns = labels["pose_aa"][labels["has_mesh"]].reshape(labels["has_mesh"].sum(), -1, 3)
         if dataset.figure.upright:
-            found["heading_deg"] = _histogram(_heading_deg(turns[:, 0]), np.linspace(-180, 180, 13))
+            heading_N = _heading_deg(turns[:, 0].astype(np.float64))
+            found["heading_deg"] = _histogram(heading_N, np.linspace(-180, 180, 13))
         bend = np.rad2deg(np.linalg.norm(turns[:, 1:], axis=2)).ravel()
         found["bend_deg"] = _histogram(bend, np.linspace(0, 180, 19))
     return found

@@ -136,7 +136,7 @@ def rows(config: DatasetConfig, body: BodyConfig) -> Iterator[Row | Left | BadRe
 
 def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterator[Record]:
     """Records of the people."""
-    root = root_of(config)
+    root, options = root_of(config), config.chosen(CocoOptions)
     for frame, people in groupby(rows, attrgetter("frame")):
         image = root / frame
         for row in people:
@@ -151,7 +151,9 @@ def read(config: DatasetConfig, body: BodyConfig, rows: Iterable[Row]) -> Iterat
                 keypoints_2d=in_j24("COCO17", joints_J3[:, :2], joints_J3[:, 2] > 0),
             )
             if fit is not None:
-                record.pose_aa, record.betas = wrapped(np.array(fit[:72])), np.array(fit[72:])
+                pose, betas = np.split(np.array(fit), [72])
+                record.pose_aa = wrapped(pose)
+                record.betas = np.where(np.abs(betas).max() > options.max_beta, 0, betas)
                 record.mesh_origin = "fit"
             yield record
 

@@ -135,7 +135,7 @@ def prepare(
         "skipped_first": [line for line, _ in skipped[:_SHOWN]],
         "params": params,
         "shards": entries,
-        "statistics": statistics(ShardDataset([out / entry["file"] for entry in entries])),
+        "statistics": statistics(ShardDataset([out / entry["file"] for entry in entries], cache=index.folder)),
     }
     with atomic_file(out / "manifest.json") as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n")

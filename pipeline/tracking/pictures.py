@@ -32,8 +32,8 @@ def chart(manifest: Mapping[str, Any], shards: Path, run: Run) -> None:
     names = JOINT_SETS[figure_of(manifest["params"]["body"]["kind"]).labels]
     counts = {"in the set": manifest["count"], **manifest["left"], "unreadable": manifest["skipped"]}
     visibility = dict(zip(names, manifest["statistics"]["joint_visibility"], strict=True))
-    histograms = distributions(ShardDataset(shards))
     with tempfile.TemporaryDirectory() as folder:
+        histograms = distributions(ShardDataset(shards, cache=Path(folder, "labels")))
         run.artifact(dataset_charts(counts, visibility, histograms, Path(folder, "set.png")), "figures")
 
 

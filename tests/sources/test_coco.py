@@ -202,6 +202,18 @@ def test_fits_are_joined_by_annotation_id(tmp_path: Path, flat: bool) -> None:
     assert coco.survey(without, OPEN).parameters is None
 
 
+def test_shapes_beyond_the_limit_are_the_mean_one(tmp_path: Path) -> None:
+    strange = fit()
+    strange["smpl_param"] = strange["smpl_param"] | {"shape": [*SHAPE[:9], -3.1]}
+    write(tmp_path, [person(1, 9), person(2, 9)], fits={"1": strange, "2": fit()})
+    first, second = everything(config(tmp_path, fits="fits.json"))[0]
+    assert first.betas.tolist() == [0.0] * 10
+    assert first.pose_aa.tolist() == pytest.approx(POSE)
+    assert second.betas.tolist() == SHAPE
+    kept = everything(config(tmp_path, fits="fits.json", max_beta=3.2))[0][0]
+    assert kept.betas.tolist() == [*SHAPE[:9], -3.1]
+
+
 def test_fits_of_others_are_refused(tmp_path: Path) -> None:
     write(tmp_path, [person(1, 9)], fits={"2": fit()})
     with pytest.raises(MetroError, match="fits nobody of these annotations"):
