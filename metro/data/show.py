@@ -30,8 +30,9 @@ def stored_sheet(
     """Stored images of evenly spaced records, each beside itself with its mesh drawn: (H, W, 3) uint8 RGB.
 
     The mesh is projected by the camera and the lens of the record where they are known, and by the weak-perspective
-    camera that fits its 2D joints best elsewhere. Records without a mesh show their joints alone. `variants` gives the
-    bodies of people who are not neutral (`metro.body.load.load_variant`).
+    camera that fits its 2D joints best elsewhere. Records without a mesh show their joints alone, those with joints in
+    space alone a front view of them. `variants` gives the bodies of people who are not neutral
+    (`metro.body.load.load_variant`).
     """
     labels, tiles, model = dataset.labels, [], BodyModel(body, variants=variants)
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)):
@@ -124,7 +125,19 @@ def _tile(
         drawn = draw_mesh(image, placed, body.faces, camera.resampled(labels["intrinsics"][index], affine))
     elif vertices_V3 is not None:
         drawn = _over(image, body, vertices_V3, joints)
+    elif not labels["has_2d"][index] and labels["has_3d"][index]:
+        drawn = _front_view(labels["joints_3d"][index], dataset)
     return np.hstack((skeleton(image, joints[:, :2], dataset.joint_set, confidence=joints[:, 2]), drawn))
+
+
+def _front_view(joints_J4: np.ndarray, dataset: ShardDataset) -> np.ndarray:
+    """Joints in space as a camera far away shows them, filling a tile."""
+    points_J2, confidence_J = joints_J4[:, :2].astype(np.float64), joints_J4[:, 3]
+    known_K2, side = points_J2[confidence_J > 0], dataset.image_size
+    low, high = known_K2.min(0), known_K2.max(0)
+    places_J2 = side * (0.5 + 0.8 * (points_J2 - (low + high) / 2) / max(high - low))
+    tile = np.full((side, side, 3), PAPER, np.uint8)
+    return skeleton(tile, places_J2, dataset.joint_set, confidence=confidence_J)
 
 
 def _vertices(model: BodyModel, pose_aa: np.ndarray, betas: np.ndarray, gender: int | np.integer) -> np.ndarray:

@@ -89,6 +89,21 @@ def test_meshes_are_bent_as_the_lens_bends_them(body: BodyData, tmp_path: Path) 
     assert centre_of_mass(dataset.image(0), drawn) == pytest.approx(balance("h36m"), abs=0.05)
 
 
+def test_joints_in_space_alone_are_seen_from_the_front(body: BodyData, tmp_path: Path) -> None:
+    """Two joints, one above and to the right of the other, lie so in the tile, four fifths of it apart."""
+    joints = np.zeros((24, 4))
+    right, left = JOINT_SETS["J24"].index("R_Wrist"), JOINT_SETS["J24"].index("L_Wrist")
+    joints[right], joints[left] = [0.5, -1.0, 0.3, 1], [-0.5, 1.0, 0.1, 1]
+    dataset = write(tmp_path, joints_3d=joints)
+    side = dataset.image_size
+    tile = stored_sheet(dataset, body, count=1)[:side, side : 2 * side]
+    rows, columns = np.nonzero((tile != tile[0, 0]).any(-1))
+    assert (rows.min() + rows.max()) / 2 == pytest.approx(side / 2, abs=1.5)
+    assert np.ptp(rows) == pytest.approx(0.8 * side, abs=8)  # and the dots
+    assert np.ptp(columns) == pytest.approx(0.4 * side, abs=8)
+    assert columns[rows < side / 2].min() > side / 2 > columns[rows > side / 2].max()
+
+
 @pytest.mark.parametrize("sheet", ["stored", "training"])
 def test_a_mesh_is_that_of_its_gender(body: BodyData, tmp_path: Path, sheet: str) -> None:
     """The female body is a square somewhere else."""
