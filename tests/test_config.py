@@ -40,7 +40,7 @@ NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
         ),
         (
             {"datasets": {"a": {"source": "coco", "options": {"count": 3}}}},
-            "unknown key 'datasets.a.options.count'; known: fits, keep, min_joints, year",
+            "unknown key 'datasets.a.options.count'; known: fits, keep, max_beta, min_joints, year",
         ),
         ({"datasets": {"a": {"source": "coco", "options": {"year": 2015}}}}, "datasets.a.options.year: "),
         ({"datasets": {"a": {"source": "coco", "options": 3}}}, "datasets.a.options: "),
