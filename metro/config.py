@@ -291,6 +291,13 @@ class TrainConfig(Section):
     """Blocks whose records are mixed; one in so many pairs of a batch are neighbours on disk."""
     init: str = "none"
     """Start weights: `none`, `open` (the shipped checkpoint) or a path (ours, or official .bin)."""
+    freeze: tuple[str, ...] = ()
+    """Modules that stay as they start, by their names in a checkpoint (`backbone`, `backbone.layer1`, `blocks.0`): no
+    gradient, evaluation mode, no state of the optimizer."""
+    views: int | None = Field(None, ge=1, le=10_000)
+    """Augmented views that there are of each record, one after the other in successive passes. The features of each
+    are computed once, kept on disk, and stand in for the picture, which needs `freeze: [backbone]`; none: every pass
+    augments anew (official). Masks are new in every step either way."""
     steps: Steps = 1000
     """Optimizer steps."""
     batch_size: Batch = 32
@@ -350,6 +357,10 @@ class TrainConfig(Section):
             raise ValueError(f"batch_size {self.batch_size} does not divide into accumulate={self.accumulate} parts")
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} are more than the {self.steps} steps of the run")
+        if self.views and "backbone" not in self.freeze:
+            raise ValueError(
+                f"views {self.views}: only features of a frozen backbone can be kept; add `backbone` to freeze"
+            )
         return self
 
 
