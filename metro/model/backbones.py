@@ -41,26 +41,7 @@ _EXPANDING = {
 }
 
 
-class Backbone(nn.Module):
-    """One image to a feature map, in two steps: what the first gives is worth keeping (`metro.training.features`)."""
-
-    map_shape: tuple[int, int, int]
-    """Channels C and size h, w of the map."""
-
-    def features(self, images_B3HW: Tensor) -> Tensor:
-        """(B, F): the numbers that the map is made of."""
-        return self(images_B3HW).flatten(1)
-
-    def cells(self, features_BF: Tensor) -> Tensor:
-        """(B, C, h, w): the map."""
-        return features_BF.unflatten(1, self.map_shape)
-
-
-class FirstLayers(Backbone, nn.Sequential):
-    """A torchvision classifier without its head."""
-
-
-class FeatureMap(Backbone):
+class FeatureMap(nn.Module):
     """The map before pooling of a timm classifier (HRNet)."""
 
     def __init__(self, name: str, pretrained: bool) -> None:
@@ -73,7 +54,7 @@ class FeatureMap(Backbone):
         return self.net.forward_features(images_B3HW)  # type: ignore[operator]
 
 
-class LastMap(Backbone):
+class LastMap(nn.Module):
     """One map of a timm feature extractor."""
 
     def __init__(self, name: str, stride: int | None, pretrained: bool) -> None:
@@ -93,7 +74,7 @@ class LastMap(Backbone):
 
 def build_backbone(
     name: str, weights: str = "none", image_size: int = CROP_PX
-) -> tuple[Backbone, int, tuple[int, int]]:
+) -> tuple[nn.Module, int, tuple[int, int]]:
     """Backbone, its channels C and the size (h, w) of its map.
 
     Parameters
@@ -130,16 +111,15 @@ def build_backbone(
     state = {key: torch.empty_like(value, device="meta") for key, value in backbone.state_dict().items()}
     image = torch.empty(1, 3, image_size, image_size, device="meta")
     _, channels, height, width = torch.func.functional_call(backbone, state, (image,)).shape
-    backbone.map_shape = channels, height, width
     return backbone.train(), channels, (height, width)
 
 
-def _create(name: str, pretrained: bool) -> Backbone:
+def _create(name: str, pretrained: bool) -> nn.Module:
     if name in RESNETS:
         import torchvision
 
         net = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
-        return FirstLayers(OrderedDict(list(net.named_children())[:-2]))  # without pooling and classifier
+        return nn.Sequential(OrderedDict(list(net.named_children())[:-2]))  # without pooling and classifier
     if name in HRNETS:
         return FeatureMap(name, pretrained)
     family, _, rest = name.partition("/")
@@ -155,10 +135,10 @@ def _create(name: str, pretrained: bool) -> Backbone:
 
 def _load(backbone: nn.Module, path: Path, name: str) -> None:
     """Load a classifier's state dict; what the feature map does not need is left out, what it needs must fit."""
-    net = backbone.get_submodule("" if isinstance(backbone, FirstLayers) else "net")
+    net = backbone.get_submodule("" if isinstance(backbone, nn.Sequential) else "net")
     heads = ("fc.", "classifier.", "head.")
     state = {key: value for key, value in load_tensors(path).items() if not key.startswith(heads)}
-    own = "backbone." if isinstance(backbone, FirstLayers) else "backbone.net."
+    own = "backbone." if isinstance(backbone, nn.Sequential) else "backbone.net."
     if any(key.startswith(own) for key in state):
         state = {key.removeprefix(own): value for key, value in state.items() if key.startswith(own)}
     if isinstance(backbone, LastMap):  # stops before the classifier's own convolutions, or at an earlier stage
