@@ -114,7 +114,8 @@ def dense(values: np.ndarray, tensor: Any) -> np.ndarray:
             index = np.tile(np.arange(count), len(places))
             places = np.repeat(places, count, axis=0)
         else:  # compressed: segments say which indices are there
-            counts = np.diff(np.asarray(level.arraySegments.values, np.int64))
+            ends = np.asarray(level.arraySegments.values, np.int64)
+            counts = ends[1:] - ends[:-1]
             index = np.asarray(level.arrayIndices.values, np.int64)
             places = np.repeat(places, counts, axis=0)
         places = np.concatenate((places, index[:, None]), axis=1)
