@@ -113,6 +113,7 @@ features.atomic_file = deadly
 """
 
 
+@pytest.mark.usefixtures("small_parts")
 def test_kill_9_while_features_are_computed_changes_no_byte(setting: Setting, tmp_path: Path):
     params = small_params(**FROZEN)
     command = [sys.executable, "-c", KILLED + RUN, *run_arguments(setting, params, tmp_path)]
@@ -124,12 +125,10 @@ def test_kill_9_while_features_are_computed_changes_no_byte(setting: Setting, tm
     first = (folder / "part-00000.bin").stat().st_mtime_ns
     subprocess.run(command, capture_output=True, check=True)
     assert (folder / "part-00000.bin").stat().st_mtime_ns == first
-    (tmp_path / "whole").mkdir()
-    whole = [*command[:-1], str(tmp_path / "whole")]
-    subprocess.run(whole, capture_output=True, check=True)
+    whole = train(params, setting.datasets, setting.body, setting.levels, tmp_path / "whole").checkpoint
     assert digests(folder) == digests(tmp_path / "whole" / "features" / folder.name)
-    runs = (load_checkpoint(tmp_path / run / "step-00000006") for run in ("work", "whole"))
-    assert len({run.sha256["model.safetensors"] for run in runs}) == 1
+    resumed = load_checkpoint(tmp_path / "work" / "step-00000006")
+    assert resumed.sha256["model.safetensors"] == whole.sha256["model.safetensors"]
 
 
 def test_trainings_share_features_and_those_of_others_go_unless_in_use(setting: Setting, metro: Metro, tmp_path: Path):
@@ -139,12 +138,11 @@ def test_trainings_share_features_and_those_of_others_go_unless_in_use(setting: 
     del again
     others: list[dict[str, Any]] = [{"seed": 2}, {"views": 3}, {"augment": {"colour": 0.1}}]
     for other in others:
-        second = make(setting, metro, tmp_path, **({"seed": 1} | other))
-        assert {path for path in tmp_path.iterdir() if path.is_dir()} == {first.stored.folder, second.stored.folder}
-    kept = second.stored.folder
-    del first, second
-    make(setting, metro, tmp_path, seed=1)
-    assert not kept.exists()
+        second = make(setting, metro, tmp_path, **({"seed": 1} | other)).stored.folder
+        assert {path for path in tmp_path.iterdir() if path.is_dir()} == {first.stored.folder, second}
+    del first
+    third = make(setting, metro, tmp_path, seed=3).stored.folder
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [third]
 
 
 def test_a_damaged_view_is_refused(setting: Setting, metro: Metro, tmp_path: Path):
