@@ -1,8 +1,8 @@
 """Training on kept features of a frozen backbone, on pictures with the backbone frozen, and with all weights.
 
-``python benchmarks/features.py`` takes about ten minutes and writes ``benchmarks/features.md``. Each number comes from
-`metro.training.engine.train` itself, loading included, on people rendered for it: images per second of the second half
-of a run, the median of rounds in which the ways take turns.
+``python benchmarks/features.py`` takes some minutes and writes ``benchmarks/features.md``. Each number comes from
+`metro.training.engine.train` itself, loading included, on people rendered for it: the second half of a run, the median
+of rounds in which the ways take turns.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-PEOPLE, BATCH, STEPS, ROUNDS = 256, 32, 6, 3
-BACKBONES = {"blazepose": "shipped", "timm/tf_efficientnet_lite0": "none"}
+PEOPLE, BATCH, STEPS, ROUNDS = 256, 32, 8, 1
+MODEL = {"backbone": "blazepose", "backbone_weights": "shipped", "image_size": 256}
 WAYS: dict[str, dict[str, Any]] = {
     "all weights": {},
     "backbone frozen, pictures": {"freeze": ["backbone"]},
@@ -33,29 +33,54 @@ def main() -> None:
     from metro.config import BodyConfig, DatasetConfig
     from metro.sources.prepare import prepare
 
-    speeds: dict[tuple[str, str, int], list[float]] = {}
+    found: dict[tuple[str, int], list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         config = DatasetConfig.model_validate({"options": {"count": PEOPLE, "seed": 1}, "crop": {"box_px": 176}})
         prepare("people", config, BodyConfig(), Path(folder, "people"))
-        kept = {backbone: run(folder, backbone, "backbone frozen, features", 1) for backbone in BACKBONES}
+        kept = run(folder, "backbone frozen, features", 1)
         for _ in range(ROUNDS):
-            for backbone in BACKBONES:
-                for way in WAYS:
-                    for processes in (1, 2):
-                        found = run(folder, backbone, way, processes)
-                        speeds.setdefault((backbone, way, processes), []).append(found["images_per_s"])
-                        print(backbone, way, processes, found, flush=True)
-    Path(__file__).with_suffix(".md").write_text(table(speeds, kept, machine(), torch.__version__) + "\n")
+            for way in WAYS:
+                for processes in (1, 2):
+                    found.setdefault((way, processes), []).append(run(folder, way, processes))
+                    print(way, processes, found[way, processes][-1], flush=True)
+    text = "\n".join(
+        [
+            f"Made by `python benchmarks/features.py` on {machine()}; torch {torch.__version__}, the network of preset "
+            f"`open` on `blazepose`'s 64 cells of 256 px, {BATCH} views a step, loading included, fp32, one thread a "
+            "process.",
+            "",
+            "| | processor time of a view, ms | all weights ÷ | views/s | ÷ all weights | views/s of two processes "
+            "| ÷ all weights |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            *(row(way, found) for way in WAYS),
+            "",
+            f"Before that, features of {PEOPLE} views were computed by all processors at {PEOPLE / kept['seconds']:.1f} "
+            f"views/s; one takes {kept['bytes'] / 1000:.1f} kB of disk. Other jobs held the cores meanwhile.",
+        ]
+    )
+    Path(__file__).with_suffix(".md").write_text(text + "\n")
+    print(text)
 
 
-def run(folder: str, backbone: str, way: str, processes: int) -> dict[str, float]:
-    command = [sys.executable, __file__, folder, backbone, way, str(processes)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def row(way: str, found: dict[tuple[str, int], list[dict[str, float]]]) -> str:
+    def of(which: str, processes: int, name: str) -> float:
+        return statistics.median(each[name] for each in found[which, processes])
+
+    base = next(iter(WAYS))
+    spent, alone, both = of(way, 1, "ms"), of(way, 1, "views/s"), of(way, 2, "views/s")
+    ratios = of(base, 1, "ms") / spent, alone / of(base, 1, "views/s"), both / of(base, 2, "views/s")
+    return f"| {way} | {spent:.1f} | {ratios[0]:.1f} | {alone:.1f} | {ratios[1]:.1f} | {both:.1f} | {ratios[2]:.1f} |"
 
 
-def measure(folder: Path, backbone: str, way: str, processes: int) -> None:
+def run(folder: str, way: str, processes: int) -> dict[str, float]:
+    """Measure one way in a process of its own."""
+    command = [sys.executable, __file__, folder, way, str(processes)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def measure(folder: Path, way: str, processes: int) -> None:
     """Speed of one way; a second process, if any, runs this too."""
     import torch
 
@@ -64,66 +89,36 @@ def measure(folder: Path, backbone: str, way: str, processes: int) -> None:
     from metro.data.shards import ShardDataset
     from metro.mesh.sampling import build_sampling
     from metro.presets import resolve
-    from metro.training.engine import train
-    from metro.training.features import FeatureCache
+    from metro.training import engine
 
     torch.set_num_threads(1)
+    half = STEPS // 2
     values = resolve("open")
-    values["model"] |= {"backbone": backbone, "backbone_weights": BACKBONES[backbone], "image_size": 256}
-    values["train"] |= WAYS[way] | {"init": "none", "steps": STEPS, "log_every": STEPS // 2, "batch_size": BATCH}
-    values["train"] |= {"threads": 1, "workers": 0, "cpu_processes": processes, "save_every": STEPS, "warmup_steps": 1}
+    values["model"] |= MODEL
+    values["train"] |= WAYS[way] | {"init": "none", "steps": STEPS, "log_every": half, "save_every": STEPS}
+    values["train"] |= {"batch_size": BATCH, "workers": 0, "cpu_processes": processes, "warmup_steps": 1, "threads": 1}
     told: dict[str, float] = {}
+    spent: list[float] = []
 
-    class Timed(FeatureCache):
+    class Timed(engine.FeatureCache):
         def __init__(self, *arguments: Any) -> None:
             began = time.perf_counter()
             super().__init__(*arguments)
-            told["seconds"], told["bytes"] = time.perf_counter() - began, self.stored.row.itemsize
+            told.update(seconds=time.perf_counter() - began, bytes=self.stored.row.itemsize)
 
-    import metro.training.engine as engine
+    def log(record: Any, step: int) -> None:
+        spent.append(time.process_time())
+        told["views/s"] = record["speed/images_per_s"]
 
     engine.FeatureCache = Timed  # type: ignore[misc]
     body = load_body("open")
+    datasets, levels = [ShardDataset(folder / "people")], build_sampling(body.v_template, body.faces)
     with tempfile.TemporaryDirectory() as work:
-        train(
-            load_params(values),
-            [ShardDataset(folder / "people")],
-            body,
-            build_sampling(body.v_template, body.faces),
-            Path(work),
-            features=folder / "features" / backbone.replace("/", "-"),
-            log=lambda record, _: told.update(images_per_s=record["speed/images_per_s"]),
-        )
-    if told.get("images_per_s"):  # of the first process
+        engine.train(load_params(values), datasets, body, levels, Path(work), features=folder / "features", log=log)
+    if spent:  # in the first process
+        told["ms"] = 1000 * (spent[1] - spent[0]) / (half * BATCH / processes)
         print(json.dumps(told))
 
 
-def table(
-    speeds: dict[tuple[str, str, int], list[float]], kept: dict[str, dict[str, float]], machine: str, torch: str
-) -> str:
-    lines = [
-        f"Made by `python benchmarks/features.py` on {machine}; torch {torch}, the network of preset `open` with 64 "
-        f"cells of pictures of 256 px, {BATCH} a step, images per second with loading, fp32, one thread a process.",
-        "",
-        "| backbone | trained | 1 process | ÷ all weights | 2 processes | ÷ all weights |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for backbone in BACKBONES:
-        for way in WAYS:
-            cells = []
-            for processes in (1, 2):
-                speed, base = (
-                    statistics.median(speeds[backbone, which, processes]) for which in (way, next(iter(WAYS)))
-                )
-                cells += [f"{speed:.1f}", f"{speed / base:.2f}"]
-            lines.append(f"| `{backbone}` | {way} | {' | '.join(cells)} |")
-    lines += ["", "Features are computed once before, by all processors:", ""]
-    lines += ["| backbone | views | views/s | kB of a view |", "| --- | --- | --- | --- |"]
-    for backbone, found in kept.items():
-        speed = PEOPLE / found["seconds"]
-        lines.append(f"| `{backbone}` | {PEOPLE} | {speed:.1f} | {found['bytes'] / 1000:.1f} |")
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
-    measure(Path(sys.argv[1]), *sys.argv[2:4], int(sys.argv[4])) if len(sys.argv) > 1 else main()  # type: ignore
+    measure(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 1 else main()
