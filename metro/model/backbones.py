@@ -189,7 +189,8 @@ def build_backbone(
         (_load_landmarks if isinstance(backbone, LandmarkMap) else _load)(backbone, found, name)
     # Shapes alone: parameters and image stay on the meta device, so that nothing is computed.
     backbone.eval()
-    state = {key: torch.empty_like(value, device="meta") for key, value in backbone.state_dict().items()}
+    held = (*backbone.named_parameters(), *backbone.named_buffers())
+    state = {key: torch.empty_like(value, device="meta") for key, value in held}
     image = torch.empty(1, 3, image_size, image_size, device="meta")
     _, channels, height, width = torch.func.functional_call(backbone, state, (image,)).shape
     backbone.map_size = channels, height, width
