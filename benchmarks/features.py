@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-PEOPLE, BATCH, STEPS, ROUNDS = 256, 32, 8, 1
+PEOPLE, BATCH, STEPS, ROUNDS = 128, 32, 4, 1
 MODEL = {"backbone": "blazepose", "backbone_weights": "shipped", "image_size": 256}
 WAYS: dict[str, dict[str, Any]] = {
     "all weights": {},
@@ -54,8 +54,9 @@ def main() -> None:
             "| --- | --- | --- | --- | --- | --- | --- |",
             *(row(way, found) for way in WAYS),
             "",
-            f"Before that, features of {PEOPLE} views were computed by all processors at {PEOPLE / kept['seconds']:.1f} "
-            f"views/s; one takes {kept['bytes'] / 1000:.1f} kB of disk. Other jobs held the cores meanwhile.",
+            f"Before that, features of {PEOPLE} views were computed by all processors at "
+            f"{PEOPLE / kept['seconds']:.1f} views/s; one takes {kept['bytes'] / 1000:.1f} kB of disk. Other jobs held "
+            "the cores meanwhile.",
         ]
     )
     Path(__file__).with_suffix(".md").write_text(text + "\n")
@@ -74,13 +75,13 @@ def row(way: str, found: dict[tuple[str, int], list[dict[str, float]]]) -> str:
 
 def run(folder: str, way: str, processes: int) -> dict[str, float]:
     """Measure one way in a process of its own."""
-    command = [sys.executable, __file__, folder, way, str(processes)]
+    command = [sys.executable, __file__, folder, tempfile.mkdtemp(dir=folder), way, str(processes)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return told
 
 
-def measure(folder: Path, way: str, processes: int) -> None:
+def measure(folder: Path, work: Path, way: str, processes: int) -> None:
     """Speed of one way; a second process, if any, runs this too."""
     import torch
 
@@ -113,12 +114,14 @@ def measure(folder: Path, way: str, processes: int) -> None:
     engine.FeatureCache = Timed  # type: ignore[misc]
     body = load_body("open")
     datasets, levels = [ShardDataset(folder / "people")], build_sampling(body.v_template, body.faces)
-    with tempfile.TemporaryDirectory() as work:
-        engine.train(load_params(values), datasets, body, levels, Path(work), features=folder / "features", log=log)
+    engine.train(load_params(values), datasets, body, levels, work, features=folder / "features", log=log)
     if spent:  # in the first process
         told["ms"] = 1000 * (spent[1] - spent[0]) / (half * BATCH / processes)
         print(json.dumps(told))
 
 
 if __name__ == "__main__":
-    measure(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 1 else main()
+    if len(sys.argv) > 1:
+        measure(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    else:
+        main()

@@ -21,6 +21,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -48,7 +49,7 @@ from metro.model.backbones import Backbone
 PART_BYTES = 16 << 20
 """Size of a part, about: some seconds of one processor, which is what a kill loses."""
 
-_BATCH = 32  # views computed at once; it decides how numbers are rounded, so it never changes with the machine
+_BATCH = 4  # views computed at once: more are slower on a CPU. It decides how numbers are rounded, so it never changes
 _CODE = (augment, crop, loader)  # what turns a record into a view
 
 
@@ -244,9 +245,9 @@ def _code_of(backbone: Backbone) -> list[str]:
 
 
 def _remove_others(root: Path, own: Path) -> None:
-    """Remove the features that no process uses."""
+    """Remove the features that no process uses; folders of other names are none."""
     for folder in root.iterdir():
-        if folder.is_dir() and folder != own:
+        if folder.is_dir() and folder != own and re.fullmatch(r"[0-9a-f]{16}", folder.name):
             with _lock_file(folder) as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

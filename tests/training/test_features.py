@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from metro.config import Params
+from metro.config import Params, load_params
 from metro.errors import MetroError
 from metro.files import sha256_of
 from metro.model.metro import Metro, build_model
@@ -46,6 +46,11 @@ def make(setting: Setting, metro: Metro, root: Path, **settings: Any) -> Feature
 
 def digests(folder: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in folder.iterdir()}
+
+
+def test_views_need_a_frozen_backbone():
+    with pytest.raises(MetroError, match="train: views 2: only features of a frozen backbone .* add `backbone` to freeze"):
+        load_params({"train": {"views": 2, "freeze": ["backbone.layer1"]}})
 
 
 def test_the_head_sees_the_same_in_features_as_in_pictures(metro: Metro):
@@ -131,6 +136,7 @@ def test_kill_9_while_features_are_computed_changes_no_byte(setting: Setting, tm
 
 
 def test_trainings_share_features_and_those_of_others_go_unless_in_use(setting: Setting, metro: Metro, tmp_path: Path):
+    (foreign := tmp_path / "mine").mkdir()
     first = make(setting, metro, tmp_path, seed=1)
     again = make(setting, metro, tmp_path, seed=1, steps=1, lr=0.5, mask={"joints": 0.5}, batch_size=2)
     assert again.stored.folder == first.stored.folder
@@ -138,10 +144,10 @@ def test_trainings_share_features_and_those_of_others_go_unless_in_use(setting: 
     others: list[dict[str, Any]] = [{"seed": 2}, {"views": 3}, {"augment": {"colour": 0.1}}]
     for other in others:
         second = make(setting, metro, tmp_path, **({"seed": 1} | other)).stored.folder
-        assert {path for path in tmp_path.iterdir() if path.is_dir()} == {first.stored.folder, second}
+        assert {path for path in tmp_path.iterdir() if path.is_dir()} == {foreign, first.stored.folder, second}
     del first
     third = make(setting, metro, tmp_path, seed=3).stored.folder
-    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [third]
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {foreign, third}
 
 
 def test_a_damaged_view_is_refused(setting: Setting, metro: Metro, tmp_path: Path):
