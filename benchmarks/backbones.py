@@ -28,7 +28,7 @@ FILES = {
     "blazepose_heavy": "pose_landmark_heavy.tflite",
     "blazehand": "mediapipe/modules/hand_landmark/hand_landmark_full.tflite",
 }
-COLUMNS = ("torch", "torch, channels_last", "torch.compile", "ONNX Runtime", "LiteRT, whole network")
+COLUMNS = ("torch", "torch, channels_last", "ONNX Runtime", "LiteRT, whole network")
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
         f"| --- | --- |{' --- |' * len(COLUMNS)}",
         *rows,
         "",
-        "LiteRT runs MediaPipe's files as they are, one picture at a time, with heat maps and segmentation that the ",
+        "LiteRT runs MediaPipe's files as they are, one picture at a time, with heat maps and segmentationthat the",
         "trunks leave out.",
     ]
     text = "\n".join(line.rstrip() for line in lines) + "\n"
@@ -58,7 +58,6 @@ def rows_of(name: str, folder: Path | None) -> list[str]:
     assert isinstance(backbone, LandmarkMap)
     backbone.eval()
     lasting = build_backbone(name, "none", size)[0].eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    compiled = torch.compile(lasting.features)
     session = onnx_session(backbone, size)
     litert = None if folder is None else litert_of(folder / FILES[name])
     rows = []
@@ -69,7 +68,6 @@ def rows_of(name: str, folder: Path | None) -> list[str]:
         ways: list[Callable[[], object] | None] = [
             lambda x=images: backbone.features(x),  # type: ignore[misc]
             lambda x=along: lasting.features(x),  # type: ignore[misc]
-            lambda x=along: compiled(x),  # type: ignore[misc]
             lambda x=pixels: session.run(None, {"image": x}),  # type: ignore[misc]
             None if litert is None or batch > 1 else lambda x=one: litert(x),  # type: ignore[misc]
         ]
