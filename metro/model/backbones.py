@@ -24,13 +24,11 @@ from metro.config import CROP_PX
 from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD
 from metro.errors import MetroError
 from metro.model import blazehand, blazepose
-from metro.model.packaged import STANDARD, packaged_weights, shipped_weights
+from metro.model.packaged import LANDMARK_NETWORKS, STANDARD, landmark_weights, packaged_weights, shipped_weights
 from metro.model.tensors import load_tensors
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
 HRNETS = tuple(f"hrnet_w{width}" for width in (18, 30, 32, 40, 44, 48, 64))
-BLAZE = {"blazepose": "pose_full", "blazepose_heavy": "pose_heavy", "blazehand": "hand_full"}
-"""Landmark networks, and the files of their weights."""
 
 # Layers of an EfficientNet as timm calls them, and as EfficientNet-PyTorch does: outside of blocks, in a block that
 # expands its channels first, and in one that does not.
@@ -185,7 +183,7 @@ def build_backbone(
     if isinstance(backbone, LandmarkMap) and image_size != backbone.image_size:
         raise MetroError(f"model.image_size: {name} takes pictures of {backbone.image_size} pixels, not {image_size}")
     if weights not in ("none", "imagenet"):
-        found = {"packaged": packaged_weights, "shipped": _shipped}.get(weights, lambda _: Path(weights))(name)
+        found = {"packaged": packaged_weights, "shipped": landmark_weights}.get(weights, lambda _: Path(weights))(name)
         (_load_landmarks if isinstance(backbone, LandmarkMap) else _load)(backbone, found, name)
     # Shapes alone: parameters and image stay on the meta device, so that nothing is computed.
     backbone.eval()
@@ -198,7 +196,7 @@ def build_backbone(
 
 
 def _create(name: str, pretrained: bool) -> Backbone:
-    if name in BLAZE:
+    if name in LANDMARK_NETWORKS:
         if pretrained:
             raise MetroError(f"model.backbone_weights: {name} has no ImageNet weights; use shipped")
         return LandmarkMap(name)
@@ -212,19 +210,13 @@ def _create(name: str, pretrained: bool) -> Backbone:
     family, _, rest = name.partition("/")
     if family != "timm" or not rest:
         raise MetroError(
-            f"model.backbone: unknown {name!r}; known: {', '.join((*RESNETS, *HRNETS, *BLAZE))}, "
+            f"model.backbone: unknown {name!r}; known: {', '.join((*RESNETS, *HRNETS, *LANDMARK_NETWORKS))}, "
             "timm/NAME, timm/NAME@16"
         )
     model, _, stride = rest.partition("@")
     if stride and not stride.isdigit():
         raise MetroError(f"model.backbone: the stride in {name!r} is not a number")
     return LastMap(model, int(stride) if stride else None, pretrained)
-
-
-def _shipped(name: str) -> Path:
-    if name not in BLAZE:
-        raise MetroError(f"model.backbone_weights: shipped are those of {', '.join(BLAZE)}, not of {name}")
-    return shipped_weights(BLAZE[name])
 
 
 def _load_landmarks(backbone: nn.Module, path: Path, name: str) -> None:

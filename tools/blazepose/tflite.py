@@ -57,15 +57,15 @@ def read_graph(path: Path) -> Graph:
         The file is missing or no tflite file, or the schema is not installed.
     """
     try:
-        from ai_edge_litert import schema_py_generated as schema
-    except ImportError:
-        raise MetroError("ai_edge_litert is not installed; `pip install ai-edge-litert` to read tflite files") from None
-    try:
         encoded = path.read_bytes()
     except OSError as err:
         raise MetroError(f"{path}: {err.strerror}; unpack the package it comes in") from None
     if encoded[4:8] != b"TFL3":
         raise MetroError(f"{path}: no tflite file; get it again")
+    try:
+        from ai_edge_litert import schema_py_generated as schema
+    except ImportError:
+        raise MetroError("ai_edge_litert is not installed; `pip install ai-edge-litert` to read tflite files") from None
     model = schema.ModelT.InitFromPackedBuf(encoded, 0)
     words = {kind: _words(getattr(schema, kind)) for kind in ("BuiltinOperator", "Padding", "ActivationFunctionType")}
     (graph,) = model.subgraphs
