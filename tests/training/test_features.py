@@ -49,7 +49,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_views_need_a_frozen_backbone():
-    with pytest.raises(MetroError, match="train: views 2: only features of a frozen backbone .* add `backbone` to freeze"):
+    with pytest.raises(MetroError, match=r"views 2: only features of a frozen .* add `backbone` to freeze"):
         load_params({"train": {"views": 2, "freeze": ["backbone.layer1"]}})
 
 
