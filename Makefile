@@ -75,6 +75,6 @@ fuzz: env ## feed changed files to every reader for SECONDS, or until each had I
 serve: env ## Prefect server, work pool and worker, and the MLflow UI, on localhost, until Ctrl-C
 	exec $(BIN)/python -m flows.serve
 
-clean: ## remove caches, half-done work and built packages; data, models, reports and the run store stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache .metro/work
+clean: ## remove caches, half-done work, kept features and built packages; data, models, reports and the run store stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache .metro/work .metro/features
 	find metro pipeline flows tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

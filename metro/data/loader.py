@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -27,8 +28,11 @@ from metro.processes import serve_parent
 from metro.random import Purpose, stream
 
 Batch = dict[str, torch.Tensor]
+Made = TypeVar("Made")
 DrawMask = Callable[[np.random.Generator], np.ndarray]
 """Mask (T,) of a sample from its random numbers: `metro.model.masking.query_mask` for some network."""
+ReadFeatures = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Features (B, F) of views: of the records (B,), by position in the concatenated datasets, which view (B,) of each."""
 
 _PREFETCH = 2  # batches that each worker prepares ahead
 _LABELS = (
@@ -85,7 +89,8 @@ class TrainStream:
     A round of the stream takes some records of each dataset, in random order (see `shuffled_round`); the last batch of
     a round runs on into the next. Without `weights` a round is one epoch of the concatenated datasets. Batches are
     those of `EvalPass` with geometry and `colour` augmented (the gains are not yet applied), and with `mask` (B, T)
-    bool, true where masked; `index` is the position in the concatenated datasets.
+    bool, true where masked; `index` is the position in the concatenated datasets. With `train.views` V, pass k over a
+    dataset augments as pass k mod V did, and masks anew.
 
     Parameters
     ----------
@@ -97,6 +102,8 @@ class TrainStream:
         Gives batch size (over all processes), augmentation, seed and workers.
     draw_mask
         Draws the masks; none: batches without `mask`.
+    read_features
+        Gives `features` (B, F), which batches then have in place of `image` and `colour`; none: they have pictures.
     rank, world_size
         This process and how many there are; each gets its slice of every batch.
     start_step
@@ -117,6 +124,7 @@ class TrainStream:
         model: ModelConfig,
         train: TrainConfig,
         draw_mask: DrawMask | None = None,
+        read_features: ReadFeatures | None = None,
         *,
         rank: int = 0,
         world_size: int = 1,
@@ -130,8 +138,11 @@ class TrainStream:
         if train.augment.flip and not self._people.figure.may_flip:
             raise MetroError("train.augment.flip: mirrored hands are left hands, which MANO does not have; set it to 0")
         if train.workers:
-            _check_shared_memory(train, model.image_size)
-        self._train, self._draw_mask, self._start_step = train, draw_mask, start_step
+            first = np.zeros(1, np.int64)
+            sample = model.image_size**2 * 3 if read_features is None else read_features(first, first).nbytes
+            _check_shared_memory(train, sample)
+        self._train, self._draw_mask, self._read_features = train, draw_mask, read_features
+        self._start_step = start_step
         self._batch_size = train.batch_size // world_size
         self._offset = rank * self._batch_size
         self._sizes = [len(dataset) for dataset in datasets]
@@ -139,32 +150,41 @@ class TrainStream:
         self._round: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        workers = self._train.workers
-        loader: DataLoader[Batch | MetroError] = DataLoader(
-            _ErrorsAsItems(self.batch),
-            batch_size=None,  # a worker makes whole batches
-            sampler=itertools.count(self._start_step),
-            num_workers=workers,
-            prefetch_factor=_PREFETCH if workers else None,
-            worker_init_fn=_begin_worker,
-            pin_memory=torch.cuda.is_available(),
-        )
-        for batch in loader:
-            if isinstance(batch, MetroError):
-                raise batch
-            yield batch
+        return made_by_workers(self.batch, itertools.count(self._start_step), self._train.workers)
 
     def batch(self, step: int) -> Batch:
         """This process's part of the batch of a step."""
         first = step * self._train.batch_size + self._offset
         index_B, epoch_B = self._records(np.arange(first, first + self._batch_size))
-        keys = zip(epoch_B.tolist(), index_B.tolist(), strict=True)
-        rngs = [stream(self._train.seed, Purpose.SAMPLE, epoch, index) for epoch, index in keys]
-        draws = augment.draw(self._train.augment, rngs)
-        arrays = self._people.batch(index_B, draws, integer_2d=self._train.augment.integer_2d)
+        views = self._train.views
+        view_B = epoch_B if views is None else epoch_B % views
+        rngs = self._rngs(view_B, index_B)
+        arrays = self._seen(index_B, view_B, rngs, self._read_features)
         if self._draw_mask:
+            if views is not None:  # a view comes back, its masks do not
+                rngs = self._rngs(epoch_B, index_B, 1)
             arrays["mask"] = np.array([self._draw_mask(rng) for rng in rngs])
         return _tensors(arrays)
+
+    def pictures(self, index_B: np.ndarray, view_B: np.ndarray) -> Batch:
+        """Views (B,) of the records (B,), which is which pass over them, with their pictures; nothing masked."""
+        return _tensors(self._seen(index_B, view_B, self._rngs(view_B, index_B), None))
+
+    def _rngs(self, epoch_B: np.ndarray, index_B: np.ndarray, *more: int) -> list[np.random.Generator]:
+        """The random numbers of samples."""
+        keys = zip(epoch_B.tolist(), index_B.tolist(), strict=True)
+        return [stream(self._train.seed, Purpose.SAMPLE, epoch, index, *more) for epoch, index in keys]
+
+    def _seen(
+        self,
+        index_B: np.ndarray,
+        view_B: np.ndarray,
+        rngs: Sequence[np.random.Generator],
+        read_features: ReadFeatures | None,
+    ) -> dict[str, np.ndarray]:
+        draws = augment.draw(self._train.augment, rngs)
+        features_BF = None if read_features is None else read_features(index_B, view_B)
+        return self._people.batch(index_B, draws, features_BF, self._train.augment.integer_2d)
 
     def _shuffled(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         train = self._train
@@ -254,18 +274,28 @@ class _People:
         self._firsts = np.cumsum([0] + [len(dataset) for dataset in datasets])
         self._flip_joints, self._flip_pose = self.figure.flip_labels, self.figure.flip_pose
 
-    def batch(self, index_B: np.ndarray, draws: augment.Draws, integer_2d: bool = False) -> dict[str, np.ndarray]:
-        """Images and labels of these records under these draws."""
-        self._expect(index_B)
+    def batch(
+        self,
+        index_B: np.ndarray,
+        draws: augment.Draws,
+        features_BF: np.ndarray | None = None,
+        integer_2d: bool = False,
+    ) -> dict[str, np.ndarray]:
+        """Images and labels of these records under these draws, or features of those images and labels."""
+        if features_BF is None:
+            self._expect(index_B)
         labels = self._labels(index_B)
         side_B = 200.0 * labels["scale"] * draws.scale_B
         affine_B23 = crop.crop_affine(labels["center"], side_B, self._size, draws.rotation_B, draws.flip_B)
-        image_BSS3 = self._images(index_B, crop.compose(affine_B23, crop.invert(labels["affine"].astype(np.float64))))
+        if features_BF is None:
+            warp_B23 = crop.compose(affine_B23, crop.invert(labels["affine"].astype(np.float64)))
+            seen = {"image": self._images(index_B, warp_B23), "colour": draws.colour_B3.astype(np.float32)}
+        else:
+            seen = {"features": features_BF}
         joints_2d, joints_3d, pose_aa = self._pose_labels(labels, affine_B23, draws, integer_2d)
         gender_B = np.where(labels["has_mesh"], labels["gender"], 0)
         return {
-            "image": image_BSS3,
-            "colour": draws.colour_B3.astype(np.float32),
+            **seen,
             "joints_2d": joints_2d,
             "joints_3d": joints_3d,
             "pose_aa": pose_aa,
@@ -324,13 +354,38 @@ class _People:
         return joints_2d, joints_3d, pose_aa
 
 
-class _ErrorsAsItems(Dataset[Batch | MetroError]):
+def made_by_workers(make: Callable[[Any], Made], items: Iterable[Any], workers: int) -> Iterator[Made]:
+    """What `make` gives for each item, in their order, made by processes that share this one's memory (0: made here).
+
+    Each has one thread, and a few results are made ahead.
+
+    Raises
+    ------
+    MetroError
+        That of `make`, where its item's turn comes.
+    """
+    loader: DataLoader[Made | MetroError] = DataLoader(
+        _ErrorsAsItems(make),
+        batch_size=None,  # a worker makes whole batches
+        sampler=items,
+        num_workers=workers,
+        prefetch_factor=_PREFETCH if workers else None,
+        worker_init_fn=_begin_worker,
+        pin_memory=torch.cuda.is_available(),
+    )
+    for made in loader:
+        if isinstance(made, MetroError):
+            raise made
+        yield made
+
+
+class _ErrorsAsItems(Dataset[Made | MetroError]):
     """What `make` gives for each item; a user-facing error is given too, since `DataLoader` would garble it."""
 
-    def __init__(self, make: Callable[[int], Batch]) -> None:
+    def __init__(self, make: Callable[[Any], Made]) -> None:
         self._make = make
 
-    def __getitem__(self, item: int) -> Batch | MetroError:
+    def __getitem__(self, item: Any) -> Made | MetroError:
         try:
             return self._make(item)
         except MetroError as err:
@@ -355,9 +410,10 @@ def _quotas(sizes: Sequence[int], weights: Sequence[float] | None) -> list[int]:
     return [max(1, round(weight / sum(weights) * sum(sizes))) for weight in weights]
 
 
-def _check_shared_memory(train: TrainConfig, size: int) -> None:
-    """Workers hand batches over in shared memory; where it is too small they would die of a bus error."""
-    need = train.workers * (_PREFETCH + 1) * train.batch_size * size * size * 3 * 1.1
+def _check_shared_memory(train: TrainConfig, sample: int) -> None:
+    """Workers hand batches, of so many bytes a sample, over in shared memory; where it is too small they would die of a
+    bus error."""
+    need = train.workers * (_PREFETCH + 1) * train.batch_size * sample * 1.1
     try:
         stat = os.statvfs("/dev/shm")
     except OSError:

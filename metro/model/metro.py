@@ -239,7 +239,7 @@ class Metro(nn.Module):
 
     def forward(
         self,
-        images_B3HW: Tensor,
+        images: Tensor,
         mask_BT: Tensor | None = None,
         need_attention: bool = False,
         full: bool = True,
@@ -248,8 +248,9 @@ class Metro(nn.Module):
 
         Parameters
         ----------
-        images_B3HW
-            RGB crops, ImageNet mean and standard deviation removed.
+        images
+            (B, 3, H, W) RGB crops, ImageNet mean and standard deviation removed; or (B, F), what `backbone.features`
+            has given of them.
         mask_BT
             Masked vertex modelling (`metro.model.masking`): True hides a query, position and image feature alike.
         need_attention
@@ -257,7 +258,8 @@ class Metro(nn.Module):
         full
             False stops at the coarsest mesh when upsampling is fixed (`mesh_joints` need no finer one).
         """
-        features_BPC = self.backbone(images_B3HW).flatten(2).mT
+        map_BChw = self.backbone.cells(images) if images.ndim == 2 else self.backbone(images)
+        features_BPC = map_BChw.flatten(2).mT
         if self.mix is None:
             features_BPC = features_BPC.mean(1, keepdim=True)
         first, *rest = self.blocks

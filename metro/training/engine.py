@@ -31,6 +31,8 @@ from metro.model.masking import query_mask
 from metro.model.metro import Metro, build_model
 from metro.random import Purpose, stream
 from metro.training.checkpoint import Checkpoint
+from metro.training.features import FeatureCache
+from metro.training.freeze import Frozen
 from metro.training.meter import Console, Meter
 from metro.training.processes import launched
 from metro.training.run import Figure, Log, Run, Validate
@@ -54,6 +56,7 @@ def train(
     levels: Sequence[Level],
     work: Path,
     *,
+    features: Path | None = None,
     log: Log | None = None,
     validate: Validate | None = None,
     figure: Figure | None = None,
@@ -70,6 +73,8 @@ def train(
         Body model of the annotations and its mesh levels.
     work
         Folder of this run's checkpoints. A run found there is resumed; it must have the same parameters.
+    features
+        Folder for the features of `train.views`, which other trainings may share; none: one in `work`.
     log
         Called with scalars and the step, on rank 0.
     validate
@@ -81,11 +86,13 @@ def train(
     ------
     MetroError
         `work` holds another run, it or `train.init` belongs to another body or other mesh levels, the loss or a
-        gradient is not finite, it leaps (`train.spike`), the disk is full, another process of the training ended, or
-        `params.body` names no body for the gender of some people.
+        gradient is not finite, it leaps (`train.spike`), the disk is full, another process of the training ended,
+        `params.body` names no body for the gender of some people, `train.freeze` names no module or leaves nothing to
+        train, or the features of `train.views` cannot be had.
     """
     with launched(params.train) as fabric:
-        return _train(fabric, params, datasets, body, levels, Path(work), log, validate, figure)
+        features = Path(features or Path(work) / "features")
+        return _train(fabric, params, datasets, body, levels, Path(work), features, log, validate, figure)
 
 
 def _train(
@@ -95,6 +102,7 @@ def _train(
     body: BodyData,
     levels: Sequence[Level],
     work: Path,
+    features: Path,
     log: Log | None,
     validate: Validate | None,
     figure: Figure | None,
@@ -107,9 +115,11 @@ def _train(
     metro = build_model(params.model, body, levels)
     if config.channels_last:
         metro.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frozen = Frozen(metro, config.freeze)
     optimizer = build_optimizer(metro, config)
-    run = Run(work, params, digest(body), levels, metro, optimizer, fabric, log)
+    run = Run(work, params, digest(body), levels, metro, frozen, optimizer, fabric, log)
     start = run.begin()
+    cache = FeatureCache(features, params, datasets, metro.backbone, fabric.is_global_zero) if config.views else None
     network: Any = torch.compile(metro) if config.compile else metro
     network, optimizer = fabric.setup(network, optimizer)
     posed = BodyModel(body, variants=partial(load_variant, params.body))
@@ -121,6 +131,7 @@ def _train(
         params.model,
         config,
         partial(query_mask, config.mask, metro.num_joints, levels[-1].up.shape[1]),
+        cache.stored if cache else None,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         start_step=start,
@@ -133,7 +144,7 @@ def _train(
         torch.manual_seed(int(rng.integers(2**63)))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
-        network.train()
+        frozen.train(network)
         terms = backward(fabric, network, targets, batch, config)
         norm = nn.utils.clip_grad_norm_(metro.parameters(), config.clip or math.inf)
         run.window.append(torch.stack([*terms.values(), norm]))
@@ -180,7 +191,8 @@ def backward(
     terms: dict[str, Tensor] = {}
     for i, part in enumerate(parts):
         with fabric.no_backward_sync(network, enabled=i + 1 < len(parts)):
-            images = normalise(part["image"], part["colour"])
+            stored = part.get("features")
+            images = normalise(part["image"], part["colour"]) if stored is None else stored.float()
             output = network(images, part["mask"], full=full)
             losses = metro_loss(output, targets(part), config.loss, over_processes)
             fabric.backward(losses["total"] / len(parts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,13 +12,28 @@ from metro.model.metro import Metro
 
 
 def flops_per_image(metro: Metro) -> float:
-    """Floating-point operations of one image's forward pass (multiply and add are two); a training step has three."""
+    """Floating-point operations of one image's forward pass (multiply and add are two)."""
+    return _flops(metro)[""]
+
+
+def flops_per_step(metro: Metro, frozen: Sequence[str] = (), cached: bool = False) -> float:
+    """The same of a training step: forward and twice as much backward; what is frozen, at the start of the network,
+    goes forward only; a backbone whose features are `cached` does nothing."""
+    flops = _flops(metro)
+    outermost = [name for name in frozen if not name.startswith(tuple(f"{other}." for other in frozen))]
+    still = sum(flops.get(name, 0.0) for name in outermost)
+    return 3 * flops[""] - 2 * still - (flops["backbone"] if cached else 0.0)
+
+
+def _flops(metro: Metro) -> dict[str, float]:
+    """Operations of one image's forward pass, by the name of the module; of all of it: ``""``."""
     side, training = metro.config.image_size, metro.training
     metro.eval()  # leaves BatchNorm's statistics as they are
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         metro(torch.zeros(1, 3, side, side, device=metro.template_T3.device))
     metro.train(training)
-    return float(counter.get_total_flops())
+    counts = {name: float(sum(of.values())) for name, of in counter.get_flop_counts().items()}
+    return {name.partition(".")[2]: count for name, count in counts.items() if name != "Global"}
 
 
 def matmul_flops(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from metro.config import TrainConfig
 from metro.model.metro import Metro
-from metro.training.flops import flops_per_image, matmul_flops
+from metro.training.flops import flops_per_step, matmul_flops
 
 
 class Meter:
@@ -25,9 +25,10 @@ class Meter:
 
     @cached_property
     def utilisation(self) -> float:
-        """Of one image per second; backward costs two forward."""
+        """Of one image per second."""
         kind = torch.bfloat16 if self.config.precision == "bf16-mixed" else torch.float32
-        return 3 * flops_per_image(self.metro) / (self.processes * matmul_flops(self.device, kind))
+        flops = flops_per_step(self.metro, self.config.freeze, cached=self.config.views is not None)
+        return flops / (self.processes * matmul_flops(self.device, kind))
 
     def restart(self) -> None:
         self.steps, self.waited, self.began = 0, 0.0, time.perf_counter()

@@ -26,6 +26,7 @@ from metro.model.metro import Metro
 from metro.model.official import convert
 from metro.model.tensors import load_tensors
 from metro.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from metro.training.freeze import Frozen
 from metro.training.restore import load_weights
 
 RUN_SECTIONS = ("body", "sampling", "model", "train")
@@ -55,12 +56,13 @@ class Run:
         body_digest: str,
         levels: Sequence[Level],
         metro: Metro,
+        frozen: Frozen,
         optimizer: torch.optim.Optimizer,
         fabric: Fabric,
         log: Log | None,
     ) -> None:
         self.work, self.params, self.body_digest, self.levels = work, params, body_digest, levels
-        self.metro, self.optimizer, self.fabric, self._log = metro, optimizer, fabric, log
+        self.metro, self.frozen, self.optimizer, self.fabric, self._log = metro, frozen, optimizer, fabric, log
         self.average: Metro | None = None
         self.best = math.inf
         self.metrics: dict[str, float] = {}
@@ -106,7 +108,7 @@ class Run:
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
-        """Exponential moving average of weights and buffers; integer counters are copied.
+        """Exponential moving average of weights and buffers; integer counters are copied, what is frozen is left out.
 
         The decay grows with the step, so that the average forgets the start weights early.
         """
@@ -114,8 +116,11 @@ class Run:
             return
         # torch's AveragedModel would copy its step counter to the device: a wait for the device in every step.
         decay = min(self.params.train.ema, (1 + step) / (10 + step))
-        pairs = zip(self.average.state_dict().values(), self.metro.state_dict().values(), strict=True)
-        for mean, value in pairs:
+        average = self.average.state_dict()
+        for name, value in self.metro.state_dict().items():
+            if self.frozen.holds(name):
+                continue
+            mean = average[name]
             mean.lerp_(value, 1 - decay) if value.is_floating_point() else mean.copy_(value)
 
     def refuse_nonfinite(self, done: int) -> None:

@@ -97,6 +97,34 @@ def test_a_sample_looks_different_in_every_epoch_and_under_another_seed(made, re
     assert not torch.equal(first, image_of(7, batches(made, 4, seed=1))[0])
 
 
+def test_a_view_comes_back_and_its_masks_do_not(made):
+    passes = batches(made, 5, batch_size=20, views=2, freeze=["backbone"])
+    order = [batch["index"].argsort() for batch in passes]
+    image, mask, joints = (
+        [b[name][o] for b, o in zip(passes, order, strict=True)] for name in ("image", "mask", "joints_3d")
+    )
+    fresh = batches(made, 2, batch_size=20)
+    for k in range(5):
+        assert torch.equal(image[k], fresh[k % 2]["image"][fresh[k % 2]["index"].argsort()])
+        assert torch.equal(joints[k], joints[k % 2])
+        assert all(not torch.equal(mask[k], mask[other]) for other in range(k))
+
+
+def test_features_come_in_place_of_pictures(made, reference):
+    def features(index_B, view_B):
+        return np.stack([index_B, view_B], 1).astype(np.float16)
+
+    train = TrainConfig(batch_size=6, workers=0, views=2, freeze=("backbone",))
+    datasets = [shards.ShardDataset(made)]
+    first, *_, later = (TrainStream(datasets, MODEL, train, MASK, features).batch(step) for step in (0, 1, 7))
+    assert first["features"].tolist() == [[index, 0] for index in first["index"].tolist()]
+    assert later["features"][:, 1].tolist() == [0, 0, 0, 0, 0, 0]  # the third pass over 20 records
+    kept = first.keys() - {"features", "mask"}
+    assert first.keys() - reference[0].keys() == {"features"}
+    assert reference[0].keys() - first.keys() == {"image", "colour"}
+    assert_equal([{name: first[name] for name in kept}], [{name: reference[0][name] for name in kept}])
+
+
 def test_masking_leaves_the_rest_of_a_batch_alone(made, reference):
     """Runs that differ in the masking ratio see the same pictures."""
     plain = TrainStream([shards.ShardDataset(made)], MODEL, TrainConfig(batch_size=6, workers=0)).batch(4)

@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -46,7 +47,8 @@ def test_it_learns(setting: Setting, tmp_path: Path):
     assert sum(history[-10:]) < 0.7 * sum(history[:10])
 
 
-def test_an_interrupted_run_continues_to_the_same_weights(setting: Setting, tmp_path: Path):
+@pytest.mark.parametrize("frozen", [{}, {"freeze": ["backbone", "blocks.0"], "views": 2}], ids=["all", "head"])
+def test_an_interrupted_run_continues_to_the_same_weights(setting: Setting, tmp_path: Path, frozen: dict[str, Any]):
     class KilledError(Exception):
         pass
 
@@ -54,7 +56,7 @@ def test_an_interrupted_run_continues_to_the_same_weights(setting: Setting, tmp_
         if step == 4:
             raise KilledError
 
-    params = small_params(log_every=4)  # a log record spans a checkpoint
+    params = small_params(log_every=4, **frozen)  # a log record spans a checkpoint
     arguments = (params, setting.datasets, setting.body, setting.levels)
     whole = train(*arguments, tmp_path / "whole", validate=validate)
     with pytest.raises(KilledError):
@@ -234,10 +236,12 @@ def run_arguments(setting: Setting, params: Params, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("launcher", ["torchrun", "fabric"])
 def test_two_processes_train_as_one(setting: Setting, tmp_path: Path, launcher: str):
-    """Half of the batches' samples lack a mesh, unevenly spread, so that the denominators have to be shared."""
+    """Half of the batches' samples lack a mesh, unevenly spread, so that the denominators have to be shared. Those that
+    Fabric launches train on the features of a frozen backbone."""
     write_people(tmp_path / "people.h5", setting.body, meshes=5)
     setting = setting._replace(datasets=[ShardDataset([tmp_path / "people.h5"])])
-    params = small_params(steps=4, ema=None, seed=2, cpu_processes=2 if launcher == "fabric" else 1)
+    own = {"cpu_processes": 2, "freeze": ["backbone"], "views": 1} if launcher == "fabric" else {}
+    params = small_params(steps=4, ema=None, seed=2, **own)
     model = params.model.model_copy(update={"backbone": "timm/convnext_atto", "dropout": 0.0, "attention_dropout": 0.0})
     params = params.model_copy(update={"model": model})  # no batch norm: its statistics are each process's own
     (tmp_path / "run.py").write_text(RUN)

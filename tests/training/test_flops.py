@@ -9,7 +9,7 @@ from metro.body.load import load_body
 from metro.config import BlockConfig, ModelConfig
 from metro.mesh.sampling import build_sampling
 from metro.model.metro import build_model
-from metro.training.flops import flops_per_image, matmul_flops
+from metro.training.flops import flops_per_image, flops_per_step, matmul_flops
 
 
 def test_a_resnet_and_one_layer():
@@ -23,9 +23,14 @@ def test_a_resnet_and_one_layer():
     feed_forward = 2 * tokens * width * 64
     first = 49 * 2048 * (width + 3) + 49 * tokens * (width + 3)  # cells to width 64 and to 3, then mixed
     regressor = 14 * 431 * 3
-    expected = 2 * (4.09e9 + attention + feed_forward + first + regressor)
+    head = 2 * (attention + feed_forward + first + regressor)
+    expected = 2 * 4.09e9 + head
     statistics = model.backbone.bn1.running_mean.clone()
     assert flops_per_image(model) == pytest.approx(expected, rel=0.01)
+    assert flops_per_step(model) == pytest.approx(3 * expected, rel=0.01)
+    frozen = ("backbone", "backbone.layer1")
+    assert flops_per_step(model, frozen) == pytest.approx(2 * 4.09e9 + 3 * head, rel=0.01)
+    assert flops_per_step(model, frozen, cached=True) == pytest.approx(3 * head, rel=0.01)
     assert model.training
     assert torch.equal(model.backbone.bn1.running_mean, statistics)
 

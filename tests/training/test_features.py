@@ -1,0 +1,185 @@
+"""Kept features stand in for pictures, and their bytes depend on nothing but what they are of."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metro.config import Params, load_params
+from metro.errors import MetroError
+from metro.files import sha256_of
+from metro.model.metro import Metro, build_model
+from metro.training import features
+from metro.training.engine import train
+from metro.training.features import FeatureCache
+from tests.training.conftest import Setting, small_params
+from tests.training.test_engine import RUN, losses, run_arguments
+
+FROZEN: dict[str, Any] = {"freeze": ["backbone"], "views": 2}
+
+
+@pytest.fixture(scope="module")
+def metro(setting: Setting) -> Metro:
+    torch.manual_seed(0)
+    return build_model(setting.params.model, setting.body, setting.levels)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "PART_BYTES", 5000)  # two records
+
+
+def make(setting: Setting, metro: Metro, root: Path, **settings: Any) -> FeatureCache:
+    params = small_params(**(FROZEN | settings))
+    return FeatureCache(root, params, setting.datasets, metro.backbone, leads=True)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in folder.iterdir()}
+
+
+def test_views_need_a_frozen_backbone():
+    with pytest.raises(MetroError, match=r"views 2: only features of a frozen .* add `backbone` to freeze"):
+        load_params({"train": {"views": 2, "freeze": ["backbone.layer1"]}})
+
+
+def test_the_head_sees_the_same_in_features_as_in_pictures(metro: Metro):
+    images = torch.randn(2, 3, 32, 32)
+    metro.eval()
+    with torch.no_grad():
+        assert torch.equal(metro(metro.backbone.features(images)).vertices[-1], metro(images).vertices[-1])
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_view_is_what_the_loader_shows_in_that_pass(setting: Setting, metro: Metro, tmp_path: Path):
+    from metro.data.augment import normalise
+    from metro.data.loader import TrainStream
+
+    stored = make(setting, metro, tmp_path).stored
+    plain = TrainStream(setting.datasets, setting.params.model, setting.params.train)
+    for step in range(5):  # of four: two passes over ten records
+        batch = plain.batch(step)
+        with torch.no_grad():
+            expected = metro.backbone.eval()(normalise(batch["image"], batch["colour"])).flatten(1)
+        view_B = np.array([(4 * step + i) // 10 for i in range(4)])
+        found = torch.from_numpy(stored(batch["index"].numpy(), view_B))
+        assert found.dtype == torch.float16
+        torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_training_on_features_equals_training_on_pictures(setting: Setting, tmp_path: Path):
+    still = {"flip": 0.0, "rotation_off": 1.0, "scale_sd": 0.0, "colour": 0.0}
+    alike = {"augment": still, "mask": {"joints": 0, "vertices": 0}, "freeze": ["backbone"], "steps": 6}
+    runs = []
+    for views in (None, 1):
+        params = small_params(**alike, views=views)
+        model = params.model.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0})
+        params = params.model_copy(update={"model": model})
+        runs.append(train(params, setting.datasets, setting.body, setting.levels, tmp_path / str(views)))
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), rel=1e-3)
+    assert losses(runs[0])[-1] != pytest.approx(losses(runs[0])[0], rel=1e-2)  # it did learn meanwhile
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_the_number_of_processes_changes_no_byte(
+    setting: Setting, metro: Metro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = []
+    for cores in ({0}, {0, 1, 2}):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+        made.append(digests(make(setting, metro, tmp_path / str(len(cores))).stored.folder))
+    assert len(made[0]) == 6  # five parts and `done`
+    assert made[0] == made[1]
+
+
+KILLED = """
+import os, signal
+import metro.training.features as features
+features.PART_BYTES, own = 5000, features.atomic_file
+
+def deadly(path):
+    if path.name == "part-00002.bin":
+        path.with_name(f".{path.name}.1.tmp").touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+    return own(path)
+
+features.atomic_file = deadly
+"""
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_kill_9_while_features_are_computed_changes_no_byte(setting: Setting, tmp_path: Path):
+    params = small_params(**FROZEN, steps=3)
+    arguments = run_arguments(setting, params, tmp_path)
+    killed = subprocess.run([sys.executable, "-c", KILLED + RUN, *arguments], stdout=subprocess.DEVNULL, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (folder,) = (tmp_path / "work" / "features").glob("*/")
+    written = (folder / "part-00000.bin").stat().st_mtime_ns
+    assert not (folder / "done").exists()
+    runs = [
+        train(params, setting.datasets, setting.body, setting.levels, tmp_path / name).checkpoint
+        for name in ("work", "whole")
+    ]
+    assert (folder / "part-00000.bin").stat().st_mtime_ns == written
+    assert digests(folder) == digests(tmp_path / "whole" / "features" / folder.name)
+    assert len({run.sha256["model.safetensors"] for run in runs}) == 1
+
+
+def test_trainings_share_features_and_those_of_others_go_unless_in_use(setting: Setting, metro: Metro, tmp_path: Path):
+    (foreign := tmp_path / "mine").mkdir()
+    first = make(setting, metro, tmp_path, seed=1)
+    again = make(setting, metro, tmp_path, seed=1, steps=1, lr=0.5, mask={"joints": 0.5}, batch_size=2)
+    assert again.stored.folder == first.stored.folder
+    del again
+    others: list[dict[str, Any]] = [{"seed": 2}, {"views": 3}, {"augment": {"colour": 0.1}}]
+    for other in others:
+        second = make(setting, metro, tmp_path, **({"seed": 1} | other)).stored.folder
+        assert {path for path in tmp_path.iterdir() if path.is_dir()} == {foreign, first.stored.folder, second}
+    del first
+    third = make(setting, metro, tmp_path, seed=3).stored.folder
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {foreign, third}
+
+
+def test_a_damaged_view_is_refused(setting: Setting, metro: Metro, tmp_path: Path):
+    stored = make(setting, metro, tmp_path).stored
+    part = stored.folder / "part-00000.bin"
+    data = bytearray(part.read_bytes())
+    data[stored.row.itemsize * 3 + 7] ^= 1
+    part.write_bytes(data)
+    stored(np.array([1]), np.array([0]))
+    remedy = f"delete {stored.folder} and run again"
+    with pytest.raises(MetroError, match=rf"part-00000.bin: damaged .*checksum.*; {remedy}"):
+        stored(np.array([1]), np.array([1]))
+    os.truncate(part, 100)
+    with pytest.raises(MetroError, match=rf"part-00000.bin: damaged .*; {remedy}"):
+        stored(np.array([0]), np.array([1]))
+
+
+def test_too_little_room_is_told_before_anything_is_computed(
+    setting: Setting, metro: Metro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 20_000, 20_000))
+    with pytest.raises(MetroError, match=r"features of 20 views need 20.6 kB, but 20.0 kB are free; make room, lower"):
+        make(setting, metro, tmp_path)
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_features_beyond_float16_are_refused(setting: Setting, metro: Metro, tmp_path: Path):
+    class Loud(torch.nn.Module):
+        def features(self, images: torch.Tensor) -> torch.Tensor:
+            return 1e6 * images.flatten(1)
+
+    params: Params = small_params(**FROZEN)
+    with pytest.raises(MetroError, match=r"part-00000.bin: features that float16 cannot hold; set train.views"):
+        FeatureCache(tmp_path, params, setting.datasets, Loud(), leads=True)
