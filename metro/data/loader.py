@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -20,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from metro.body.figure import FIGURES
 from metro.config import ModelConfig, TrainConfig
-from metro.data import augment, crop
+from metro.data import augment, crop, framing
+from metro.data.photo import EFFECTS, photograph
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.processes import serve_parent
@@ -29,6 +31,8 @@ from metro.random import Purpose, stream
 Batch = dict[str, torch.Tensor]
 DrawMask = Callable[[np.random.Generator], np.ndarray]
 """Mask (T,) of a sample from its random numbers: `metro.model.masking.query_mask` for some network."""
+DrawBoxes = Callable[[np.ndarray, np.ndarray, np.ndarray], framing.Squares]
+"""Boxes of a batch from its 2D joints, centres and sides: `metro.data.framing.draw` for some random numbers."""
 
 _PREFETCH = 2  # batches that each worker prepares ahead
 _LABELS = (
@@ -158,10 +162,20 @@ class TrainStream:
         """This process's part of the batch of a step."""
         first = step * self._train.batch_size + self._offset
         index_B, epoch_B = self._records(np.arange(first, first + self._batch_size))
-        keys = zip(epoch_B.tolist(), index_B.tolist(), strict=True)
-        rngs = [stream(self._train.seed, Purpose.SAMPLE, epoch, index) for epoch, index in keys]
-        draws = augment.draw(self._train.augment, rngs)
-        arrays = self._people.batch(index_B, draws, integer_2d=self._train.augment.integer_2d)
+        keys = list(zip(epoch_B.tolist(), index_B.tolist(), strict=True))
+
+        def numbers(purpose: Purpose) -> list[np.random.Generator]:
+            return [stream(self._train.seed, purpose, epoch, index) for epoch, index in keys]
+
+        config, rngs = self._train.augment, numbers(Purpose.SAMPLE)
+        draws = augment.draw(config, rngs)
+        boxes = None
+        if config.boxes.part or config.boxes.shift:
+            boxes = partial(framing.draw, config.boxes, numbers(Purpose.BOX))
+        arrays = self._people.batch(index_B, draws, boxes, integer_2d=config.integer_2d)
+        if any(getattr(config.photo, name) for name in EFFECTS):
+            for image, rng in zip(arrays["image"], numbers(Purpose.PHOTO), strict=True):
+                image[:] = photograph(config.photo, rng, image)
         if self._draw_mask:
             arrays["mask"] = np.array([self._draw_mask(rng) for rng in rngs])
         return _tensors(arrays)
@@ -254,13 +268,21 @@ class _People:
         self._firsts = np.cumsum([0] + [len(dataset) for dataset in datasets])
         self._flip_joints, self._flip_pose = self.figure.flip_labels, self.figure.flip_pose
 
-    def batch(self, index_B: np.ndarray, draws: augment.Draws, integer_2d: bool = False) -> dict[str, np.ndarray]:
-        """Images and labels of these records under these draws."""
+    def batch(
+        self, index_B: np.ndarray, draws: augment.Draws, boxes: DrawBoxes | None = None, integer_2d: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Images and labels of these records under these draws, in their own boxes or in those that `boxes` draws."""
         self._expect(index_B)
         labels = self._labels(index_B)
-        side_B = 200.0 * labels["scale"] * draws.scale_B
-        affine_B23 = crop.crop_affine(labels["center"], side_B, self._size, draws.rotation_B, draws.flip_B)
+        squares = framing.Squares(labels["center"], 200.0 * labels["scale"])
+        if boxes:
+            squares = boxes(labels["joints_2d"], squares.center_B2, squares.side_B)
+        side_B = squares.side_B * draws.scale_B
+        affine_B23 = crop.crop_affine(squares.center_B2, side_B, self._size, draws.rotation_B, draws.flip_B)
         image_BSS3 = self._images(index_B, crop.compose(affine_B23, crop.invert(labels["affine"].astype(np.float64))))
+        for image, past, affine_23 in zip(image_BSS3, squares.past, affine_B23, strict=False):
+            if past:
+                framing.hide(image, past, affine_23)
         joints_2d, joints_3d, pose_aa = self._pose_labels(labels, affine_B23, draws, integer_2d)
         gender_B = np.where(labels["has_mesh"], labels["gender"], 0)
         return {
