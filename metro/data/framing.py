@@ -28,7 +28,7 @@ SIDES = {"bottom": 0.6, "top": 0.12, "left": 0.14, "right": 0.14}
 MOST_KEPT = 0.9
 LEAST_JOINTS = 4
 """Joints that must be known on the near side: fewer do not tell where a part of the body is."""
-ROUGH, TILT = 0.04, 0.2
+ROUGH, TILT = 0.04, 0.1
 """Of an object's outline, as shares of the person's square: how far it leaves the line at random, and at its ends."""
 
 

@@ -39,21 +39,19 @@ def photograph(config: PhotoConfig, rng: np.random.Generator, image_SS3: np.ndar
 def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """A patch (H, W, 3) uint8: a coarse grid of similar colours, made smooth or left as tiles, checks or stripes."""
     rows, columns = np.exp(rng.uniform(0, np.log(24), 2)).astype(int)
-    colour, variety = rng.uniform(0, 255, 3), rng.uniform(0, 120)
-    cells = (
-        colour
-        + variety * rng.uniform(-1, 1, (rows, columns, 1))
-        + 0.3 * variety * rng.uniform(-1, 1, (rows, columns, 3))
-    )
+    grey, variety = rng.uniform(10, 245), rng.uniform(0, 90)
+    colour = grey + rng.uniform(0, 0.5) * (rng.uniform(0, 255, 3) - grey)  # mostly muted, as things are
+    shade = rng.uniform(-1, 1, (rows, columns, 1)) + 0.2 * rng.uniform(-1, 1, (rows, columns, 3))
+    cells = np.clip(colour + variety * shade, 1, 255).astype(np.uint8)
     smooth = cv2.INTER_LINEAR if rng.random() < 0.5 else cv2.INTER_NEAREST
-    return cv2.resize(np.clip(cells, 0, 255).astype(np.uint8), (width, height), interpolation=smooth)
+    return cv2.resize(cells, (width, height), interpolation=smooth)
 
 
 def _occluders(config: PhotoConfig, rng: np.random.Generator, image_SS3: np.ndarray) -> np.ndarray:
     size, image_SS3 = len(image_SS3), image_SS3.copy()
     for _ in range(rng.integers(1, config.occluders_max + 1)):
         sides_2 = np.maximum(size * config.occluder_side * rng.uniform(0.25, 1, 2), 2)
-        box = (rng.uniform(0, size, 2), sides_2, rng.uniform(0, 180))
+        box = (rng.uniform(0, size, 2).tolist(), sides_2.tolist(), rng.uniform(0, 180))
         mask_SS = np.zeros((size, size), np.uint8)
         if rng.random() < 0.5:
             cv2.ellipse(mask_SS, box, 255, cv2.FILLED)
@@ -71,12 +69,11 @@ def _blur(config: PhotoConfig, rng: np.random.Generator, image_SS3: np.ndarray) 
 def _motion(config: PhotoConfig, rng: np.random.Generator, image_SS3: np.ndarray) -> np.ndarray:
     """The mean of the picture along a line through each pixel."""
     length = config.motion_max * len(image_SS3) / UNIT_PX * rng.uniform(0.2, 1)
-    step_2 = length / 2 * np.array([np.cos(angle := rng.uniform(0, np.pi)), np.sin(angle)])
-    reach = int(np.ceil(np.abs(step_2).max()))
+    angle, along_N = rng.uniform(0, np.pi), np.linspace(-length / 2, length / 2, 64)
+    place_N2 = np.rint(along_N[:, None] * [np.sin(angle), np.cos(angle)]).astype(int)
+    reach = np.abs(place_N2).max()
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
-    fine = 4  # OpenCV draws lines to a fraction of 2^-fine of a pixel
-    ends = np.rint((reach + np.array([-step_2, step_2])) * (1 << fine)).astype(int).tolist()
-    cv2.line(kernel, ends[0], ends[1], 1.0, 1, cv2.LINE_8, fine)
+    np.add.at(kernel, tuple((place_N2 + reach).T), 1)
     return cv2.filter2D(image_SS3, -1, kernel / kernel.sum())
 
 
@@ -105,7 +102,8 @@ def _noise(config: PhotoConfig, rng: np.random.Generator, image_SS3: np.ndarray)
 def _jpeg(config: PhotoConfig, rng: np.random.Generator, image_SS3: np.ndarray) -> np.ndarray:
     quality = int(rng.integers(config.jpeg_min, BEST_JPEG + 1))
     bgr = cv2.cvtColor(image_SS3, cv2.COLOR_RGB2BGR)
-    return cv2.imdecode(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR_RGB)
+    coded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB))
 
 
 EFFECTS: dict[str, Effect] = {
