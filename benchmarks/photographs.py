@@ -45,8 +45,8 @@ SWITCHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     **{name: ({"photo": {name: share}}, {}) for name, share in PHOTO.items()},
     "all that cameras do": ({"photo": PHOTO}, {}),
     "headings even": ({}, {"heading_uniform": 1.0}),
-    "active poses": ({}, {"active": 0.4}),
-    "all": ({"boxes": PARTS, "photo": PHOTO}, {"heading_uniform": 1.0, "active": 0.4}),
+    "pastimes": ({}, {"pastimes": 0.4}),
+    "all": ({"boxes": PARTS, "photo": PHOTO}, {"heading_uniform": 1.0, "pastimes": 0.4}),
 }
 """Augmentation, and options of the rendered people, of each row."""
 JUDGED: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ JUDGED: dict[str, dict[str, Any]] = {
     "cut or hidden": {"photo": PHOTO, "boxes": PARTS | {"part": 1.0}},
 }
 """Augmentation of the views that heads are judged on."""
-WILD = {"heading_uniform": 1.0, "active": 0.4, "occlusion": 0.4}
+WILD = {"heading_uniform": 1.0, "pastimes": 0.4, "occlusion": 0.4}
 """People that heads are judged on."""
 SHOWN = {"mpjpe_mm": "MPJPE mm", "pa_mpjpe_mm": "PA mm", "error_2d_px224": "2D px"}
 

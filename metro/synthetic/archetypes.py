@@ -61,16 +61,16 @@ class PoseFile(Section):
 
     parts: dict[str, Part]
     archetypes: dict[str, Archetype] = Field(min_length=1)
-    active: dict[str, Archetype] = Field(min_length=1)
+    pastimes: dict[str, Archetype] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _check(self) -> PoseFile:
         parts = {part_of(name) for name in NAMES}
         if set(self.parts) != parts:
             raise ValueError(f"parts: {', '.join(sorted(set(self.parts) ^ parts))}: unknown, missing or a single side")
-        if twice := self.archetypes.keys() & self.active.keys():
-            raise ValueError(f"active: {min(twice)}: is among the archetypes too")
-        for section, poses in (("archetypes", self.archetypes), ("active", self.active)):
+        if twice := self.archetypes.keys() & self.pastimes.keys():
+            raise ValueError(f"pastimes: {min(twice)}: is among the archetypes too")
+        for section, poses in (("archetypes", self.archetypes), ("pastimes", self.pastimes)):
             for title, pose in poses.items():
                 for joint, angles in pose.angles.items():
                     if joint not in NAMES and joint not in parts:
@@ -83,7 +83,7 @@ class PoseFile(Section):
 
 @dataclass(frozen=True)
 class PoseTable:
-    """The file as arrays: A poses, first E everyday archetypes, then the active ones; 24 joints.
+    """The file as arrays: A poses, first E everyday archetypes, then the pastimes; 24 joints.
 
     Attributes
     ----------
@@ -92,8 +92,8 @@ class PoseTable:
         Degrees, in the left convention on both sides.
     share : (E,)
         How often each archetype or one before it is drawn; the last is 1.
-    active_share : (A - E,)
-        The same of the active ones.
+    pastime_share : (A - E,)
+        The same of the pastimes.
     support : (A,)
     pelvis : (A, 2)
         Tilt forwards and to the left, degrees.
@@ -108,7 +108,7 @@ class PoseTable:
     names: tuple[str, ...]
     angles: Array
     share: Array
-    active_share: Array
+    pastime_share: Array
     support: NDArray[np.int64]
     pelvis: Array
     limits: Array
@@ -138,15 +138,15 @@ def read_poses(path: Path) -> PoseTable:
         raise MetroError(
             f"{path}: {place + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}"
         ) from None
-    poses = [*file.archetypes.values(), *file.active.values()]
+    poses = [*file.archetypes.values(), *file.pastimes.values()]
     parts = [file.parts[part_of(name)] for name in NAMES]
-    weights, active = (np.array([pose.weight for pose in kind.values()]) for kind in (file.archetypes, file.active))
+    weights, pastimes = (np.array([pose.weight for pose in kind.values()]) for kind in (file.archetypes, file.pastimes))
     mass = np.array([part.mass for part in parts])
     return PoseTable(
-        (*file.archetypes, *file.active),
+        (*file.archetypes, *file.pastimes),
         np.array([[pose.of(name) for name in NAMES] for pose in poses], float),
         np.cumsum(weights) / weights.sum(),
-        np.cumsum(active) / active.sum(),
+        np.cumsum(pastimes) / pastimes.sum(),
         np.array([Support[pose.support.upper()] for pose in poses]),
         np.array([pose.pelvis for pose in poses], float),
         np.array([part.limits for part in parts], float),
