@@ -1,10 +1,10 @@
 """What each switch that makes rendered people look like photographs brings, on rendered people nobody trained on.
 
-Heads of METRO are trained on the features of a frozen backbone, each switch alone and all together, with every seed.
+Heads of METRO are trained on cached features of a frozen backbone, each switch alone and all together, with every seed.
 They are judged on held-out people three times: as they are rendered, as a worse camera would take them, and cut or
-hidden with a box around the rest. ``python benchmarks/photographs.py`` writes ``benchmarks/photographs.md``; nothing in
-it is timed. ``--backbone shipped`` takes the features of the shipped checkpoint, which know no photographs of people,
-instead of `blazepose`; ``--quick`` runs the whole on a handful of people, to see that it runs.
+hidden with a box around the rest. ``python benchmarks/photographs.py [SWITCH …]`` writes ``benchmarks/photographs.md``;
+nothing in it is timed. ``--backbone shipped`` takes the features of the shipped checkpoint, which was never shown a
+photograph of a person, instead of `blazepose`; ``--quick`` runs on a handful of people, to see that it runs.
 """
 
 from __future__ import annotations
@@ -71,15 +71,18 @@ class Size:
     seeds: tuple[int, ...]
 
 
-FULL, QUICK = Size(6000, 600, 16000, 1500, (1, 2)), Size(64, 32, 64, 4, (1,))
+FULL, QUICK = Size(4000, 400, 6400, 600, (1, 2)), Size(64, 32, 64, 4, (1,))
 
 
 def main() -> None:
     """Render, train each row with each seed, and write the table."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("switches", nargs="*", metavar="SWITCH", help=f"of: {', '.join(SWITCHES)} (all)")
     parser.add_argument("--backbone", choices=["blazepose", "shipped"], default="blazepose")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
+    if unknown := set(given.switches) - set(SWITCHES):
+        parser.error(f"no switch {', '.join(sorted(unknown))}; known: {', '.join(SWITCHES)}")
     size = QUICK if given.quick else FULL
     base = settings(given.backbone, size)
     rows = []
@@ -87,7 +90,8 @@ def main() -> None:
         folder = Path(name)
         held_out = rendered(base, folder / "held-out", size.held_out, "test", 2000, WILD)
         judged = {title: viewed(base, held_out, folder / title, how) for title, how in JUDGED.items()}
-        for title, (augment, options) in SWITCHES.items():
+        for title in given.switches or SWITCHES:
+            augment, options = SWITCHES[title]
             people = rendered(base, folder / f"people-{'-'.join(options)}", size.people, "train", 77, options)
             errors = np.array([errors_of(base, people, judged, augment, folder, seed) for seed in size.seeds])
             cells = " | ".join(f"{low.mean():.1f} ± {np.ptp(low) / 2:.1f}" for low in errors.T)
@@ -111,12 +115,11 @@ steps of {base.train.batch_size}; judged on {size.held_out} others. Mean over se
 def settings(backbone: str, size: Size) -> Params:
     """Preset `open` with a frozen backbone whose features are cached."""
     model: dict[str, Any] = {"backbone": backbone, "image_size": 256}
-    frozen: dict[str, Any] = {"freeze": ["backbone"], "views": size.views}
     if backbone == "shipped":
-        model, frozen = {"backbone_weights": str(open_checkpoint() / "model.safetensors")}, {}
+        model = {"backbone_weights": str(open_checkpoint() / "model.safetensors")}
     run = {"init": "none", "steps": size.steps, "lr": 1e-3, "warmup_steps": min(50, size.steps), "validation": None,
-           "cpu_processes": 1, "datasets": ["synth-mesh"]}  # fmt: skip
-    return load_params(merge_params(resolve("open"), {"model": model, "train": run | frozen}))
+           "cpu_processes": 1, "datasets": ["synth-mesh"], "freeze": ["backbone"], "views": size.views}  # fmt: skip
+    return load_params(merge_params(resolve("open"), {"model": model, "train": run}))
 
 
 def rendered(base: Params, out: Path, count: int, split: str, seed: int, options: dict[str, Any]) -> ShardDataset:
