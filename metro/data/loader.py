@@ -88,8 +88,9 @@ class TrainStream:
 
     A round of the stream takes some records of each dataset, in random order (see `shuffled_round`); the last batch of
     a round runs on into the next. Without `weights` a round is one epoch of the concatenated datasets. Batches are
-    those of `EvalPass` with geometry and `colour` augmented (the gains are not yet applied), and with `mask` (B, T)
-    bool, true where masked; `index` is the position in the concatenated datasets.
+    those of `EvalPass` with boxes, geometry and `colour` augmented (the gains are not yet applied), seen by worse
+    cameras (`metro.data.photo`), and with `mask` (B, T) bool, true where masked; `index` is the position in the
+    concatenated datasets.
 
     Parameters
     ----------

@@ -26,14 +26,12 @@ Effect = Callable[[PhotoConfig, np.random.Generator, np.ndarray], np.ndarray]
 
 
 def photograph(config: PhotoConfig, rng: np.random.Generator, image_SS3: np.ndarray) -> np.ndarray:
-    """A view (S, S, 3) uint8 RGB as a worse camera would have taken it; what is black because it lies outside of the
-    frame stays black."""
-    outside_SS = cv2.inRange(image_SS3, np.zeros(3), np.zeros(3))
+    """A view (S, S, 3) uint8 RGB as a worse camera would have taken it, from the random numbers of its sample."""
     for name, effect in EFFECTS.items():
         chance, key = rng.random(), rng.integers(1 << 63)
         if chance < getattr(config, name):
             image_SS3 = effect(config, stream(int(key)), image_SS3)
-    return cv2.bitwise_and(image_SS3, image_SS3, mask=cv2.bitwise_not(outside_SS))
+    return image_SS3
 
 
 def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -112,13 +112,6 @@ def test_occluders_are_few_and_no_larger_than_asked(scene):
     assert 0 < np.mean(covered) < 0.05
 
 
-def test_what_lies_outside_of_the_frame_stays_black(scene):
-    view = scene.copy()
-    view[:, :30] = 0
-    everything = dict.fromkeys(EFFECTS, 1.0)
-    assert all((picture[:, :30] == 0).all() for picture in taken(view, **everything))
-
-
 def test_one_effect_leaves_the_others_as_they_are(scene):
     """Runs that differ in one switch see the same of the rest: the same noise where nothing is blurred."""
     noisy, both = taken(scene, 400, noise=0.5), taken(scene, 400, noise=0.5, blur=0.5)
