@@ -252,6 +252,66 @@ class LossConfig(Section):
     `own`: each side's own root (as FastMETRO), which leaves the network free to put the mesh anywhere."""
 
 
+class BoxConfig(Section):
+    """Boxes as annotators and detectors draw them, around what is seen of a person (METRO: always the whole person)."""
+
+    part: Share = 0.0
+    """Share of samples seen in part: what lies past a straight line is outside of the box. Labels stay whole."""
+    part_kept: float = Field(0.35, ge=0.1, le=0.9)
+    """Smallest share of a person's height or width on the near side of the line; the largest is 0.9."""
+    part_edge: Share = 0.5
+    """Of those samples, the share whose line is the edge of the picture: black past it."""
+    part_covered: Share = 0.3
+    """Of those samples, the share with an object past the line. The bodies of the others are seen to go on."""
+    shift: float = Field(0.0, ge=0, le=0.5)
+    """Every box is moved by up to this share of its side along each axis (`scale_sd` changes its size)."""
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> Self:
+        if self.part_edge + self.part_covered > 1:
+            raise ValueError(
+                f"part_edge and part_covered are shares of one whole, not {self.part_edge:g} and {self.part_covered:g}"
+            )
+        return self
+
+
+class PhotoConfig(Section):
+    """What lenses, sensors and files do to pictures: each to a share of samples, by a random amount (METRO: none)."""
+
+    occluders: Share = 0.0
+    """Share with small objects in front: textured discs and boxes, anywhere."""
+    occluders_max: int = Field(3, ge=1, le=16)
+    """Most objects of a picture."""
+    occluder_side: float = Field(0.35, gt=0, le=1)
+    """Side of the largest object, as share of the picture's; of the smallest, a quarter of it."""
+    blur: Share = 0.0
+    """Share out of focus."""
+    blur_max: float = Field(2.5, gt=0, le=32)
+    """Largest standard deviation of that blur, pixels of a picture of 256."""
+    motion: Share = 0.0
+    """Share blurred along a line."""
+    motion_max: float = Field(10.0, gt=0, le=64)
+    """Length of the longest line, pixels of a picture of 256."""
+    grey: Share = 0.0
+    """Share without colours; `colour` may tint them."""
+    gamma: Share = 0.0
+    """Share with a changed gamma."""
+    gamma_max: float = Field(1.6, ge=1, le=5)
+    """Largest exponent; the smallest is its inverse."""
+    contrast: Share = 0.0
+    """Share with a changed contrast."""
+    contrast_max: Share = 0.5
+    """Grey levels around the middle one are multiplied by U[1 - contrast_max, 1 + contrast_max]."""
+    noise: Share = 0.0
+    """Share with the noise of a sensor."""
+    noise_max: float = Field(16.0, gt=0, le=128)
+    """Largest standard deviation of it, grey levels of 256."""
+    jpeg: Share = 0.0
+    """Share that has been a JPEG file once more."""
+    jpeg_min: int = Field(20, ge=1, le=95)
+    """Lowest quality of the file; the highest is 95."""
+
+
 class AugmentConfig(Section):
     """Augmentation (official body: flip 0.5, colour 0.4, rotation sd 30 / max 60 / off 0.6, scale sd 0.25)."""
 
@@ -271,6 +331,8 @@ class AugmentConfig(Section):
     """Its clip: [1 - scale_max, 1 + scale_max]."""
     integer_2d: bool = False
     """Truncate 2D targets to whole crop pixels plus one, as the official code does."""
+    boxes: BoxConfig = BoxConfig()
+    photo: PhotoConfig = PhotoConfig()
 
 
 class TrainConfig(Section):

@@ -28,6 +28,8 @@ class SyntheticOptions(Section):
     """Share of people whose heading is uniform over 360°."""
     uniform_pose: Share = 0.12
     """Share of poses drawn uniformly within joint limits instead of around archetypes."""
+    pastimes: Share = 0.0
+    """Share of the other poses of people that are sport, riding and meals instead of everyday ones."""
     occlusion: Share = 0.2
     """Probability that objects hide part of the person."""
     truncation: Share = 0.05

@@ -18,6 +18,10 @@ class Purpose(IntEnum):
     """Augmentation and mask of a sample."""
     DROPOUT = 3
     """Dropout of a step."""
+    BOX = 4
+    """Box of a sample."""
+    PHOTO = 5
+    """What a camera does to a sample."""
 
 
 def stream(*key: int) -> np.random.Generator:

@@ -12,16 +12,19 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from metro.body.figure import FIGURES
 from metro.config import ModelConfig, TrainConfig
-from metro.data import augment, crop
+from metro.data import augment, crop, framing
+from metro.data.photo import EFFECTS, photograph
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.processes import serve_parent
@@ -29,10 +32,12 @@ from metro.random import Purpose, stream
 
 Batch = dict[str, torch.Tensor]
 Made = TypeVar("Made")
-DrawMask = Callable[[np.random.Generator], np.ndarray]
+DrawMask = Callable[[Generator], np.ndarray]
 """Mask (T,) of a sample from its random numbers: `metro.model.masking.query_mask` for some network."""
 ReadFeatures = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Features (B, F) of views: of the records (B,), by position in the concatenated datasets, which view (B,) of each."""
+DrawBoxes = Callable[[np.ndarray, np.ndarray, np.ndarray], framing.Squares]
+"""Boxes of a batch from its 2D joints, centres and sides: `metro.data.framing.draw` for some random numbers."""
 
 _PREFETCH = 2  # batches that each worker prepares ahead
 _LABELS = (
@@ -88,9 +93,9 @@ class TrainStream:
 
     A round of the stream takes some records of each dataset, in random order (see `shuffled_round`); the last batch of
     a round runs on into the next. Without `weights` a round is one epoch of the concatenated datasets. Batches are
-    those of `EvalPass` with geometry and `colour` augmented (the gains are not yet applied), and with `mask` (B, T)
-    bool, true where masked; `index` is the position in the concatenated datasets. With `train.views` V, pass k over a
-    dataset augments as pass k mod V did, and masks anew.
+    those of `EvalPass` with boxes, geometry and `colour` augmented (the gains are not yet applied), seen by worse
+    cameras (`metro.data.photo`), and with `mask` (B, T) bool, true where masked; `index` is the position in the
+    concatenated datasets. With `train.views` V, pass k over a dataset augments as pass k mod V did, and masks anew.
 
     Parameters
     ----------
@@ -158,33 +163,37 @@ class TrainStream:
         index_B, epoch_B = self._records(np.arange(first, first + self._batch_size))
         views = self._train.views
         view_B = epoch_B if views is None else epoch_B % views
-        rngs = self._rngs(view_B, index_B)
+        rngs = self._rngs(Purpose.SAMPLE, view_B, index_B)
         arrays = self._seen(index_B, view_B, rngs, self._read_features)
         if self._draw_mask:
             if views is not None:  # a view comes back, its masks do not
-                rngs = self._rngs(epoch_B, index_B, 1)
+                rngs = self._rngs(Purpose.SAMPLE, epoch_B, index_B, 1)
             arrays["mask"] = np.array([self._draw_mask(rng) for rng in rngs])
         return _tensors(arrays)
 
     def pictures(self, index_B: np.ndarray, view_B: np.ndarray) -> Batch:
         """Views (B,) of the records (B,), which is which pass over them, with their pictures; nothing masked."""
-        return _tensors(self._seen(index_B, view_B, self._rngs(view_B, index_B), None))
+        return _tensors(self._seen(index_B, view_B, self._rngs(Purpose.SAMPLE, view_B, index_B), None))
 
-    def _rngs(self, epoch_B: np.ndarray, index_B: np.ndarray, *more: int) -> list[np.random.Generator]:
+    def _rngs(self, purpose: Purpose, epoch_B: np.ndarray, index_B: np.ndarray, *more: int) -> Sequence[Generator]:
         """The random numbers of samples."""
         keys = zip(epoch_B.tolist(), index_B.tolist(), strict=True)
-        return [stream(self._train.seed, Purpose.SAMPLE, epoch, index, *more) for epoch, index in keys]
+        return [stream(self._train.seed, purpose, epoch, index, *more) for epoch, index in keys]
 
     def _seen(
-        self,
-        index_B: np.ndarray,
-        view_B: np.ndarray,
-        rngs: Sequence[np.random.Generator],
-        read_features: ReadFeatures | None,
+        self, index_B: np.ndarray, view_B: np.ndarray, rngs: Sequence[Generator], read_features: ReadFeatures | None
     ) -> dict[str, np.ndarray]:
-        draws = augment.draw(self._train.augment, rngs)
+        """Augmented views and their labels; `rngs` are the samples' own random numbers."""
+        config = self._train.augment
+        draws, boxes = augment.draw(config, rngs), None
+        if config.boxes.part or config.boxes.shift:
+            boxes = partial(framing.draw, config.boxes, self._rngs(Purpose.BOX, view_B, index_B))
         features_BF = None if read_features is None else read_features(index_B, view_B)
-        return self._people.batch(index_B, draws, features_BF, self._train.augment.integer_2d)
+        arrays = self._people.batch(index_B, draws, boxes, features_BF, config.integer_2d)
+        if features_BF is None and any(getattr(config.photo, name) for name in EFFECTS):
+            for image, rng in zip(arrays["image"], self._rngs(Purpose.PHOTO, view_B, index_B), strict=True):
+                image[:] = photograph(config.photo, rng, image)
+        return arrays
 
     def _shuffled(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         train = self._train
@@ -278,18 +287,28 @@ class _People:
         self,
         index_B: np.ndarray,
         draws: augment.Draws,
+        boxes: DrawBoxes | None = None,
         features_BF: np.ndarray | None = None,
         integer_2d: bool = False,
     ) -> dict[str, np.ndarray]:
-        """Images and labels of these records under these draws, or features of those images and labels."""
+        """Images and labels of these records under these draws, in their own boxes or in those that `boxes` draws.
+
+        Features stand in for the images that they were computed from.
+        """
         if features_BF is None:
             self._expect(index_B)
         labels = self._labels(index_B)
-        side_B = 200.0 * labels["scale"] * draws.scale_B
-        affine_B23 = crop.crop_affine(labels["center"], side_B, self._size, draws.rotation_B, draws.flip_B)
+        squares = framing.Squares(labels["center"], 200.0 * labels["scale"])
+        if boxes:
+            squares = boxes(labels["joints_2d"], squares.center_B2, squares.side_B)
+        side_B = squares.side_B * draws.scale_B
+        affine_B23 = crop.crop_affine(squares.center_B2, side_B, self._size, draws.rotation_B, draws.flip_B)
         if features_BF is None:
             warp_B23 = crop.compose(affine_B23, crop.invert(labels["affine"].astype(np.float64)))
             seen = {"image": self._images(index_B, warp_B23), "colour": draws.colour_B3.astype(np.float32)}
+            for image, past, affine_23 in zip(seen["image"], squares.past, affine_B23, strict=False):
+                if past:
+                    framing.hide(image, past, affine_23)
         else:
             seen = {"features": features_BF}
         joints_2d, joints_3d, pose_aa = self._pose_labels(labels, affine_B23, draws, integer_2d)

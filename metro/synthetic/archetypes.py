@@ -60,34 +60,40 @@ class PoseFile(Section):
     """The file as it is written."""
 
     parts: dict[str, Part]
-    archetypes: dict[str, Archetype]
+    archetypes: dict[str, Archetype] = Field(min_length=1)
+    pastimes: dict[str, Archetype] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _check(self) -> PoseFile:
         parts = {part_of(name) for name in NAMES}
         if set(self.parts) != parts:
             raise ValueError(f"parts: {', '.join(sorted(set(self.parts) ^ parts))}: unknown, missing or a single side")
-        for title, archetype in self.archetypes.items():
-            for joint, angles in archetype.angles.items():
-                if joint not in NAMES and joint not in parts:
-                    raise ValueError(f"archetypes: {title}: there is no joint {joint!r}")
-                for angle, (low, high) in zip(angles, self.parts[part_of(joint)].limits, strict=True):
-                    if not low <= angle <= high:
-                        raise ValueError(f"archetypes: {title}: {joint}: {angle} is beyond {low} to {high} degrees")
+        if twice := self.archetypes.keys() & self.pastimes.keys():
+            raise ValueError(f"pastimes: {min(twice)}: is among the archetypes too")
+        for section, poses in (("archetypes", self.archetypes), ("pastimes", self.pastimes)):
+            for title, pose in poses.items():
+                for joint, angles in pose.angles.items():
+                    if joint not in NAMES and joint not in parts:
+                        raise ValueError(f"{section}: {title}: there is no joint {joint!r}")
+                    for angle, (low, high) in zip(angles, self.parts[part_of(joint)].limits, strict=True):
+                        if not low <= angle <= high:
+                            raise ValueError(f"{section}: {title}: {joint}: {angle} is beyond {low} to {high} degrees")
         return self
 
 
 @dataclass(frozen=True)
 class PoseTable:
-    """The file as arrays: A archetypes, 24 joints.
+    """The file as arrays: A poses, first E everyday archetypes, then the pastimes; 24 joints.
 
     Attributes
     ----------
     names : tuple of A
     angles : (A, 24, 3)
         Degrees, in the left convention on both sides.
-    share : (A,)
+    share : (E,)
         How often each archetype or one before it is drawn; the last is 1.
+    pastime_share : (A - E,)
+        The same of the pastimes.
     support : (A,)
     pelvis : (A, 2)
         Tilt forwards and to the left, degrees.
@@ -102,6 +108,7 @@ class PoseTable:
     names: tuple[str, ...]
     angles: Array
     share: Array
+    pastime_share: Array
     support: NDArray[np.int64]
     pelvis: Array
     limits: Array
@@ -131,14 +138,15 @@ def read_poses(path: Path) -> PoseTable:
         raise MetroError(
             f"{path}: {place + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}"
         ) from None
-    poses = file.archetypes.values()
+    poses = [*file.archetypes.values(), *file.pastimes.values()]
     parts = [file.parts[part_of(name)] for name in NAMES]
-    weights = np.array([pose.weight for pose in poses])
+    weights, pastimes = (np.array([pose.weight for pose in kind.values()]) for kind in (file.archetypes, file.pastimes))
     mass = np.array([part.mass for part in parts])
     return PoseTable(
-        tuple(file.archetypes),
+        (*file.archetypes, *file.pastimes),
         np.array([[pose.of(name) for name in NAMES] for pose in poses], float),
         np.cumsum(weights) / weights.sum(),
+        np.cumsum(pastimes) / pastimes.sum(),
         np.array([Support[pose.support.upper()] for pose in poses]),
         np.array([pose.pelvis for pose in poses], float),
         np.array([part.limits for part in parts], float),

@@ -106,7 +106,7 @@ def make_people(studio: Studio, config: SyntheticOptions, indices: Sequence[int]
     betas = np.stack([np.clip(g.standard_normal(10), -2.5, 2.5) for g in rest_of])
     # Strangers take poses from a part of the index range that no person of the dataset uses.
     named = [i + (1 << 62) if extra else i for i in indices]
-    poses = sample_poses(config.seed, named, rest_joints(studio.skin, betas), config.uniform_pose)
+    poses = sample_poses(config.seed, named, rest_joints(studio.skin, betas), config.uniform_pose, config.pastimes)
     people = []
     for k, index in enumerate(named):
         g = stream(config.seed, index, Stream.CAMERA, 1)

@@ -67,7 +67,9 @@ class Poses:
 MAX_ATTEMPTS = 16
 
 
-def sample_poses(seed: int, indices: Sequence[int], joints_rest: ArrayLike, uniform: float = 0.12) -> Poses:
+def sample_poses(
+    seed: int, indices: Sequence[int], joints_rest: ArrayLike, uniform: float = 0.12, pastimes: float = 0.0
+) -> Poses:
     """Draw one pose per person.
 
     Parameters
@@ -78,6 +80,8 @@ def sample_poses(seed: int, indices: Sequence[int], joints_rest: ArrayLike, unif
         Their joints in the rest pose, metres.
     uniform : float
         Share of poses drawn within the joint limits instead of around archetypes.
+    pastimes : float
+        Share of the other poses that are drawn around the file's pastimes instead of its archetypes.
     """
     rest = np.asarray(joints_rest, float)
     count = len(indices)
@@ -89,7 +93,7 @@ def sample_poses(seed: int, indices: Sequence[int], joints_rest: ArrayLike, unif
         drawn = [_draw(stream(seed, indices[int(i)], Stream.POSE, attempt)) for i in pending]
         # Noise fades with the attempts; the last one is the noiseless archetype of standing, which is free of overlap.
         calm = 1 - attempt / (MAX_ATTEMPTS - 1)
-        angles, rows, sup, pelvis = _angles(drawn, uniform, calm)
+        angles, rows, sup, pelvis = _angles(drawn, uniform, pastimes, calm)
         local = joint_rotations(angles)
         local[:, 0] = np.eye(3)
         local[:, 0] = pelvis_rotations(forward_kinematics(local, rest[pending]), sup, pelvis)
@@ -108,12 +112,14 @@ def _draw(g: np.random.Generator) -> tuple[Array, Array, Array]:
 
 
 def _angles(
-    drawn: list[tuple[Array, Array, Array]], uniform: float, calm: float
+    drawn: list[tuple[Array, Array, Array]], uniform: float, pastimes: float, calm: float
 ) -> tuple[Array, NDArray[np.int64], NDArray[np.int64], Array]:
     """Angles in SMPL's frame (B, 24, 3), archetype rows, supports and pelvis tilts (B, 2) of raw draws."""
     table = pose_table()
     u, normal, beta = (np.stack(column) for column in zip(*drawn, strict=True))
     first, second = (np.searchsorted(table.share, u[:, k], side="right").clip(0, len(table.share) - 1) for k in (0, 1))
+    chosen = len(table.share) + np.searchsorted(table.pastime_share, u[:, 0], side="right")
+    first = np.where(u[:, 6] < pastimes, chosen.clip(0, len(table.names) - 1), first)
     is_uniform = (u[:, 2] < uniform) & (calm > 0)
     # A second archetype lends some of its flavour where both stand on their feet.
     both_stand = (table.support[first] == Support.FEET) & (table.support[second] == Support.FEET)
@@ -134,4 +140,4 @@ def _angles(
     pelvis = pelvis + calm * normal[:, 24, :2] * [5, 4]
     support = np.where(is_uniform, Support.FREE, table.support[first])
     pelvis = np.where(is_uniform[:, None], calm * normal[:, 24, :2] * [14, 8], pelvis)
-    return angles, np.where(is_uniform, len(table.share), first), support, pelvis
+    return angles, np.where(is_uniform, len(table.names), first), support, pelvis

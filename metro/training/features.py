@@ -38,7 +38,7 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from metro.config import Params
-from metro.data import augment, crop, loader
+from metro.data import augment, crop, framing, loader, photo
 from metro.data.hdf5 import open_h5, read_facts
 from metro.data.loader import TrainStream, made_by_workers
 from metro.data.shards import ShardDataset
@@ -50,7 +50,7 @@ PART_BYTES = 16 << 20
 """Size of a part, about: some seconds of one processor, which is what a kill loses."""
 
 _BATCH = 4  # views computed at once: more are slower on a CPU. It decides how numbers are rounded, so it never changes
-_CODE = (augment, crop, loader)  # what turns a record into a view
+_CODE = (augment, crop, framing, loader, photo)  # what turns a record into a view
 
 
 @dataclass(frozen=True)

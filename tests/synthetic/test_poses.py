@@ -128,6 +128,18 @@ def test_streams_of_one_person_differ_by_purpose_and_attempt():
     assert len(draws) == 3 * len(Stream)
 
 
+def test_pastimes_are_taken_by_the_share_asked_for_and_change_nobody_else(people, rest):
+    names = pose_table().names
+    first = names.index("forehand")
+    everyday, mixed = people, ps.sample_poses(5, range(COUNT), rest, pastimes=0.4)
+    kind = np.array([names.index(name) if name in names else -1 for name in mixed.archetype])
+    once = (everyday.attempts == 1) & (mixed.attempts == 1)  # who is drawn again is somebody else
+    assert (kind[once] >= first).mean() == pytest.approx(0.88 * 0.4, abs=0.06)
+    assert not any(name in names[first:] for name in everyday.archetype)
+    same = once & (kind < first)
+    np.testing.assert_array_equal(mixed.rot[same], everyday.rot[same])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
@@ -136,6 +148,7 @@ def test_streams_of_one_person_differ_by_purpose_and_attempt():
             "elbow: [0, -212, 0]",
             r"archetypes: stand: elbow: -212.0 is beyond -145.0 to 0.0",
         ),
+        ("  cheer:", "  stand:", r"pastimes: stand: is among the archetypes too"),
         ("left_hip:", "left_hipp:", r"archetypes: contrapposto: there is no joint 'left_hipp'"),
         ("weight: 3", "weight: 0", r"archetypes: stand: weight: Input should be greater than 0"),
         ("support: seat", "support: sofa", r"archetypes: sit: support: Input should be 'feet', "),
