@@ -47,7 +47,7 @@ def main() -> None:
         [
             f"Made by `python benchmarks/features.py` on {machine()}; torch {torch.__version__}, the network of preset "
             f"`open` on `blazepose`'s 64 cells of 256 px, {BATCH} views a step, loading included, fp32, one thread a "
-            "process.",
+            f"process; half of {STEPS} steps, rounds: {ROUNDS}.",
             "",
             "| | processor time of a view, ms | all weights ÷ | views/s | ÷ all weights | views/s of two processes "
             "| ÷ all weights |",
