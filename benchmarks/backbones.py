@@ -44,8 +44,8 @@ def main() -> None:
         f"| --- | --- |{' --- |' * len(COLUMNS)}",
         *rows,
         "",
-        "LiteRT runs MediaPipe's files as they are, one picture at a time, with heat maps and segmentationthat the",
-        "trunks leave out.",
+        "LiteRT runs MediaPipe's files as they are, one picture at a time, with the heat maps and the segmentation",
+        "that the trunks leave out.",
     ]
     text = "\n".join(line.rstrip() for line in lines) + "\n"
     (Path(__file__).parent / "backbones.md").write_text(text)

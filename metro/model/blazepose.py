@@ -191,19 +191,6 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-    "lite": Variant(
-        8,
-        (
-            Stage(16, 3, 2, (4, 6)),
-            Stage(24, 5, 2, (6, 6)),
-            Stage(40, 3, 2, (6, 6, 6)),
-            Stage(56, 5, 1, (6, 6, 6)),
-            Stage(96, 5, 2, (6, 6, 6, 6)),
-        ),
-        False,
-        192,
-        (3, 4),
-    ),
     "full": Variant(
         16,
         (
@@ -282,7 +269,7 @@ class BlazePose(nn.Module):
     Parameters
     ----------
     variant
-        `lite`, `full` or `heavy`.
+        `full` or `heavy`.
     """
 
     def __init__(self, variant: str = "full") -> None:

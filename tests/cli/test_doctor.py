@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from metro.cli.app import main
+from metro.cli.doctor import _missing
+from metro.config import load_params
+from metro.model.packaged import LANDMARK_NETWORKS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,3 +89,13 @@ def test_wrong_parameters_are_told_before_the_first_stage(
     assert line.startswith("PROBLEM")
     assert "train.log_every" in line
     assert "train.lr" in line
+
+
+def test_a_landmark_network_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = load_params(Path("params.yaml"))
+    model = params.model.model_copy(update={"backbone": "blazepose", "backbone_weights": "shipped", "image_size": 256})
+    without = list(_missing(params))
+    assert list(_missing(params.model_copy(update={"model": model}))) == without  # shipped
+    monkeypatch.setitem(LANDMARK_NETWORKS, "blazepose", "pose_none")
+    (told,) = set(_missing(params.model_copy(update={"model": model}))) - set(without)
+    assert "pose_none.safetensors: missing" in told

@@ -59,7 +59,7 @@ def test_equals_what_the_file_computes(golden: dict[str, Tensor], name: str, net
 
 @pytest.mark.parametrize("name", [*SHIPPED, *OTHERS])
 def test_equals_the_file_itself(golden: dict[str, Tensor], name: str) -> None:
-    """`METRO_TFLITE` names the folder that MediaPipe's wheel is unpacked in, with those of `OTHERS` beside it."""
+    """`METRO_TFLITE` names the folder that MediaPipe's wheel is unpacked in, with the files of `OTHERS` beside it."""
     folder = os.environ.get("METRO_TFLITE")
     if not folder:
         pytest.skip("METRO_TFLITE does not name a folder with MediaPipe's files")

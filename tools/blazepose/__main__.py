@@ -4,7 +4,7 @@ The first argument is the wheel of PyPI's `mediapipe` 0.10.21 (`pip download --n
 folder it is unpacked in; `--heavy` the file `pose_landmark_heavy.tflite` of npm's `@mediapipe/pose` 0.5.1675469404,
 which is too large to ship. Both are Apache-2.0. ``--standard`` measures the statistics of maps anew, for the networks
 that are there, and ``--golden FILE`` records what the tflite files themselves compute, for the tests. Needs
-`ai-edge-litert` (`pip install --no-deps ai-edge-litert flatbuffers`) and none of MediaPipe.
+the [landmarks] extra and none of MediaPipe.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def main() -> None:
     parser.add_argument("--golden", type=Path, help="write outputs of the tflite files here")
     parser.add_argument("--out", type=Path, default=ASSETS, help=f"folder to write to (default: {ASSETS})")
     options = parser.parse_args()
+    if not (options.source or options.heavy or options.standard):
+        parser.error("give MediaPipe's wheel, --heavy or --standard")
     with modules_of(options.source) as modules:
         files = {name: modules / network.file for name, network in SHIPPED.items()} if modules else {}
         if options.heavy is not None:

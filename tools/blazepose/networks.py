@@ -30,7 +30,6 @@ SHIPPED = {
 """By the names of their files in `metro/assets/blazepose`."""
 
 OTHERS = {
-    "pose_lite": Network("pose_landmark_lite.tflite", lambda: BlazePose("lite"), (0, 1, 4), 22),
     "pose_heavy": Network("pose_landmark_heavy.tflite", lambda: BlazePose("heavy"), (0, 1, 4), 14),
 }
-"""Those in npm's `@mediapipe/pose`; `heavy` is too large to ship, `lite` is not used."""
+"""Too large to ship: in npm's `@mediapipe/pose`."""

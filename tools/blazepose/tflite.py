@@ -65,7 +65,9 @@ def read_graph(path: Path) -> Graph:
     try:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError:
-        raise MetroError("ai_edge_litert is not installed; `pip install ai-edge-litert` to read tflite files") from None
+        raise MetroError(
+            "ai_edge_litert is not installed; `make env EXTRAS=dev,landmarks` to read tflite files"
+        ) from None
     model = schema.ModelT.InitFromPackedBuf(encoded, 0)
     words = {kind: _words(getattr(schema, kind)) for kind in ("BuiltinOperator", "Padding", "ActivationFunctionType")}
     (graph,) = model.subgraphs
