@@ -15,14 +15,14 @@ from metro.synthetic.scene import photograph_people
 
 FOLDER = Path(__file__).resolve().parents[1] / "metro" / "serve" / "page" / "examples"
 SEED = 20211107
-CHOSEN = (3, 8, 20)
+CHOSEN = (12, 17, 10)
 JPEG_QUALITY = 88
 
 
 def main() -> None:
     """Render and write them."""
     options = SyntheticOptions(seed=SEED, occlusion=0.0, truncation=0.0)
-    config = DatasetConfig(split="test", options=options, crop=CropConfig(box_px=320))
+    config = DatasetConfig(split="test", options=options, crop=CropConfig(box_px=420, margin=1.1))
     FOLDER.mkdir(exist_ok=True)
     for number, shot in enumerate(photograph_people(config, BodyConfig(kind="open"), CHOSEN), 1):
         picture = cv2.cvtColor(shot.image, cv2.COLOR_RGB2BGR)

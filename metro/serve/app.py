@@ -37,7 +37,9 @@ PAGE = {
     "/examples/3.jpg": ("metro.serve", "page/examples/3.jpg", "image/jpeg"),
 }
 """Path → package, file and type of what the page consists of."""
-OWN_ONLY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'"
+OWN_ONLY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self' blob:"
+)
 """The browser loads nothing from elsewhere."""
 CLOSED_REQUEST = 499
 """The client has gone: nobody reads this."""
@@ -82,9 +84,7 @@ def create_app(predictor: Predictor, limits: Limits | None = None, find: Finder 
         asked = [batches.submit(photo, rows, options.left_hand) for photo, rows in zip(photos, boxes, strict=True)]
         return answer(photos, [one.result() for one in asked], options)
 
-    app = FastAPI(
-        title="metro", version=__version__, summary=SUMMARY, docs_url=None, redoc_url=None, lifespan=lifespan
-    )
+    app = FastAPI(title="metro", version=__version__, summary=SUMMARY, docs_url=None, redoc_url=None, lifespan=lifespan)
 
     @app.post("/predict", **PREDICT)
     async def predict(request: Request, options: Annotated[Options, Query()]) -> Response:
@@ -97,8 +97,9 @@ def create_app(predictor: Predictor, limits: Limits | None = None, find: Finder 
         try:
             uploads = await read_form(request, limits)
             response = await anyio.to_thread.run_sync(work, uploads, options, limiter=threads)
-        except HTTPException:
-            await discard(request, limits)
+        except HTTPException as err:
+            if err.status_code != 408:  # nobody waits for a slow client twice
+                await discard(request, limits)
             raise
         except ClientDisconnect:
             return Response(status_code=CLOSED_REQUEST)
@@ -120,8 +121,9 @@ def create_app(predictor: Predictor, limits: Limits | None = None, find: Finder 
         return {"metro": __version__, "model": model, "limits": asdict(limits)}
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return Response(document(app.openapi()), media_type="text/html", headers={"Content-Security-Policy": OWN_ONLY})
+    async def docs(request: Request) -> Response:
+        page = document(app.openapi(), str(request.base_url).rstrip("/"))
+        return Response(page, media_type="text/html", headers={"Content-Security-Policy": OWN_ONLY})
 
     for path, (package, file, kind) in PAGE.items():
         app.add_api_route(path, _file(package, file, kind), include_in_schema=False)

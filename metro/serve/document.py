@@ -28,7 +28,10 @@ _REFUSALS = {
     408: ("The request came too slowly.", "the request did not arrive within 30 seconds"),
     413: ("Too many bytes, pixels or people.", "the request is larger than 32 MB; send fewer or smaller pictures"),
     415: ("Not a multipart form, or not a picture.", "a.txt: not an image in a known format (JPEG, PNG, WebP, …)"),
-    422: ("A box, an option or a picture is wrong.", "boxes: not JSON; expected [[x, y, width, height], ...] in pixels"),
+    422: (
+        "A box, an option or a picture is wrong.",
+        "boxes: not JSON; expected [[x, y, width, height], ...] in pixels",
+    ),
     429: ("Too many requests wait; try again later.", "32 requests are waiting already; try again in a moment"),
 }
 _FORM = {
@@ -42,9 +45,9 @@ _FORM = {
         },
         "boxes": {
             "type": "string",
-            "description": "JSON: tight boxes [[x, y, width, height], …] in pixels of the upright picture, each perhaps "
-            "with its score. For several pictures a list with the boxes or null of each. Without it the server looks "
-            "for the people itself or takes the middle square; the answer says which.",
+            "description": "JSON: tight boxes [[x, y, width, height], …] in pixels of the upright picture, each "
+            "perhaps with its score; for several pictures a list with the boxes, or null, of each. Without it the "
+            "server looks for the people itself or takes the middle square; the answer says which.",
             "example": "[[200, 20, 180, 430]]",
         },
     },
@@ -86,8 +89,8 @@ PREDICT: dict[str, Any] = {
 """What `POST /predict` takes and gives, for the route's decorator."""
 
 
-def document(schema: Mapping[str, Any]) -> str:
-    """A page about an OpenAPI schema."""
+def document(schema: Mapping[str, Any], address: str) -> str:
+    """A page about the OpenAPI schema of the server at `address`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -98,4 +101,4 @@ def document(schema: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["shown"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
-    return environment.get_template("docs.html.j2").render(schema=schema)
+    return environment.get_template("docs.html.j2").render(schema=schema, address=address)

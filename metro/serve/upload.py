@@ -14,9 +14,10 @@ from io import BytesIO
 from pathlib import PurePosixPath
 from typing import Any
 
-from fastapi import HTTPException, Request, UploadFile
+from fastapi import HTTPException, Request
 from PIL import Image as Pil
 from PIL import UnidentifiedImageError
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
@@ -24,7 +25,7 @@ from metro.errors import MetroError
 from metro.export.predictor import Photo, box_table, read_image
 from metro.serve.limits import Limits
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Of what Pillow reads; some of the others start programs or lead to further files."""
 SEND = "send a multipart form with pictures as `image`, e.g. curl -F image=@photo.jpg"
 NAME_LENGTH = 200
@@ -161,7 +162,8 @@ def _boxes(text: str | None, names: Sequence[str], limits: Limits) -> list[list[
         )
     try:
         tables = [
-            None if rows is None else box_table(rows, f"{name}: boxes") for rows, name in zip(wanted, names, strict=True)
+            None if rows is None else box_table(rows, f"{name}: boxes")
+            for rows, name in zip(wanted, names, strict=True)
         ]
     except MetroError as err:
         raise HTTPException(422, str(err)) from None
