@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import cv2
@@ -77,10 +78,19 @@ def _record(photo: Photo, people: list[Prediction], options: Options) -> dict[st
 
 
 def _png(photo: Photo, people: list[Prediction], options: Options) -> bytes:
-    drawn: Image = overlay(people, photo.pixels)
-    height, width = drawn.shape[:2]
-    if options.overlay_side and max(height, width) > options.overlay_side:
-        drawn = resize(drawn, max(1, round(width * options.overlay_side / max(height, width))))
-    done, encoded = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    image: Image = photo.pixels
+    if options.overlay_side and max(image.shape) > options.overlay_side:
+        image = resize(image, max(1, round(image.shape[1] * options.overlay_side / max(image.shape))))
+        people = [_shrunk(person, image.shape[1], image.shape[0]) for person in people]
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(overlay(people, image), cv2.COLOR_RGB2BGR))
     assert done
     return np.asarray(encoded).tobytes()
+
+
+def _shrunk(person: Prediction, width: int, height: int) -> Prediction:
+    """The prediction as one for a smaller version of its picture, on which drawing costs less."""
+    factor = width / person.image_size[0]
+    linear, shift = person.affine[:, :2], person.affine[:, 2:]
+    # Integers are pixel centres: pixel x of the small picture is (x + 1/2) / factor - 1/2 of the large one.
+    affine = np.hstack([linear / factor, shift + linear @ np.full((2, 1), 0.5 / factor - 0.5)])
+    return replace(person, affine=affine, image_size=(width, height))

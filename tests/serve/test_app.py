@@ -93,9 +93,15 @@ def test_drawings_and_meshes_on_demand(client: TestClient, png: bytes, predictor
 
 
 def test_one_drawing_or_mesh_is_sent_as_itself(client: TestClient, png: bytes) -> None:
-    drawn = ask(client, png, "?format=png&overlay_side=80")
+    drawn = ask(client, png, "?format=png")
     assert drawn.headers["content-type"] == "image/png"
-    assert Pil.open(io.BytesIO(drawn.content)).size == (80, 60)
+    whole = Pil.open(io.BytesIO(drawn.content))
+    assert whole.size == (320, 240)
+    small = Pil.open(io.BytesIO(ask(client, png, "?format=png&overlay_side=160").content))
+    assert small.size == (160, 120)
+    # Drawn small it looks as if it had been made small afterwards.
+    difference = np.asarray(small, float) - np.asarray(whole.resize((160, 120), Pil.Resampling.BOX), float)
+    assert np.abs(difference).mean() < 2
     mesh = ask(client, png, "?format=glb")
     assert mesh.headers["content-type"] == "model/gltf-binary"
     assert mesh.content.startswith(b"glTF")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -72,9 +71,22 @@ def test_a_model_that_is_missing_is_one_line(command: str, capsys: pytest.Captur
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGINT])
-def test_what_is_in_hand_is_answered_before_it_ends(way: signal.Signals, png: bytes) -> None:
-    with running(SERVE) as (address, server):
+def test_a_burst_is_refused_and_what_is_in_hand_at_the_end_is_answered(png: bytes) -> None:
+    with running([*SERVE, "--waiting", "2"]) as (address, server):
+        statuses: list[int] = []
+
+        def burst() -> None:
+            answer = httpx2.post(f"{address}/predict?overlay=true", files={"image": ("p.png", png * 40)}, timeout=30)
+            statuses.append(answer.status_code)
+
+        clients = [threading.Thread(target=burst) for _ in range(24)]
+        for one in clients:
+            one.start()
+        for one in clients:
+            one.join(30)
+        assert {*statuses} == {200, 429}
+        assert len(statuses) == 24
+
         answers: list[httpx2.Response] = []
         form = httpx2.Request("POST", f"{address}/predict", files={"image": ("p.png", png)})
         body, sending, go = form.read(), threading.Event(), threading.Event()
@@ -94,7 +106,7 @@ def test_what_is_in_hand_is_answered_before_it_ends(way: signal.Signals, png: by
         assert sending.wait(10)
         while httpx2.get(f"{address}/health").json()["waiting"] == 0:
             pass
-        server.send_signal(way)
+        server.send_signal(signal.SIGTERM)
         go.set()
         client.join(20)
         assert answers[0].status_code == 200
@@ -104,30 +116,11 @@ def test_what_is_in_hand_is_answered_before_it_ends(way: signal.Signals, png: by
 
 
 @pytest.mark.server
-def test_a_burst_beyond_the_limit_is_refused_and_the_server_lives(png: bytes) -> None:
-    with running([*SERVE, "--waiting", "2"]) as (address, _):
-        statuses: list[int] = []
-
-        def ask() -> None:
-            answer = httpx2.post(f"{address}/predict?overlay=true", files={"image": ("p.png", png * 40)}, timeout=30)
-            statuses.append(answer.status_code)
-
-        clients = [threading.Thread(target=ask) for _ in range(24)]
-        for one in clients:
-            one.start()
-        for one in clients:
-            one.join(30)
-        assert {*statuses} == {200, 429}
-        assert len(statuses) == 24
-        assert httpx2.get(f"{address}/health").json()["status"] == "ok"
-        answer = httpx2.post(f"{address}/predict", files={"image": ("p.png", png)})
-        assert answer.status_code == 200
-        assert json.loads(answer.text)["images"][0]["people"]
-
-
-@pytest.mark.server
-def test_without_a_browser_the_demo_says_where_its_page_is() -> None:
+def test_without_a_browser_the_demo_says_where_its_page_is_and_ends_by_ctrl_c() -> None:
     demo = [sys.executable, "-m", "metro.cli.app", "demo"]
     with running(demo, BROWSER="", PATH="/nowhere", DISPLAY="") as (address, server):
         assert server.stdout
         assert server.stdout.readline() == f"no browser was found; open {address}/ in one\n"
+        assert httpx2.get(f"{address}/health").json()["status"] == "ok"
+        server.send_signal(signal.SIGINT)
+        assert (*server.communicate(timeout=20), server.returncode) == ("", "", 0)
