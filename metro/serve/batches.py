@@ -41,18 +41,30 @@ class Batches:
     def __init__(self, predictor: Predictor, size: int, wait_s: float) -> None:
         self._predictor, self._size, self._wait_s = predictor, size, wait_s
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed, self._lock = False, threading.Lock()
         self._thread = threading.Thread(target=self._work, name="metro-batches", daemon=True)
         self._thread.start()
 
     def submit(self, photo: Photo, boxes: Sequence[Box] | None, left_hand: bool = False) -> Future[list[Prediction]]:
-        """Ask for the people of one picture; what is wrong with it is raised by the future."""
+        """Ask for the people of one picture; what is wrong with it is raised by the future.
+
+        Raises
+        ------
+        RuntimeError
+            It is closed.
+        """
         job = _Job(photo, boxes, left_hand)
-        self._jobs.put(job)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("asked for a prediction after the end")
+            self._jobs.put(job)
         return job.answer
 
     def close(self) -> None:
         """Answer what was asked before, and end the thread."""
-        self._jobs.put(None)
+        with self._lock:
+            self._closed = True
+            self._jobs.put(None)
         self._thread.join()
 
     def _work(self) -> None:

@@ -81,7 +81,7 @@ async def read_form(request: Request, limits: Limits) -> list[Upload]:
     if not files:
         raise HTTPException(422, f"there is no picture in the form; {SEND}")
     names = [_named(name, number) for number, (name, _) in enumerate(files)]
-    boxes = _boxes(texts.get("boxes"), names, limits)
+    boxes = _boxes(texts.get("boxes"), names)
     return [Upload(name, data, rows) for name, (_, data), rows in zip(names, files, boxes, strict=True)]
 
 
@@ -147,7 +147,7 @@ def _named(filename: str, number: int) -> str:
     return "".join(c for c in name if c.isprintable()) or f"image {number}"
 
 
-def _boxes(text: str | None, names: Sequence[str], limits: Limits) -> list[list[tuple[float, ...]] | None]:
+def _boxes(text: str | None, names: Sequence[str]) -> list[list[tuple[float, ...]] | None]:
     """Rows of boxes for each picture, or None."""
     if text is None:
         return [None] * len(names)
@@ -167,10 +167,7 @@ def _boxes(text: str | None, names: Sequence[str], limits: Limits) -> list[list[
         ]
     except MetroError as err:
         raise HTTPException(422, str(err)) from None
-    count = sum(1 if rows is None else len(rows) for rows in tables)
-    if count > limits.people:
-        raise HTTPException(413, f"boxes of {count} people; this server takes {limits.people} in one request")
     return [
-        None if rows is None else [row[:4] if row[4] is None else row for row in rows]  # type: ignore[misc]
-        for rows in tables
+        None if table is None else [tuple(number for number in row if number is not None) for row in table]
+        for table in tables
     ]

@@ -151,7 +151,12 @@ def test_a_name_is_a_label_and_no_path(client: TestClient, png: bytes, tmp_path:
         ("", {"boxes": "[[1, 2, NaN, 4]]"}, 422, "p.png: boxes: a box is four finite numbers"),
         ("", {"boxes": "[" * 100_000}, 422, "boxes: not JSON"),
         ("", {"boxes": "[[900, 900, 10, 10]]"}, 422, "p.png: box 900,900,10,10 is empty or outside the image"),
-        ("", {"boxes": json.dumps([BOXES[0]] * 40)}, 413, "boxes of 40 people; this server takes 32"),
+        (
+            "",
+            {"boxes": json.dumps([BOXES[0]] * 40)},
+            413,
+            "40 people are in the pictures; this server takes 32",
+        ),
         ("", {"box": "1"}, 422, "text 'box' of the form is not expected here"),
         ("", {"image": "text"}, 422, "text 'image' of the form is not expected here"),
         ("?format=png", {"boxes": "[]"}, 422, "p.png: nobody was found; give the box of the person"),

@@ -91,3 +91,5 @@ def test_what_was_asked_before_the_end_is_answered() -> None:
     futures = [asked.submit(photo(f"{k}"), None) for k in range(9)]
     asked.close()
     assert all(future.done() for future in futures)
+    with pytest.raises(RuntimeError):
+        asked.submit(photo("late"), None)
