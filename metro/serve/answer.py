@@ -35,9 +35,7 @@ class Options(BaseModel):
     obj: bool = Field(False, description="JSON: with each mesh as a Wavefront OBJ.")
     glb: bool = Field(False, description="JSON: with the meshes of each picture as one GLB in base64.")
     overlay_side: int | None = Field(None, ge=16, le=65535, description="Longer side of an overlay at most, pixels.")
-    focal: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Focal length in pixels; none: the picture's diagonal."
-    )
+    focal: float | None = Field(None, gt=0, le=1e7, description="Focal length in pixels; none: the picture's diagonal.")
     left_hand: bool = Field(False, description="Hand models know right hands; this mirrors the crop and the result.")
 
 

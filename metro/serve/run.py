@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import signal
 import socket
 import threading
@@ -72,6 +73,7 @@ def serve(
         lifespan="on",
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # what is wrong with a form, its client is told
     for which in (signal.SIGINT, signal.SIGTERM):
         signal.signal(which, _stopped)  # uvicorn takes them while it runs, and raises them again when it has ended
     print(f"page {address}/ · how to call it {address}/docs · Ctrl-C stops it", flush=True)

@@ -143,6 +143,7 @@ def test_a_name_is_a_label_and_no_path(client: TestClient, png: bytes, tmp_path:
         ("?format=stl", {}, 422, "format: Input should be 'json', 'png' or 'glb'"),
         ("?focal=-1", {}, 422, "focal: "),
         ("?focal=nan", {}, 422, "focal: "),
+        ("?focal=1e8", {}, 422, "focal: "),
         ("?left_hand=true", {}, 422, "left_hand is for hand models; this one predicts bodies"),
         ("?overlay_side=3", {}, 422, "overlay_side: "),
         ("", {"boxes": "30,20,180,460"}, 422, "boxes: not JSON; expected [[x, y, width, height], ...]"),
@@ -203,6 +204,25 @@ def test_forms_that_are_none(client: TestClient, png: bytes) -> None:
     assert client.get("/nowhere").status_code == 404
     two = client.post("/predict", files={"image": ("p.png", png)}, data={"boxes": ["[]", "[]"]})
     assert refusal(two)[1].startswith("text 'boxes' of the form is not expected here or is given twice")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged pictures
+def test_damaged_forms_are_never_a_fault_of_the_server(client: TestClient, pixels: np.ndarray) -> None:
+    rng, files = np.random.default_rng(0), [encoded(pixels[:40, :50], kind) for kind in (".png", ".jpg", ".tiff")]
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    tail = b'\r\n--b\r\nContent-Disposition: form-data; name="boxes"\r\n\r\n[[1, 2, 30, 30]]\r\n--b--\r\n'
+    statuses = []
+    for turn in range(150):
+        body = bytearray(head + files[turn % 3] + tail)
+        for place in rng.integers(0, len(body), rng.integers(0, 5)) % (200 if turn % 2 else len(body)):
+            body[place : place + rng.integers(0, 9)] = rng.bytes(rng.integers(0, 9))
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+        response = client.post("/predict?overlay=true", content=bytes(body), headers=headers)
+        statuses.append(response.status_code)
+        if response.status_code != 200:
+            refusal(response)
+    assert {*statuses} <= {200, 400, 413, 415, 422}
+    assert {*statuses} >= {200, 400, 422}
 
 
 def test_limits_on_bytes_pixels_and_people(serving: Serving, png: bytes) -> None:

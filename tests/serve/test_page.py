@@ -43,7 +43,7 @@ class Tab:
         self.sent += 1
         self.socket.send(json.dumps({"id": self.sent, "method": method, "params": params}))
         while True:
-            message = json.loads(self.socket.recv(timeout=20))
+            message = json.loads(self.socket.recv(timeout=60))
             if message.get("id") == self.sent:
                 assert "error" not in message, message
                 return message["result"]
@@ -55,7 +55,7 @@ class Tab:
         return result["result"].get("value")
 
     def until(self, condition: str) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self.value(condition):
             assert time.monotonic() < deadline, (condition, self.value("document.body.innerText"))
             time.sleep(0.05)
@@ -74,7 +74,7 @@ def tab(tmp_path: Path) -> Iterator[Tab]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
         try:
             written = tmp_path / "profile" / "DevToolsActivePort"
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not written.exists() or not written.read_text():
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
