@@ -11,7 +11,7 @@ from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
-from metro.cli import body, data, doctor, evaluation, export, fitting, mesh, preset, raw, training, viz
+from metro.cli import body, data, doctor, evaluation, export, fitting, mesh, preset, raw, serve, training, viz
 from metro.errors import MetroError
 from metro.version import __version__
 
@@ -71,6 +71,8 @@ app.command(evaluation.protocols)
 app.command(evaluation.attention)
 app.command(export.export)
 app.command(export.predict)
+app.command(serve.serve)
+app.command(serve.demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +123,15 @@ class Prediction:
         return skeleton(canvas, self.joints_2d, self.joint_set) if joints else canvas
 
     def save_obj(self, path: Path | str) -> Path:
-        """Write the mesh as Wavefront OBJ (metres, y up)."""
+        """Write what `to_obj` gives."""
+        return _write(path, self.to_obj().encode())
+
+    def to_obj(self) -> str:
+        """The mesh as Wavefront OBJ (metres, y up)."""
         lines = ["# metres, y up, root-relative"]
         lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in self._upright()]
         lines += [f"f {a} {b} {c}" for a, b, c in self.faces + 1]
-        return _write(path, ("\n".join(lines) + "\n").encode())
+        return "\n".join(lines) + "\n"
 
     def save_glb(self, path: Path | str) -> Path:
         """Write the mesh as binary glTF (metres, y up)."""
@@ -187,11 +192,16 @@ def overlay(people: Sequence[Prediction], image: Image) -> Image:
 
 
 def save_scene(path: Path | str, people: Sequence[Prediction], focal: float | None = None) -> Path:
-    """Write the people of one image as binary glTF, placed where they stand before its camera.
+    """Write what `scene` gives."""
+    return _write(path, scene(people, focal))
+
+
+def scene(people: Sequence[Prediction], focal: float | None = None) -> bytes:
+    """The people of one image as binary glTF, placed where they stand before its camera.
 
     Metres, y up; the camera is at the origin and looks along -z. `focal` is as in `Prediction.translation`.
     """
-    return _write(path, glb([(f"person_{k}", p._upright(p.translation(focal)), p.faces) for k, p in enumerate(people)]))
+    return glb([(f"person_{k}", p._upright(p.translation(focal)), p.faces) for k, p in enumerate(people)])
 
 
 class Predictor:
@@ -334,8 +344,8 @@ def read_photo(picture: Picture) -> Photo:
     return Photo(read_image(picture), "" if isinstance(picture, np.ndarray) else str(picture))
 
 
-def read_image(picture: Path | str | np.ndarray) -> Image:
-    """An image as (H, W, 3) uint8 RGB.
+def read_image(picture: Path | str | np.ndarray | BytesIO, name: str = "") -> Image:
+    """An image as (H, W, 3) uint8 RGB; `name` is what messages call it, without it its path.
 
     Files are turned upright by their EXIF orientation; alpha is laid on white; 16-bit greys are scaled to 8 bits.
     Arrays are uint8 or floats in [0, 1], grey, RGB or RGBA.
@@ -350,9 +360,9 @@ def read_image(picture: Path | str | np.ndarray) -> Image:
     from PIL import Image as Pil
     from PIL import ImageOps, UnidentifiedImageError
 
-    path = Path(picture)
+    path = name or picture
     try:
-        with Pil.open(path) as file:
+        with Pil.open(picture) as file:
             if max(file.size) > LONGEST_SIDE:
                 raise MetroError(
                     f"{path}: an image of {_times(file.size)}; more than {LONGEST_SIDE} along a side is none"

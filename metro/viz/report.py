@@ -137,7 +137,7 @@ def write_report(content: Content, path: Path) -> Path:
             page = environment.get_template("report.html.j2").render(
                 content=content,
                 style=_template("report.css"),
-                script=_template("viewer.js"),
+                script=_template("turntable.js") + _template("viewer.js"),
                 known=dict(baselines=BASELINES, fair=FAIR, groups=GROUPS, cases=CASES, charts=CHARTS),
                 **parts,
             )

@@ -38,6 +38,8 @@ BASE = {
     "checkpoint release": ["missing", "out"],
     "evaluate": ["missing"],
     "attention": ["missing"],
+    "serve": ["--model", "missing"],
+    "demo": ["--model", "missing"],
 }
 NO_WORDS = {"preset list", "data sources", "protocols"}
 OWN_TESTS = {"predict", "export"}

@@ -1,0 +1,52 @@
+"""Pictures and the shipped network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import cv2
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+import metro
+from metro.export.predictor import Predictor
+from metro.serve.app import create_app
+from metro.serve.limits import Limits
+from metro.serve.people import Finder, middle_square
+
+Serving = Callable[..., AbstractContextManager[TestClient]]
+
+
+@pytest.fixture(scope="session")
+def predictor() -> Predictor:
+    return metro.load("open")
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """A picture (240, 320, 3), RGB."""
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 5)
+
+
+@pytest.fixture(scope="session")
+def png(pixels: np.ndarray) -> bytes:
+    return encoded(pixels)
+
+
+@pytest.fixture(scope="session")
+def serving(predictor: Predictor) -> Serving:
+    """Makes clients of a running application."""
+
+    @contextmanager
+    def client(limits: Limits | None = None, find: Finder = middle_square) -> Iterator[TestClient]:
+        with TestClient(create_app(predictor, limits, find), raise_server_exceptions=False) as running:
+            yield running
+
+    return client
+
+
+def encoded(rgb: np.ndarray, kind: str = ".png") -> bytes:
+    return cv2.imencode(kind, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
