@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from metro.cli.options import Batch, Place, ToFolder, Word
 from metro.errors import MetroError
+
+if TYPE_CHECKING:
+    from metro.body.arrays import BodyData
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings of the files that are taken from a folder."""
@@ -26,7 +29,9 @@ def predict(
     out: ToFolder = Path("predictions"),
     vertices: bool = False,
     scene: bool = False,
+    npz: bool = False,
     focal: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
+    body: Place | None = None,
     left_hand: bool = False,
     batch_size: Batch = 16,
     device: Word | None = None,
@@ -53,8 +58,13 @@ def predict(
         Include the mesh in the JSON.
     scene
         Also write NAME_scene.glb: the people of an image where they stand before its camera.
+    npz
+        Also write NAME.npz: pose, shape and position of the body model nearest to each mesh, as `smplx`, Blender's
+        add-on and AITViewer take them. Needs PyTorch, and the body model.
     focal
         Focal length of the camera in pixels, which places people in depth; none: the image's diagonal.
+    body
+        Licensed body model file for --npz, for models that were trained on one.
     left_hand
         Hand models know right hands; this mirrors the crop and the result.
     batch_size
@@ -63,22 +73,30 @@ def predict(
         Where PyTorch runs, e.g. `cuda`; none: ONNX Runtime on the CPU if the model has an ONNX file.
     """
     import metro
+    from metro.export.load import body_of
     from metro.export.predictor import check_focal
 
     check_focal(focal)
+    if npz and left_hand:
+        raise MetroError("--npz: a left hand is the mirror image of one, which no parameters of the hand model make")
+    if body is not None and not npz:
+        raise MetroError("--body is for --npz")
     paths = _files(images)
     wanted = _boxes(paths, box, boxes)
-    results = _results(paths, [_count(rows) for rows in wanted], scene)
+    results = _results(paths, [_count(rows) for rows in wanted], scene, npz)
     places = {(out / file).resolve() for _, *files in results for file in files}
     if lost := [path for path in paths if path.resolve() in places]:
         raise MetroError(f"{lost[0]}: a result would be written over it; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     predictor = metro.load(model, device)
     predictor.check_hand(left_hand)
+    known_body = body_of(predictor.network.meta, body) if npz else None
     failed = []
     for path, (name, *_), rows in zip(paths, results, wanted, strict=True):
         try:
-            count = _predict(predictor, path, rows, out / name, vertices, scene, focal, batch_size, left_hand)
+            count = _predict(
+                predictor, path, rows, out / name, vertices, scene, focal, batch_size, left_hand, known_body
+            )
         except MetroError as err:
             failed.append(str(err))
         else:
@@ -137,21 +155,19 @@ def _predict(
     focal: float | None,
     batch_size: int,
     left_hand: bool,
+    body: BodyData | None,
 ) -> int:
-    """Predict the people of one image, write the results and count them."""
-    from metro.export.predictor import overlay, read_photo, save_scene
-    from metro.viz.overlay import save_image
+    """Predict the people of one image, write the results, with parameters of a body if there is one, and count them."""
+    from metro.export.predictor import read_photo
+    from metro.export.results import suffixes, write_people
 
     photo = read_photo(path)
     people = predictor(photo, rows, batch_size=batch_size, left_hand=left_hand)
-    if people:
-        save_image(overlay(people, photo.pixels), stem.with_name(f"{stem.name}_overlay.png"))
-        if scene:
-            save_scene(stem.with_name(f"{stem.name}_scene.glb"), people, focal)
-    for suffix, person in zip(_suffixes(len(people)), people, strict=True):
-        person.save_obj(stem.with_name(f"{stem.name}{suffix}.obj"))
-        person.save_glb(stem.with_name(f"{stem.name}{suffix}.glb"))
-        person.save_json(stem.with_name(f"{stem.name}{suffix}.json"), vertices=vertices, focal=focal)
+    if body is not None:
+        from metro.export.refine import with_parameters
+
+        people = with_parameters(people, body)
+    write_people(people, suffixes(len(people)), photo.pixels, stem, vertices=vertices, scene=scene, focal=focal)
     return len(people)
 
 
@@ -170,28 +186,21 @@ def _files(images: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _results(paths: Sequence[Path], people: Sequence[int], scene: bool) -> list[list[str]]:
+def _results(paths: Sequence[Path], people: Sequence[int], scene: bool, npz: bool) -> list[list[str]]:
     """For each image what its results are called and their files' names: its own, all numbered where two would meet.
 
     Names meet if they differ in case alone, which some file systems ignore.
     """
+    from metro.export.results import files_of
+
     names = [path.stem for path in paths]
-    files = [_written(name, count, scene) for name, count in zip(names, people, strict=True)]
+    files = [files_of(name, count, scene, npz) for name, count in zip(names, people, strict=True)]
     every = [file.casefold() for written in files for file in written]
     if len({*every}) < len(every) or len({name.casefold() for name in names}) < len(names):
         width = len(str(len(names) - 1))
         names = [f"{number:0{width}}-{name}" for number, name in enumerate(names)]
-        files = [_written(name, count, scene) for name, count in zip(names, people, strict=True)]
+        files = [files_of(name, count, scene, npz) for name, count in zip(names, people, strict=True)]
     return [[name, *written] for name, written in zip(names, files, strict=True)]
-
-
-def _written(name: str, people: int, scene: bool) -> list[str]:
-    files = [f"{name}{suffix}.{kind}" for suffix in _suffixes(people) for kind in ("obj", "glb", "json")]
-    return [*files, f"{name}_overlay.png", *([f"{name}_scene.glb"] if scene else [])]
-
-
-def _suffixes(people: int) -> list[str]:
-    return [""] if people == 1 else [f"_{k}" for k in range(people)]
 
 
 def _count(rows: Any) -> int:

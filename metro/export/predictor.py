@@ -7,6 +7,7 @@ viewer, as those formats expect.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -23,9 +24,10 @@ from metro.errors import MetroError, naming
 from metro.export.folder import CONTEXT
 from metro.export.gltf import glb
 from metro.export.networks import Network
+from metro.export.parameters import Parameters, arrays
 from metro.files import atomic_file
 from metro.viz.camera import pinhole, project
-from metro.viz.overlay import Image, mesh_overlay, skeleton
+from metro.viz.overlay import Image, draw_mesh, mesh_overlay, skeleton
 
 LARGEST = 10
 """Longest side of a box over that of its image, from which on it is taken for a mistake."""
@@ -47,6 +49,18 @@ Picture = Path | str | np.ndarray | Photo
 LONGEST_SIDE = 65_535
 """Pixels along a side of a picture, which is JPEG's limit too; a damaged header may claim millions."""
 Box = Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where a fitted mesh stands before a pinhole camera whose axis goes through the image's middle."""
+
+    focal: float
+    """Pixels."""
+    translation: np.ndarray
+    """(3,) metres: adding it to the vertices puts them before the camera."""
+    error_2d: float
+    """Mean distance in the image from the 2D joints, as a share of the crop's side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +94,25 @@ class Prediction:
     """The detector's confidence, if it came with the box."""
     assumed: bool = False
     """Whether the box is the middle square of the image, for want of one."""
+    placement: Placement | None = None
+    """Where a fit to 2D joints has put the mesh. Joints and overlay are seen from there, and `camera` is the nearest
+    weak-perspective one; none: `camera` is all that is known."""
+    parameters: Parameters | None = None
+    """Of a fitted mesh, or of one that `metro.export.refine.with_parameters` was asked about."""
+    kept: str = ""
+    """Why a refinement left the mesh as it was."""
 
     @property
     def joints_2d(self) -> np.ndarray:
         """(J, 2) joints in image pixels."""
-        return self.to_image(project(self.joints, self.camera, self.crop_size))
+        return self.to_pixels(self.joints)
+
+    def to_pixels(self, points_N3: ArrayLike) -> np.ndarray:
+        """Image pixels (N, 2) of points in the frame of the vertices."""
+        if self.placement is None:
+            return self.to_image(project(points_N3, self.camera, self.crop_size))
+        seen_N3 = (np.asarray(points_N3, np.float64) + self.placement.translation) @ self._intrinsics().T
+        return seen_N3[:, :2] / seen_N3[:, 2:]
 
     def to_image(self, crop_N2: ArrayLike) -> np.ndarray:
         """Crop pixels (N, 2) to image pixels."""
@@ -93,8 +121,9 @@ class Prediction:
     def translation(self, focal: float | None = None) -> np.ndarray:
         """(3,) metres: adding it to the vertices places them before a pinhole camera of the whole image.
 
-        The principal point is the image's centre. `focal` is in pixels; none: the image's diagonal, a common field of
-        view. Distance is proportional to it, so it is only as true as the focal length is.
+        The principal point is the image's centre. `focal` is in pixels; none: the one that the mesh was fitted with, or
+        the image's diagonal, a common field of view. Distance is proportional to it, so it is only as true as the focal
+        length is.
 
         Raises
         ------
@@ -102,14 +131,19 @@ class Prediction:
             The focal length is not a positive number.
         """
         check_focal(focal)
-        width, height = self.image_size
-        centre = ((width - 1) / 2, (height - 1) / 2)
+        if self.placement is not None:
+            return self.placement.translation * [1, 1, (focal or self.focal) / self.focal]
+        centre = self._intrinsics()[:2, 2]
         return pinhole(self.camera, self.crop_size, self.affine, focal=focal or self.focal, centre=centre)[1]
 
     @property
     def focal(self) -> float:
-        """Focal length in pixels that is assumed when none is given: the diagonal of the image."""
-        return float(np.hypot(*self.image_size))
+        """Focal length in pixels when none is given: the one of the fit, or the diagonal of the image."""
+        return assumed_focal(self.image_size) if self.placement is None else self.placement.focal
+
+    def _intrinsics(self) -> np.ndarray:
+        width, height = self.image_size
+        return np.array([[self.focal, 0, (width - 1) / 2], [0, self.focal, (height - 1) / 2], [0, 0, 1]])
 
     def overlay(self, image: Path | str | np.ndarray | None = None, *, joints: bool = False) -> Image:
         """The mesh (and skeleton) over the image; none: the file it came from."""
@@ -118,7 +152,12 @@ class Prediction:
         canvas = read_image(self.source if image is None else image)
         if canvas.shape[1::-1] != self.image_size:
             raise MetroError(f"overlay: image of {_size(canvas)}, the prediction is for {_times(self.image_size)}")
-        canvas = mesh_overlay(canvas, self.vertices, self.faces, self.camera, affine=self.affine, size=self.crop_size)
+        if self.placement is None:
+            view = {"affine": self.affine, "size": self.crop_size}
+            canvas = mesh_overlay(canvas, self.vertices, self.faces, self.camera, **view)
+        else:
+            placed_V3 = self.vertices + self.placement.translation
+            canvas = draw_mesh(canvas, placed_V3, self.faces, self._intrinsics(), alpha=0.9)
         return skeleton(canvas, self.joints_2d, self.joint_set) if joints else canvas
 
     def save_obj(self, path: Path | str) -> Path:
@@ -153,18 +192,44 @@ class Prediction:
                 "focal": round(focal or self.focal, 3),
                 "translation": _rounded(self.translation(focal), 5),
                 "note": "for the given focal length"
-                if focal
+                if focal or self.focal != assumed_focal(self.image_size)
                 else "for an assumed focal length, the image's diagonal in pixels",
             },
         }
+        if self.placement is not None:
+            record["perspective"]["fitted"] = f"2D joints met to {100 * self.placement.error_2d:.1f} % of the crop"
+        if self.kept:
+            record["kept"] = self.kept
         if self.score is not None:
             record["score"] = self.score
         if vertices:
             record["vertices"] = _rounded(self.vertices, 5)
         return json.dumps(record)
 
+    def save_npz(self, path: Path | str, *, focal: float | None = None) -> Path:
+        """Write the body model's parameters, as `metro.export.parameters.arrays` lays them out.
+
+        `focal` is as in `translation`.
+
+        Raises
+        ------
+        MetroError
+            The parameters are not known.
+        """
+        if self.parameters is None:
+            raise MetroError(f"{path}: this mesh has no parameters yet; metro.export.refine.with_parameters finds them")
+        view = {"focal": np.float32(focal or self.focal), "image_size": np.array(self.image_size)}
+        file = io.BytesIO()
+        np.savez(file, allow_pickle=False, **arrays([self.parameters], [self.translation(focal)]), **view)
+        return _write(path, file.getvalue())
+
     def _upright(self, shift: ArrayLike = (0, 0, 0)) -> np.ndarray:
         return (self.vertices + np.asarray(shift, np.float64)) * [1, -1, -1]
+
+
+def assumed_focal(image_size: tuple[int, int]) -> float:
+    """Focal length in pixels that stands in for an unknown one: the diagonal of the image (width, height)."""
+    return float(np.hypot(*image_size))
 
 
 def check_focal(focal: float | None) -> None:
