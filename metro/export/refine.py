@@ -76,6 +76,7 @@ def refine(
     expected = (len(people), len(JOINT_SETS["J24"]), 3)
     if joints.shape != expected:
         raise MetroError(f"2D joints have shape {joints.shape}; {len(people)} people need {expected}, joints of J24")
+    check_focal(focal)
     if not people:
         return []
     start = from_mesh(np.stack([person.vertices for person in people]), body, device=device).pose_aa
@@ -100,6 +101,7 @@ def fit_keypoints(
     MetroError
         As `refine`, or a person's joints lie outside of the image.
     """
+    check_focal(focal)
     joints = np.array(joints_2d_NJ3, np.float64).reshape(-1, len(JOINT_SETS["J24"]), 3)
     boxes = joint_boxes(joints, photo)
     people = [_at_rest(photo, box, body) for box in boxes]
@@ -161,7 +163,6 @@ def _fitted(
     start: np.ndarray | None,
     device: str,
 ) -> list[Prediction]:
-    check_focal(focal)
     joints_NJ3[joints_NJ3[..., 2] < LEAST_CONFIDENCE] = 0
     focals = [focal or assumed_focal(person.image_size) for person in people]
     fits = fit(_labels(people, joints_NJ3, focals), body, config, start=start, device=device)
