@@ -99,10 +99,13 @@ def _body(section: BodyConfig, path: Path | None) -> BodyConfig:
     """The settings of the body in a file, or those of the params."""
     if path is None:
         return section
+    from metro.body.arrays import OPEN_KINDS
     from metro.body.convert import read_licensed
     from metro.config import BodyConfig
 
     data = read_licensed(path)
+    if data.kind in OPEN_KINDS:
+        raise MetroError(f"{path}: holds the {data.kind} body, which ships with metro; leave --body out")
     return BodyConfig.model_validate({"kind": data.kind, "gender": data.gender, "path": path})
 
 

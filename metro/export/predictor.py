@@ -153,8 +153,9 @@ class Prediction:
         if canvas.shape[1::-1] != self.image_size:
             raise MetroError(f"overlay: image of {_size(canvas)}, the prediction is for {_times(self.image_size)}")
         if self.placement is None:
-            view = {"affine": self.affine, "size": self.crop_size}
-            canvas = mesh_overlay(canvas, self.vertices, self.faces, self.camera, **view)
+            canvas = mesh_overlay(
+                canvas, self.vertices, self.faces, self.camera, affine=self.affine, size=self.crop_size
+            )
         else:
             placed_V3 = self.vertices + self.placement.translation
             canvas = draw_mesh(canvas, placed_V3, self.faces, self._intrinsics(), alpha=0.9)
@@ -218,9 +219,10 @@ class Prediction:
         """
         if self.parameters is None:
             raise MetroError(f"{path}: this mesh has no parameters yet; metro.export.refine.with_parameters finds them")
-        view = {"focal": np.float32(focal or self.focal), "image_size": np.array(self.image_size)}
+        view = {"focal": np.array(focal or self.focal), "image_size": np.array(self.image_size)}
+        content: dict[str, Any] = arrays([self.parameters], [self.translation(focal)]) | view
         file = io.BytesIO()
-        np.savez(file, allow_pickle=False, **arrays([self.parameters], [self.translation(focal)]), **view)
+        np.savez(file, **content)
         return _write(path, file.getvalue())
 
     def _upright(self, shift: ArrayLike = (0, 0, 0)) -> np.ndarray:

@@ -103,8 +103,9 @@ def fit_keypoints(
     """
     check_focal(focal)
     joints = np.array(joints_2d_NJ3, np.float64).reshape(-1, len(JOINT_SETS["J24"]), 3)
-    boxes = joint_boxes(joints, photo)
-    people = [_at_rest(photo, box, body) for box in boxes]
+    people = [_at_rest(photo, box, body) for box in joint_boxes(joints, photo)]
+    if not people:
+        return []
     return _fitted(people, joints, body, focal, config, None, device)
 
 

@@ -130,7 +130,7 @@ def test_the_camera_is_told_consistently(scene: Scene, refined: list[Prediction]
         assert record["perspective"]["translation"] == np.round(person.translation(), 5).tolist()
         assert record["perspective"]["note"] == "for the given focal length"
         flat = replace(person, placement=None)
-        assert np.abs(flat.joints_2d - person.joints_2d).max() < 0.05 * person.box[3]
+        assert np.abs(flat.joints_2d - person.joints_2d).mean() < 0.03 * person.box[3]
         drawn = [
             render_mesh(v, BODY.faces, CAMERA, (WIDTH, HEIGHT), background=scene.image) != scene.image
             for v in (placed, scene.vertices[number])
