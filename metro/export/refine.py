@@ -72,15 +72,8 @@ def refine(
         The joints are not such an array, the body or the focal length is none to fit with, or the meshes are not of
         this body.
     """
-    joints = np.array(joints_2d_NJ3, np.float64)
-    expected = (len(people), len(JOINT_SETS["J24"]), 3)
-    if joints.shape != expected:
-        raise MetroError(f"2D joints have shape {joints.shape}; {len(people)} people need {expected}, joints of J24")
-    check_focal(focal)
-    if not people:
-        return []
-    start = from_mesh(np.stack([person.vertices for person in people]), body, device=device).pose_aa
-    return _fitted(people, joints, body, focal, config, start, device)
+    start = from_mesh(np.stack([person.vertices for person in people]), body, device=device).pose_aa if people else None
+    return fit_people(people, joints_2d_NJ3, body, focal, config, device, start=start)
 
 
 def fit_keypoints(
@@ -101,12 +94,9 @@ def fit_keypoints(
     MetroError
         As `refine`, or a person's joints lie outside of the image.
     """
-    check_focal(focal)
-    joints = np.array(joints_2d_NJ3, np.float64).reshape(-1, len(JOINT_SETS["J24"]), 3)
-    people = [_at_rest(photo, box, body) for box in joint_boxes(joints, photo)]
-    if not people:
-        return []
-    return _fitted(people, joints, body, focal, config, None, device)
+    joints_NJ3 = np.asarray(joints_2d_NJ3, np.float64)
+    people = [_at_rest(photo, box, body) for box in joint_boxes(joints_NJ3, photo)]
+    return fit_people(people, joints_NJ3, body, focal, config, device)
 
 
 def joint_boxes(joints_2d_NJ3: np.ndarray, photo: Photo) -> list[tuple[float, float, float, float]]:
@@ -155,15 +145,34 @@ def with_parameters(people: Sequence[Prediction], body: BodyData) -> list[Predic
     return [replace(p, parameters=next(known)) if p.parameters is None else p for p in people]
 
 
-def _fitted(
+def fit_people(
     people: Sequence[Prediction],
-    joints_NJ3: np.ndarray,
+    joints_2d_NJ3: ArrayLike,
     body: BodyData,
-    focal: float | None,
-    config: FitConfig | None,
-    start: np.ndarray | None,
-    device: str,
+    focal: float | None = None,
+    config: FitConfig | None = None,
+    device: str = "cpu",
+    *,
+    start: np.ndarray | None = None,
 ) -> list[Prediction]:
+    """Fit a body to 2D joints in the images and crops of predictions, from poses (N, 3 J) or from nothing.
+
+    Parameters are those of `refine`. With a start, a mesh that the fit brings no nearer to the joints is kept.
+
+    Raises
+    ------
+    MetroError
+        As `refine`.
+    """
+    check_focal(focal)
+    joints_NJ3 = np.array(joints_2d_NJ3, np.float64)
+    expected = (len(people), len(JOINT_SETS["J24"]), 3)
+    if joints_NJ3.shape != expected:
+        raise MetroError(
+            f"2D joints have shape {joints_NJ3.shape}; {len(people)} people need {expected}, joints of J24"
+        )
+    if not people:
+        return []
     joints_NJ3[joints_NJ3[..., 2] < LEAST_CONFIDENCE] = 0
     focals = [focal or assumed_focal(person.image_size) for person in people]
     fits = fit(_labels(people, joints_NJ3, focals), body, config, start=start, device=device)

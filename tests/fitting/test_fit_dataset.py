@@ -158,7 +158,7 @@ def test_image_fits_start_from_given_poses(people: People, tmp_path: Path, monke
         return Record(
             source="made",
             frame=str(i),
-            image=np.full((1000, 1000, 3), 90, np.uint8),
+            image=np.tile(np.arange(1000)[:, None, None] // 4, (1, 1000, 3)).astype(np.uint8),
             center=people.labels["center"][i],
             scale=float(people.labels["scale"][i]),
             keypoints_2d=joints,
