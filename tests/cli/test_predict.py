@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import metro
 from metro.cli.app import main
@@ -61,6 +62,23 @@ def test_results_of_one_image(here: Path, model: str, capsys: pytest.CaptureFixt
     assert main(["predict", "one.png", "--model", model, "--out", "b"]) == 0
     assert written("b") == {"one_overlay.png", "one.obj", "one.glb", "one.json"}
     assert "no box given: took the middle square" in capsys.readouterr().out
+
+
+def test_parameters_of_the_body_are_written_if_asked(
+    here: Path, model: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", picture("one.png"), "--model", model, "--box", "10,10,50,60", "--focal", "300"]
+    assert main([*words, "--npz"]) == 0
+    assert written("predictions") == {"one_overlay.png", "one.obj", "one.glb", "one.json", "one.npz"}
+    with np.load("predictions/one.npz") as arrays:
+        pose = np.concatenate((arrays["global_orient"], arrays["body_pose"]), 1)
+        made = world.body(*map(torch.from_numpy, (pose, arrays["betas"][None], arrays["transl"]))).vertices[0].numpy()
+    (found,) = metro.load(model)("one.png", [10, 10, 50, 60])
+    assert np.linalg.norm(made - (found.vertices + found.translation(300)), axis=1).mean() < 0.1  # it is untrained
+    assert main([*words, "--body", "smpl.npz"]) == 2
+    assert "--body is for --npz" in capsys.readouterr().err
+    assert main([*words, "--npz", "--left-hand"]) == 2
+    assert "--npz: a left hand is the mirror image" in capsys.readouterr().err
 
 
 def test_an_image_is_read_once(here: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
