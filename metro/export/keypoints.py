@@ -13,6 +13,7 @@ Of COCO's, other categories than people (1) and crowds are left out. Coordinates
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ def read_keypoints(file: Path, image: Path) -> np.ndarray:
     return np.array(people, np.float64).reshape(-1, len(JOINT_SETS["J24"]), 3)
 
 
+def in_j24(points_K3: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """The same points, x, y and confidence, as joints (24, 3) of J24: those that are not among them are 0."""
+    joints = np.zeros((len(JOINT_SETS["J24"]), 3))
+    at, to = shared(names, "J24")
+    joints[to] = points_K3[at]
+    return joints
+
+
 def _joints(numbers: Any, known: tuple[str, ...], where: str) -> np.ndarray:
     """J24 (24, 3) of the joints of one person in the first of the known sets that has so many."""
     try:
@@ -71,7 +80,4 @@ def _joints(numbers: Any, known: tuple[str, ...], where: str) -> np.ndarray:
             f"{where}: all coordinates are within 1, so they are shares of the image; write pixels (OpenPose: "
             "--keypoint_scale 0)"
         )
-    joints = np.zeros((len(JOINT_SETS["J24"]), 3))
-    at, to = shared(sets[0], "J24")
-    joints[to] = points[at]
-    return joints
+    return in_j24(points, JOINT_SETS[sets[0]])

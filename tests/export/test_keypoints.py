@@ -11,7 +11,7 @@ import pytest
 
 from metro.body.joints import JOINT_SETS
 from metro.errors import MetroError
-from metro.export.keypoints import read_keypoints
+from metro.export.keypoints import in_j24, read_keypoints
 
 J24 = JOINT_SETS["J24"]
 
@@ -45,6 +45,13 @@ def test_openpose(count: int, tmp_path: Path) -> None:
         assert joints[0, J24.index(name)].tolist() == [10 + place, 2 * (10 + place), 0.5]
     assert joints[0, J24.index("Top_of_Head"), 2] == 0
     assert not joints[1].any()
+
+
+def test_points_of_other_names() -> None:
+    joints = in_j24(np.array([[1, 2, 0.3], [4, 5, 0.6], [7, 8, 0.9]]), ("L_Heel", "L_Knee", "Nose"))
+    assert joints[J24.index("L_Knee")].tolist() == [4, 5, 0.6]
+    assert joints[J24.index("Nose")].tolist() == [7, 8, 0.9]
+    assert (joints[:, 2] > 0).sum() == 2
 
 
 def test_coco(tmp_path: Path) -> None:
