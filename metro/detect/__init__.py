@@ -1,0 +1,1 @@
+"""Where people and hands are in a picture."""
