@@ -7,6 +7,7 @@ so that an operator's constants are the plain arrays, float16 as in the file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,25 @@ def dense(values: np.ndarray, tensor: Any) -> np.ndarray:
 
 def _words(enumeration: type) -> dict[int, str]:
     return {number: word for word, number in vars(enumeration).items() if isinstance(number, int)}
+
+
+def leading_to(graph: Graph, outputs: Sequence[int]) -> list[Operator]:
+    """The operators that some outputs need, in the order in which a reader would write them down.
+
+    That is each after what it takes, branch by branch: the first input of an operator and all that leads to it comes
+    before the second one's. A file has them as its converter left them, branches mixed.
+    """
+    made_by = {operator.output: operator for operator in graph.operators}
+    found: dict[int, Operator] = {}
+    open_ends = [*reversed(outputs)]
+    while open_ends:
+        index = open_ends[-1]
+        operator = made_by.get(index)
+        missing = [] if operator is None else [i for i in operator.inputs if i in made_by and i not in found]
+        if operator is None or index in found or not missing:
+            open_ends.pop()
+            if operator is not None:
+                found.setdefault(index, operator)
+        else:
+            open_ends.append(missing[0])
+    return list(found.values())
