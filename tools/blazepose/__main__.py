@@ -2,7 +2,7 @@
 
 The first argument is the wheel of PyPI's `mediapipe` 0.10.21 (`pip download --no-deps mediapipe==0.10.21`), or the
 folder it is unpacked in; `--heavy` the file `pose_landmark_heavy.tflite` of npm's `@mediapipe/pose` 0.5.1675469404,
-which is too large to ship. Both are Apache-2.0. Needs `ai-edge-litert` (`pip install --no-deps ai-edge-litert
+which is too large to ship. Both are Apache-2.0. Those that ship also get an ONNX file, which `metro.detect` runs. Needs `ai-edge-litert` (`pip install --no-deps ai-edge-litert
 flatbuffers`) and none of MediaPipe. ``--out FOLDER`` writes elsewhere than into `metro/assets/blazepose`.
 """
 
@@ -22,6 +22,7 @@ from metro.errors import MetroError
 from metro.files import atomic_file
 from tools.blazepose.convert import tensors
 from tools.blazepose.networks import OTHERS, SHIPPED
+from tools.blazepose.programs import write_program
 
 
 @contextmanager
@@ -51,9 +52,12 @@ def main() -> None:
             files["pose_heavy"], networks["pose_heavy"] = options.heavy, OTHERS["pose_heavy"]
         for name, path in files.items():
             _, make, outputs, unused = networks[name]
-            with atomic_file(options.out / f"{name}.safetensors") as partial:
+            weights = options.out / f"{name}.safetensors"
+            with atomic_file(weights) as partial:
                 partial.write_bytes(save(tensors(path, make(), outputs, unused)))
-            print(options.out / f"{name}.safetensors")
+            print(weights)
+            if name in SHIPPED:
+                print(write_program(make(), weights))
 
 
 if __name__ == "__main__":
