@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metro.detect.anchors import PALM, PERSON
 from metro.model.blazepose import Conv, InvertedResidual
 
 
@@ -27,31 +28,6 @@ class Anchored(NamedTuple):
     """Before the sigmoid."""
     numbers_BAN: Tensor
     """Box and points of each, see `metro.detect.anchors.decode`."""
-
-
-class Layout(NamedTuple):
-    """What a detector looks at, and where its anchors are."""
-
-    side: int
-    """Pixels along a side of the input."""
-    points: int
-    """Of each anchor, besides its box."""
-    strides: tuple[int, ...]
-    """Of the maps with anchors."""
-    per_cell: tuple[int, ...]
-    """Anchors of each of their cells."""
-
-    @property
-    def numbers(self) -> int:
-        """What is said of an anchor, besides its score."""
-        return 4 + 2 * self.points
-
-
-PERSON = Layout(224, 4, (8, 16, 32), (2, 2, 6))
-"""Faces; their points are the middle of the hips, one on the circle around the body that tells its size and direction,
-the middle of the shoulders, and one on the circle around the upper body."""
-PALM = Layout(192, 7, (8, 16), (2, 6))
-"""Palms; their points are the wrist, the first joints of index, middle, ring and little finger, and two of the thumb."""
 
 
 class Mixed(nn.Module):

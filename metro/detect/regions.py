@@ -64,3 +64,32 @@ def look(image: np.ndarray, region: Region, size: int) -> np.ndarray:
     crop = np.empty((size, size, 3), np.uint8)
     warp(image, affine_23, crop)
     return crop
+
+
+def squares(width: int, height: int, levels: int) -> list[Region]:
+    """The square around a picture, then squares of half its side that overlap by half and cover the picture, and so on.
+
+    Pixel centres are whole, so the picture begins at -0.5.
+    """
+    found = []
+    for level in range(levels + 1):
+        side = max(width, height) / 2**level
+        columns, rows = (_middles(extent, side) for extent in (width, height))
+        found += [Region(x, y, side) for y in rows for x in columns]
+    return found
+
+
+def _middles(extent: int, side: float) -> list[float]:
+    """Middles of the fewest intervals of a length that cover an extent and overlap by half or more."""
+    count = 1 + max(0, math.ceil((extent - side) / (side / 2) - 1e-9))
+    if count == 1:
+        return [(extent - 1) / 2]
+    return [float(x) - 0.5 for x in np.linspace(side / 2, extent - side / 2, count)]
+
+
+def sees(image: np.ndarray, region: Region) -> bool:
+    """Whether a square is of use: not a point, nor beside the picture, nor many times as large."""
+    height, width = image.shape[:2]
+    half = region.side / 2
+    inside = -half < region.x < width + half and -half < region.y < height + half
+    return inside and 8 <= region.side <= 4 * max(width, height)
