@@ -62,13 +62,18 @@ def decode(
     Numbers are in pixels of the input: the offset of the box's centre from the anchor's, its width and height, and the
     offsets of the other points.
     """
-    scores_A = 1 / (1 + np.exp(-np.clip(logits_A, -80, 80).astype(np.float64)))
+    scores_A = sigmoid(logits_A)
     kept = scores_A >= least
     pairs_DK2 = numbers_AN[kept].astype(np.float64).reshape(-1, numbers_AN.shape[1] // 2, 2) / side
     half_D12 = pairs_DK2[:, 1:2] / 2
     middle_D12 = pairs_DK2[:, :1]
     points_DK2 = np.concatenate((middle_D12 - half_D12, middle_D12 + half_D12, pairs_DK2[:, 2:]), 1)
     return scores_A[kept], points_DK2 + centres_A2[kept][:, None]
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities; logits of hundreds, which these networks give, do not overflow."""
+    return 1 / (1 + np.exp(-np.clip(logits, -80, 80).astype(np.float64)))
 
 
 def merge(scores_D: np.ndarray, points_DK2: np.ndarray, most: float = MERGED) -> tuple[np.ndarray, np.ndarray]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -34,8 +34,16 @@ class Detection:
 SAME = 0.3
 """Mean distance of two finds' landmarks, over the longer side of the larger box, up to which they are one."""
 
-Detector = Callable[[np.ndarray], list[Detection]]
-"""From an (H, W, 3) uint8 RGB picture to what is found, the best first."""
+
+class Detector(Protocol):
+    """Finds people, or hands."""
+
+    name: str
+    """Stands in results."""
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        """What is in a picture (H, W, 3) uint8 RGB, the surest first."""
+        ...
 
 
 def box_around(

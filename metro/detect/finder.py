@@ -11,6 +11,9 @@ from metro.detect.anchors import Layout, centres, decode, merge
 from metro.detect.programs import Program
 from metro.detect.regions import look, squares
 
+STRICTER = 0.2
+"""Squares hold limbs and things without the rest, and many of them are looked at: their least score is so much more."""
+
 
 class Finder:
     """Applies a detector to pictures.
@@ -27,7 +30,7 @@ class Finder:
     levels
         How often the squares are halved: 0 looks at the whole picture alone.
     least
-        Least score.
+        Least score in the whole picture.
     """
 
     def __init__(self, program: str, layout: Layout, levels: int, least: float) -> None:
@@ -39,7 +42,8 @@ class Finder:
         side, found = self.layout.side, []
         for place in squares(image.shape[1], image.shape[0], self.levels):
             logits_1A, numbers_1AN = self.program(look(image, place, side)[None])
-            scores_D, points_DK2 = decode(logits_1A[0], numbers_1AN[0], self.centres_A2, side, self.least)
+            least = self.least + (STRICTER if found else 0)  # the first square is the whole picture
+            scores_D, points_DK2 = decode(logits_1A[0], numbers_1AN[0], self.centres_A2, side, least)
             found.append((scores_D, place.to_picture(points_DK2)))
         scores_D, points_DK2 = (np.concatenate(parts) for parts in zip(*found, strict=True))
         # A square's edge cuts what lies on it; the corners stay in order, for squares are not turned.

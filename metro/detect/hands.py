@@ -16,6 +16,8 @@ from metro.detect.finder import Finder
 from metro.detect.programs import Program
 from metro.detect.regions import Region, look, sees, upright
 
+FOUND = 0.5
+"""Least score of the palm detector, as published."""
 PALM_ENLARGED, PALM_SHIFT = 2.6, 0.5
 """Side of the first square over that of the palm's box, and how far it is moved towards the fingers, as published."""
 HAND_ENLARGED = 2.0
@@ -39,15 +41,17 @@ class HandDetector:
     levels
         As of `metro.detect.finder.Finder`.
     least
-        Least score of the palm detector.
-    least_presence
-        Least probability of a hand by the landmark network.
+        Least score: the probability of a hand by the landmark network.
+    most
+        Keep so many, the surest; None: all.
     """
 
-    def __init__(self, levels: int = 1, least: float = 0.5, least_presence: float = 0.5) -> None:
-        self.finder = Finder("palm_detector", PALM, levels, least)
+    name = "blazepose"
+
+    def __init__(self, levels: int = 2, least: float = 0.9, most: int | None = None) -> None:
+        self.finder = Finder("palm_detector", PALM, levels, FOUND)
         self.reader = Program("hand_full")
-        self.least_presence = least_presence
+        self.least, self.most = least, most
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Hands in an image (H, W, 3) uint8 RGB, those that are surest first."""
@@ -62,10 +66,10 @@ class HandDetector:
         for points_K2, presence, right in zip(*self.read(image, regions), strict=True):
             flesh = FLESH * float(np.linalg.norm(points_K2[MIDDLE] - points_K2[WRIST]))
             box = box_around(points_K2, np.full(len(points_K2), flesh), image.shape[1], image.shape[0])
-            if presence >= self.least_presence and box is not None:
+            if presence >= self.least and box is not None:
                 landmarks_K3 = np.concatenate((points_K2, np.ones((len(points_K2), 1))), 1)
                 hands.append(Detection(box, float(presence), landmarks_K3, left=bool(right < 0.5)))
-        return distinct(hands)
+        return distinct(hands)[: self.most]
 
     def read(self, image: np.ndarray, regions: list[Region]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Landmarks (D, 21, 2) in pixels, the probability of a hand (D,) and that it is a right one (D,)."""

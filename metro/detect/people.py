@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from metro.detect.anchors import PERSON
+from metro.detect.anchors import PERSON, sigmoid
 from metro.detect.detection import POSE_LANDMARKS, Detection, box_around, distinct
 from metro.detect.finder import Finder
 from metro.detect.programs import Program
 from metro.detect.regions import Region, look, sees, upright
 
+FOUND = 0.5
+"""Least score of the detector, as published."""
 ENLARGED = 1.25
 """Side of the landmark network's square over the diameter of the circle around the body, as published."""
 CENTRE, CIRCLE = 33, 34
@@ -40,15 +42,17 @@ class PeopleDetector:
     levels
         How often the squares that are looked at are halved: 0 looks at the whole picture alone.
     least
-        Least score of the detector.
-    least_presence
-        Least probability of a person by the landmark network.
+        Least score: the probability of a person by the landmark network.
+    most
+        Keep so many, the surest; None: all.
     """
 
-    def __init__(self, levels: int = 2, least: float = 0.5, least_presence: float = 0.5) -> None:
-        self.finder = Finder("pose_detector", PERSON, levels, least)
+    name = "blazepose"
+
+    def __init__(self, levels: int = 2, least: float = 0.9, most: int | None = None) -> None:
+        self.finder = Finder("pose_detector", PERSON, levels, FOUND)
         self.reader = Program("pose_full")
-        self.least_presence = least_presence
+        self.least, self.most = least, most
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """People in an image (H, W, 3) uint8 RGB, those that are surest first."""
@@ -65,9 +69,9 @@ class PeopleDetector:
             body_K3 = points_K3[: len(POSE_LANDMARKS)]
             seen_K = body_K3[:, 2] >= SEEN
             box = box_around(body_K3[seen_K, :2], flesh_of(points_K3)[seen_K], image.shape[1], image.shape[0])
-            if presence >= self.least_presence and box is not None:
+            if presence >= self.least and box is not None:
                 people.append(Detection(box, float(presence), body_K3))
-        return distinct(people)
+        return distinct(people)[: self.most]
 
     def read(self, image: np.ndarray, regions: list[Region]) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks (D, 39, 3), pixels and how likely they can be seen, and the probability of a person (D,)."""
@@ -77,7 +81,7 @@ class PeopleDetector:
             region.to_picture(numbers[:, :2].astype(np.float64) / self.reader.size)
             for region, numbers in zip(regions, numbers_DK5, strict=True)
         ]
-        visible_DK = 1 / (1 + np.exp(-numbers_DK5[..., 3]))
+        visible_DK = sigmoid(numbers_DK5[..., 3])
         return np.concatenate((np.stack(places), visible_DK[..., None]), -1), presence_D
 
 

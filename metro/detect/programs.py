@@ -8,12 +8,17 @@ Shape suffixes: B image, S side.
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from metro.files import readable
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FOLDER = Path(str(resources.files("metro") / "assets" / "blazepose"))
 INPUT_PX = {"pose_detector": 224, "palm_detector": 192, "pose_full": 256, "hand_full": 224}
@@ -23,34 +28,38 @@ BATCH = 16
 
 
 class Program:
-    """A network on the CPU.
+    """A network on the CPU, opened when it is first used.
 
     Parameters
     ----------
     name
         One of `INPUT_PX`.
-
-    Raises
-    ------
-    MetroError
-        Its files are missing or damaged.
     """
 
     def __init__(self, name: str) -> None:
+        self.path, self.size = FOLDER / f"{name}.onnx", INPUT_PX[name]
+
+    @cached_property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The network.
+
+        Raises
+        ------
+        MetroError
+            Its files are missing or damaged.
+        """
         import onnxruntime
 
-        self.size = INPUT_PX[name]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors, which are raised as well
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         # Threads that wait by spinning take the processor from whatever else runs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        path = FOLDER / f"{name}.onnx"
-        with readable(path, "install metro again"):
-            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        with readable(self.path, "install metro again"):
+            return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, pixels_BSS3: np.ndarray) -> list[np.ndarray]:
-        """The network's outputs for uint8 RGB images of its size."""
+        """The network's outputs for uint8 RGB images of its size. Raises as `session`."""
         parts = []
         for start in range(0, len(pixels_BSS3), BATCH):
             images = pixels_BSS3[start : start + BATCH].transpose(0, 3, 1, 2)
