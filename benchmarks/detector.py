@@ -154,8 +154,8 @@ def second_pass(people: list[Shot]) -> list[str]:
                     (float((off_2d < 0.1 * max(tight[2:])).mean()), 1000 * float(np.linalg.norm(apart, axis=1).mean()))
                 )
     lines = [
-        "The shipped checkpoint on the pictures that these people were rendered in, one to a picture; with two passes the",
-        "network looks again at the box around its own first mesh.",
+        "The shipped checkpoint on the pictures that these people were rendered in, one to a picture; with two passes",
+        "it looks again, at the box around its own first mesh.",
         "",
         "| box, passes | people | PCK@0.1 of the box | joints, mm from the truth, centred |",
         "| --- | ---: | ---: | ---: |",

@@ -63,8 +63,8 @@ def predict(
     focal
         Focal length of the camera in pixels, which places people in depth; none: the image's diagonal.
     detector
-        Who finds people in images without boxes: `blazepose`, which ships; `torchvision`, a Keypoint R-CNN whose weights
-        are downloaded once; `none` takes the largest square in the middle of the image instead.
+        Who finds people in images without boxes: `blazepose`, which ships; `torchvision`, a Keypoint R-CNN whose
+        weights are downloaded once; `none` takes the largest square in the middle of the image instead.
     hands
         Find hands, left and right ones. Hand models ask for that by themselves; others are refused.
     max_people
@@ -102,11 +102,12 @@ def predict(
     failed = []
     for path, (name, *_), rows in zip(paths, results, wanted, strict=True):
         try:
-            count = _predict(predictor, path, rows, out / name, vertices, scene, focal, batch_size, left_hand)
+            count, animated = _predict(predictor, path, rows, out / name, vertices, scene, focal, batch_size, left_hand)
         except MetroError as err:
             failed.append(str(err))
         else:
             hint = " (took the middle square; --box x,y,w,h is better)" if rows is None and not by_detector else ""
+            hint += " (an animation: its first frame)" if animated else ""
             print(f"{path}: {count} predicted → {out / name}*{hint}", flush=True)
     if failed:
         count_told = f"{len(failed)} of {len(paths)} images failed: " if len(paths) > 1 else ""
@@ -161,8 +162,8 @@ def _predict(
     focal: float | None,
     batch_size: int,
     left_hand: bool,
-) -> int:
-    """Predict the people of one image, write the results and count them."""
+) -> tuple[int, bool]:
+    """Predict the people of one image, write the results, count them, and tell whether it was an animation."""
     from metro.export.predictor import overlay, read_photo, save_scene
     from metro.viz.overlay import save_image
 
@@ -180,7 +181,7 @@ def _predict(
         person.save_obj(stem.with_name(f"{stem.name}{suffix}.obj"))
         person.save_glb(stem.with_name(f"{stem.name}{suffix}.glb"))
         person.save_json(stem.with_name(f"{stem.name}{suffix}.json"), vertices=vertices, focal=focal)
-    return len(people)
+    return len(people), photo.frames > 1
 
 
 def _files(images: Sequence[Path]) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,11 +43,15 @@ class Photo:
     """(H, W, 3) uint8 RGB."""
     source: str
     """Stands in messages and results."""
+    frames: int = 1
+    """Pictures in the file, of which this is the first."""
 
 
 Picture = Path | str | np.ndarray | Photo
 LONGEST_SIDE = 65_535
 """Pixels along a side of a picture, which is JPEG's limit too; a damaged header may claim millions."""
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Brands of the files that phones keep pictures in."""
 Box = Sequence[float] | np.ndarray
 
 
@@ -383,7 +388,17 @@ def read_photo(picture: Picture) -> Photo:
     """An image with its path, if it has one. Raises as `read_image`."""
     if isinstance(picture, Photo):
         return picture
-    return Photo(read_image(picture), "" if isinstance(picture, np.ndarray) else str(picture))
+    if isinstance(picture, np.ndarray):
+        return Photo(read_image(picture), "")
+    return Photo(read_image(picture), str(picture), _frames(Path(picture)))
+
+
+def _frames(path: Path) -> int:
+    """Pictures of an animation, 1 for what is none; phones keep depth maps as further pictures of a JPEG."""
+    from PIL import Image as Pil
+
+    with Pil.open(path) as file:
+        return getattr(file, "n_frames", 1) if file.format in ("GIF", "PNG", "WEBP") else 1
 
 
 def read_image(picture: Path | str | np.ndarray) -> Image:
@@ -404,7 +419,10 @@ def read_image(picture: Path | str | np.ndarray) -> Image:
 
     path = Path(picture)
     try:
-        with Pil.open(path) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Pil.DecompressionBombWarning)  # cameras take 100 megapixels today
+            file = Pil.open(path)
+        with file:
             if max(file.size) > LONGEST_SIDE:
                 raise MetroError(
                     f"{path}: an image of {_times(file.size)}; more than {LONGEST_SIDE} along a side is none"
@@ -424,12 +442,23 @@ def read_image(picture: Path | str | np.ndarray) -> Image:
         raise MetroError(f"{path}: no such image") from None
     except IsADirectoryError:
         raise MetroError(f"{path}: is a folder; give image files") from None
+    except Pil.DecompressionBombError:
+        most = 2 * (Pil.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise MetroError(f"{path}: an image of more than {most} megapixels; make it smaller") from None
     except UnidentifiedImageError:
-        raise MetroError(f"{path}: not an image in a known format") from None
+        raise MetroError(f"{path}: {_what_instead(path)}") from None
     except Exception as err:  # decoders raise whatever they meet in damaged bytes
         raise MetroError(
             f"{path}: unreadable image ({' '.join(str(err).split())[:120]}); is the file complete?"
         ) from None
+
+
+def _what_instead(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
+        return "a HEIC image, which is not read; save it as JPEG (iPhone: Settings, Camera, Formats, Most Compatible)"
+    return "not an image in a known format" if head else "not an image: the file is empty"
 
 
 def _from_array(array: np.ndarray) -> Image:

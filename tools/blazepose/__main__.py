@@ -2,8 +2,9 @@
 
 The first argument is the wheel of PyPI's `mediapipe` 0.10.21 (`pip download --no-deps mediapipe==0.10.21`), or the
 folder it is unpacked in; `--heavy` the file `pose_landmark_heavy.tflite` of npm's `@mediapipe/pose` 0.5.1675469404,
-which is too large to ship. Both are Apache-2.0. Those that ship also get an ONNX file, which `metro.detect` runs. Needs `ai-edge-litert` (`pip install --no-deps ai-edge-litert
-flatbuffers`) and none of MediaPipe. ``--out FOLDER`` writes elsewhere than into `metro/assets/blazepose`.
+which is too large to ship. Both are Apache-2.0. Those that ship also get an ONNX file, which `metro.detect` runs. Needs
+`ai-edge-litert` (`pip install --no-deps ai-edge-litert flatbuffers`) and none of MediaPipe. ``--out FOLDER`` writes
+elsewhere than into `metro/assets/blazepose`.
 """
 
 from __future__ import annotations
