@@ -45,7 +45,7 @@ class HandLandmarks(NamedTuple):
     presence_B: Tensor
     """Probability that there is a hand."""
     right_B: Tensor
-    """Probability that it is a right hand, if the image is not mirrored."""
+    """Probability that it is a right hand; MediaPipe, which expects mirrored images, calls it left."""
     world_BK3: Tensor
     """x, y, z in metres from the middle of the hand, in the directions of `points_BK3`."""
 

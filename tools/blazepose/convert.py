@@ -49,7 +49,9 @@ def tensors(path: Path, network: nn.Module, outputs: Sequence[int], unused: int 
     needed = leading_to(graph, [graph.outputs[number] for number in outputs])
     theirs = [operator for operator in needed if operator.kind in _LAYERS]
     spare = sum(operator.kind in _LAYERS for operator in graph.operators) - len(theirs)
-    ours = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, tuple(_LAYERS.values()))]
+    ours = [
+        (name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear | nn.PReLU)
+    ]
     if (len(theirs), spare) != (len(ours), unused):
         raise MetroError(
             f"{path}: has {len(theirs)} layers and {spare} that are not needed, not {len(ours)} and {unused}; "

@@ -27,10 +27,14 @@ class Network(NamedTuple):
 SHIPPED = {
     "pose_full": Network("pose_landmark/pose_landmark_full.tflite", BlazePose, (0, 1, 4), 22),
     "hand_full": Network("hand_landmark/hand_landmark_full.tflite", BlazeHand, (0, 1, 2, 3), 0),
+}
+"""Landmark networks, by the names of their files in `metro/assets/blazepose`."""
+
+DETECTORS = {
     "pose_detector": Network("pose_detection/pose_detection.tflite", PersonDetector, (1, 0), 0),
     "palm_detector": Network("palm_detection/palm_detection_full.tflite", PalmDetector, (1, 0), 0),
 }
-"""By the names of their files in `metro/assets/blazepose`."""
+"""What finds people and hands; these ship as well."""
 
 OTHERS = {
     "pose_lite": Network("pose_landmark_lite.tflite", lambda: BlazePose("lite"), (0, 1, 4), 22),

@@ -57,15 +57,15 @@ def read_graph(path: Path) -> Graph:
         The file is missing or no tflite file, or the schema is not installed.
     """
     try:
-        from ai_edge_litert import schema_py_generated as schema
-    except ImportError:
-        raise MetroError("ai_edge_litert is not installed; `pip install ai-edge-litert` to read tflite files") from None
-    try:
         encoded = path.read_bytes()
     except OSError as err:
         raise MetroError(f"{path}: {err.strerror}; unpack the package it comes in") from None
     if encoded[4:8] != b"TFL3":
         raise MetroError(f"{path}: no tflite file; get it again")
+    try:
+        from ai_edge_litert import schema_py_generated as schema
+    except ImportError:
+        raise MetroError("ai_edge_litert is not installed; `pip install ai-edge-litert` to read tflite files") from None
     model = schema.ModelT.InitFromPackedBuf(encoded, 0)
     words = {kind: _words(getattr(schema, kind)) for kind in ("BuiltinOperator", "Padding", "ActivationFunctionType")}
     (graph,) = model.subgraphs
@@ -114,7 +114,8 @@ def dense(values: np.ndarray, tensor: Any) -> np.ndarray:
             index = np.tile(np.arange(count), len(places))
             places = np.repeat(places, count, axis=0)
         else:  # compressed: segments say which indices are there
-            counts = np.diff(np.asarray(level.arraySegments.values, np.int64))
+            ends = np.asarray(level.arraySegments.values, np.int64)
+            counts = ends[1:] - ends[:-1]
             index = np.asarray(level.arrayIndices.values, np.int64)
             places = np.repeat(places, counts, axis=0)
         places = np.concatenate((places, index[:, None]), axis=1)
