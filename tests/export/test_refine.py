@@ -169,6 +169,8 @@ def test_parameters_of_plain_predictions(scene: Scene, refined: list[Prediction]
     found = with_parameters([scene.seen[0], refined[1]], BODY)
     assert found[1] is refined[1]
     assert found[0].vertices is scene.seen[0].vertices
+    left = replace(scene.seen[0], faces=BODY.faces[:, ::-1])  # as of a hand that was mirrored
+    assert with_parameters([left], BODY) == [left]
     with np.load(found[0].save_npz(tmp_path / "a.npz", focal=700.0)) as file:
         pose = np.concatenate((file["global_orient"], file["body_pose"]), 1)
         placed = mesh(pose, file["betas"][None], file["transl"])[0]
