@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from metro.cli.options import Batch, Between, Place, ToFolder, Word
-from metro.errors import MetroError
 from metro.words import ProtocolName
-
-if TYPE_CHECKING:
-    from metro.body.arrays import BodyData
-    from metro.config import BodyConfig
-    from metro.export.bundle import Bundle
 
 
 def evaluate(
@@ -75,14 +69,14 @@ def evaluate(
     from metro.evaluation.evaluate import evaluate as run
     from metro.evaluation.figures import write_figures
     from metro.evaluation.summary import table
-    from metro.export.load import open_bundle
+    from metro.export.load import body_config, body_of, open_bundle
     from metro.model.device import device_of
 
     place, dataset = device_of(device), ShardDataset(data)
     if limit is not None:
         dataset = dataset.first(limit)
     bundle = open_bundle(model)
-    body_model = BodyModel(_body_of(bundle, body), variants=partial(load_variant, _body_config(bundle, body)))
+    body_model = BodyModel(body_of(bundle.meta, body), variants=partial(load_variant, body_config(bundle.meta, body)))
     baseline = None
     if train:
         baseline = mean_poses([ShardDataset(folder) for folder in train], body_model)
@@ -141,14 +135,14 @@ def attention(
     from metro.config import AttentionConfig
     from metro.data.shards import ShardDataset
     from metro.evaluation.attention import measure_attention, write_attention
-    from metro.export.load import open_bundle
+    from metro.export.load import body_of, open_bundle
     from metro.model.device import device_of
 
     place, bundle = device_of(device), open_bundle(model)
     dataset = ShardDataset(data)
     config = AttentionConfig(samples=samples, examples=examples)
     measured = measure_attention(bundle.model, dataset, config, place)
-    summary = write_attention(measured, _body_of(bundle, body), bundle.levels, out)
+    summary = write_attention(measured, body_of(bundle.meta, body), bundle.levels, out)
     return {"written": str(out), **{k: summary[k] for k in ("images", "tokens", "layers")}}
 
 
@@ -164,23 +158,3 @@ def protocols() -> str:
         rows = [f"    {METRICS[k].label:<24}{METRICS[k].meaning}" for k in protocol.metrics]
         blocks.append("\n".join([f"{protocol.name}: {protocol.title}", text, *rows]))
     return "\n\n".join(blocks)
-
-
-def _body_of(bundle: Bundle, path: Path | None) -> BodyData:
-    from metro.body.arrays import OPEN_KINDS, digest
-    from metro.body.load import load_body
-
-    record = bundle.meta["body"]
-    if record["kind"] not in OPEN_KINDS and path is None:
-        raise MetroError(f"the model was trained on the licensed {record['kind']} body; give its file with --body")
-    body = load_body(_body_config(bundle, path))
-    if digest(body) != record["digest"]:
-        raise MetroError(f"{path or record['kind']}: not the version of the body model that the model was trained on")
-    return body
-
-
-def _body_config(bundle: Bundle, path: Path | None) -> BodyConfig:
-    from metro.config import BodyConfig
-
-    record = bundle.meta["body"]
-    return BodyConfig(kind=record["kind"], gender=record["gender"], path=path)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from metro.cli.options import Batch, Place, ToFolder, Word
+from metro.cli.options import Batch, Between, Place, Share, ToFolder, Word
 from metro.errors import MetroError
+
+if TYPE_CHECKING:
+    from metro.body.arrays import BodyData
+    from metro.export.predictor import Photo, Prediction, Predictor
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings of the files that are taken from a folder."""
+_NUMBERED = re.compile(r"(.+)_(?:0|[1-9]\d*)")
+"""What one of several people is called."""
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
@@ -26,14 +33,22 @@ def predict(
     out: ToFolder = Path("predictions"),
     vertices: bool = False,
     scene: bool = False,
+    npz: bool = False,
     focal: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
+    refine: bool = False,
+    body: Place | None = None,
+    detector: Word = "blazepose",
+    hands: bool = False,
+    max_people: Annotated[int | None, Parameter(validator=Between(1, 65536))] = None,
+    min_score: Share | None = None,
     left_hand: bool = False,
     batch_size: Batch = 16,
     device: Word | None = None,
 ) -> None:
     """Predict meshes and joints; writes an overlay per image and OBJ, GLB and JSON per person.
 
-    Results are written image by image. Images that fail are named at the end, and the exit status is then 2.
+    People are found by a detector where no boxes are given. Results are written image by image. Images that fail, or
+    show nobody, are named at the end, and the exit status is then 2.
 
     Parameters
     ----------
@@ -43,7 +58,6 @@ def predict(
         Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
     box
         Tight box x,y,width,height in pixels around the person, for a single image; several people are separated by `;`.
-        Without boxes the largest square in the middle of each image is used.
     boxes
         JSON file with the boxes of several images: {"NAME.jpg": [[x, y, width, height], ...], ...}, or COCO's results
         or labels. Rows may end with a score. Images of one name need their paths.
@@ -53,37 +67,82 @@ def predict(
         Include the mesh in the JSON.
     scene
         Also write NAME_scene.glb: the people of an image where they stand before its camera.
+    npz
+        Also write NAME.npz: pose, shape and position of the body model nearest to each mesh, as `smplx`, Blender's
+        add-on and AITViewer take them. Needs PyTorch, and the body model.
     focal
         Focal length of the camera in pixels, which places people in depth; none: the image's diagonal.
+    refine
+        Fit the meshes to the 2D joints that the detector saw, so that they sit on the people in the image; also writes
+        NAME.npz. Needs PyTorch, and the body model.
+    body
+        Licensed body model file for --npz and --refine, for models that were trained on one.
+    detector
+        Who finds people in images without boxes: `blazepose`, which ships; `torchvision`, a Keypoint R-CNN whose
+        weights are downloaded once; `none` takes the largest square in the middle of the image instead.
+    hands
+        Find hands, left and right ones. Hand models ask for that by themselves; others are refused.
+    max_people
+        Of the people that are found in an image keep so many, the surest.
+    min_score
+        Leave out people that the detector is less sure of, from 0 to 1; none: what suits the detector.
     left_hand
-        Hand models know right hands; this mirrors the crop and the result.
+        Hand models know right hands; this mirrors the crop and the result. For boxes: a detector tells hands apart.
     batch_size
         People per forward pass.
     device
         Where PyTorch runs, e.g. `cuda`; none: ONNX Runtime on the CPU if the model has an ONNX file.
     """
     import metro
-    from metro.export.predictor import check_focal
+    from metro.detect import detector as open_detector
+    from metro.export.load import body_of
+    from metro.export.predictor import check_focal, knows_hands
+    from metro.export.results import suffixes, write_people
 
     check_focal(focal)
+    if npz and left_hand:
+        raise MetroError("--npz: a left hand is the mirror image of one, which no parameters of the hand model make")
+    if body is not None and not (npz or refine):
+        raise MetroError("--body is for --npz and --refine")
     paths = _files(images)
     wanted = _boxes(paths, box, boxes)
-    results = _results(paths, [_count(rows) for rows in wanted], scene)
+    by_detector = detector != "none"
+    counts = [None if rows is None and by_detector else _count(rows) for rows in wanted]
+    results = _results(paths, counts, scene, npz or refine)
     places = {(out / file).resolve() for _, *files in results for file in files}
     if lost := [path for path in paths if path.resolve() in places]:
         raise MetroError(f"{lost[0]}: a result would be written over it; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    predictor = metro.load(model, device)
+    predictor = metro.load(model, device, detector="none")
     predictor.check_hand(left_hand)
+    if hands and not knows_hands(predictor.network):
+        raise MetroError(f"--hands: model {model} predicts bodies; give --model a hand model")
+    if refine and knows_hands(predictor.network):
+        raise MetroError(f"--refine is for bodies; model {model} predicts hands")
+    if None in wanted:
+        is_hand = knows_hands(predictor.network)
+        predictor.detector = open_detector(detector, hands=is_hand, least=min_score, most=max_people)
+    known_body = body_of(predictor.network.meta, body) if npz or refine else None
     failed = []
     for path, (name, *_), rows in zip(paths, results, wanted, strict=True):
+        stem = out / name
         try:
-            count = _predict(predictor, path, rows, out / name, vertices, scene, focal, batch_size, left_hand)
+            people, photo = _people(predictor, path, rows, batch_size, left_hand)
+            if known_body is not None:
+                from metro.export.refine import with_parameters
+
+                people = _refined(people, known_body, focal, device or "cpu") if refine else people
+                people = with_parameters(people, known_body)
+            endings = suffixes(len(people))
+            write_people(people, endings, photo.pixels, stem, vertices=vertices, scene=scene, focal=focal)
         except MetroError as err:
             failed.append(str(err))
         else:
-            hint = " (no box given: took the middle square; --box x,y,w,h is better)" if rows is None else ""
-            print(f"{path}: {count} predicted → {out / name}*{hint}", flush=True)
+            hint = " (took the middle square; --box x,y,w,h is better)" if rows is None and not by_detector else ""
+            hint += " (an animation: its first frame)" if photo.frames > 1 else ""
+            left = [f"{endings[k]} {p.kept}".strip() for k, p in enumerate(people) if p.kept]
+            hint += f" (not refined: {'; '.join(left)})" if left else ""
+            print(f"{path}: {len(people)} predicted → {stem}*{hint}", flush=True)
     if failed:
         count_told = f"{len(failed)} of {len(paths)} images failed: " if len(paths) > 1 else ""
         raise MetroError(count_told + "; ".join(failed))
@@ -127,32 +186,36 @@ def export(
     }
 
 
-def _predict(
-    predictor: Any,
-    path: Path,
-    rows: Any,
-    stem: Path,
-    vertices: bool,
-    scene: bool,
-    focal: float | None,
-    batch_size: int,
-    left_hand: bool,
-) -> int:
-    """Predict the people of one image, write the results and count them."""
-    from metro.export.predictor import overlay, read_photo, save_scene
-    from metro.viz.overlay import save_image
+def _people(
+    predictor: Predictor, path: Path, rows: Any, batch_size: int, left_hand: bool
+) -> tuple[list[Prediction], Photo]:
+    """The people of one image; somebody, if a detector was to find them."""
+    from metro.export.predictor import read_photo
 
     photo = read_photo(path)
     people = predictor(photo, rows, batch_size=batch_size, left_hand=left_hand)
-    if people:
-        save_image(overlay(people, photo.pixels), stem.with_name(f"{stem.name}_overlay.png"))
-        if scene:
-            save_scene(stem.with_name(f"{stem.name}_scene.glb"), people, focal)
-    for suffix, person in zip(_suffixes(len(people)), people, strict=True):
-        person.save_obj(stem.with_name(f"{stem.name}{suffix}.obj"))
-        person.save_glb(stem.with_name(f"{stem.name}{suffix}.glb"))
-        person.save_json(stem.with_name(f"{stem.name}{suffix}.json"), vertices=vertices, focal=focal)
-    return len(people)
+    if not people and rows is None:
+        assert predictor.detector is not None
+        raise MetroError(
+            f"{path}: {predictor.detector.name} finds nobody in it; give --box x,y,width,height, or lower --min-score"
+        )
+    return people, photo
+
+
+def _refined(people: list[Prediction], body: BodyData, focal: float | None, device: str) -> list[Prediction]:
+    """The people fitted to the landmarks that the detector saw."""
+    import numpy as np
+
+    from metro.detect.detection import POSE_LANDMARKS
+    from metro.export.keypoints import in_j24
+    from metro.export.refine import refine
+
+    landmarks = [person.landmarks for person in people if person.landmarks is not None]
+    if len(landmarks) < len(people):
+        raise MetroError("--refine needs the 2D joints of a detector: leave boxes and --detector none out")
+    if not people:
+        return []
+    return refine(people, np.stack([in_j24(points, POSE_LANDMARKS) for points in landmarks]), body, focal, None, device)
 
 
 def _files(images: Sequence[Path]) -> list[Path]:
@@ -170,28 +233,25 @@ def _files(images: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _results(paths: Sequence[Path], people: Sequence[int], scene: bool) -> list[list[str]]:
+def _results(paths: Sequence[Path], people: Sequence[int | None], scene: bool, npz: bool) -> list[list[str]]:
     """For each image what its results are called and their files' names: its own, all numbered where two would meet.
 
-    Names meet if they differ in case alone, which some file systems ignore.
+    Names meet if they differ in case alone, which some file systems ignore. Where nobody knows yet how many people
+    there are, they meet those of any image that is called as one of several people would be.
     """
+    from metro.export.results import files_of
+
     names = [path.stem for path in paths]
-    files = [_written(name, count, scene) for name, count in zip(names, people, strict=True)]
+    files = [files_of(name, count, scene, npz) for name, count in zip(names, people, strict=True)]
     every = [file.casefold() for written in files for file in written]
-    if len({*every}) < len(every) or len({name.casefold() for name in names}) < len(names):
+    plain = [name.casefold() for name in names]
+    unknown = {name for name, count in zip(plain, people, strict=True) if count is None}
+    met = any((numbered := _NUMBERED.fullmatch(name)) and numbered[1] in unknown for name in plain)
+    if met or len({*every}) < len(every) or len({*plain}) < len(names):
         width = len(str(len(names) - 1))
         names = [f"{number:0{width}}-{name}" for number, name in enumerate(names)]
-        files = [_written(name, count, scene) for name, count in zip(names, people, strict=True)]
+        files = [files_of(name, count, scene, npz) for name, count in zip(names, people, strict=True)]
     return [[name, *written] for name, written in zip(names, files, strict=True)]
-
-
-def _written(name: str, people: int, scene: bool) -> list[str]:
-    files = [f"{name}{suffix}.{kind}" for suffix in _suffixes(people) for kind in ("obj", "glb", "json")]
-    return [*files, f"{name}_overlay.png", *([f"{name}_scene.glb"] if scene else [])]
-
-
-def _suffixes(people: int) -> list[str]:
-    return [""] if people == 1 else [f"_{k}" for k in range(people)]
 
 
 def _count(rows: Any) -> int:

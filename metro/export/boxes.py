@@ -11,7 +11,7 @@ Of COCO's, boxes of another category than people (1) and of crowds are left out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -33,10 +33,33 @@ def read_boxes(file: Path, images: Sequence[Path]) -> list[Any]:
     MetroError
         The file is damaged or of no known form, lacks an image, or has a name that fits several.
     """
-    content = read_json(file, REMEDY)
-    with readable(file, REMEDY):
+    return rows_of(read_json(file, REMEDY), file, images, "boxes", REMEDY, _box)
+
+
+def rows_of(
+    content: Any,
+    file: Path,
+    images: Sequence[Path],
+    what: str,
+    remedy: str,
+    row: Callable[[Mapping[str, Any]], Any],
+) -> list[Any]:
+    """What the content of a file in one of these forms says about the people of each image; see `read_boxes`.
+
+    Parameters
+    ----------
+    content, file
+        The content, and the file that it was read from, for messages.
+    images
+        Paths of the images.
+    what, remedy
+        What the rows are called in messages, and what the file should be.
+    row
+        Makes a row of an entry in COCO's manner.
+    """
+    with readable(file, remedy):
         complete = isinstance(content, dict) and not {"images", "annotations"} <= content.keys()
-        table: Mapping[Any, Any] = content if complete else _of_coco(content)
+        table: Mapping[Any, Any] = content if complete else _of_coco(content, row)
         by_name: dict[Any, list[Any]] = defaultdict(list)
         for key in table:
             by_name[key if isinstance(key, int) else PurePath(key).name].append(key)
@@ -47,17 +70,17 @@ def read_boxes(file: Path, images: Sequence[Path]) -> list[Any]:
             fits[key].add(image)
     lacking = [str(image) for image, keys in fitting.items() if not keys]
     if lacking and (complete or len(lacking) == len(fitting)):
-        raise MetroError(f"{file}: has no boxes for {', '.join(lacking[:3])}; its keys are file names or paths")
+        raise MetroError(f"{file}: has no {what} for {', '.join(lacking[:3])}; its keys are file names or paths")
     chosen = {image: max(keys, key=_parts) if keys else None for image, keys in fitting.items()}
     if shared := [image for image, key in chosen.items() if len(fits[key]) > 1]:
         raise MetroError(
-            f"{file}: has no boxes for {', '.join(map(str, shared[:3]))}; its keys are file names or paths, and "
+            f"{file}: has no {what} for {', '.join(map(str, shared[:3]))}; its keys are file names or paths, and "
             f"{chosen[shared[0]]!r} fits {len(fits[chosen[shared[0]]])} images"
         )
     return [table[chosen[image]] if fitting[image] else [] for image in images]
 
 
-def _of_coco(content: Any) -> dict[Any, list[Any]]:
+def _of_coco(content: Any, row: Callable[[Mapping[str, Any]], Any]) -> dict[Any, list[Any]]:
     table: dict[Any, list[Any]] = {}
     entries: Iterable[Mapping[str, Any]] = content
     names: Mapping[Any, str] = {}
@@ -68,8 +91,12 @@ def _of_coco(content: Any) -> dict[Any, list[Any]]:
         key = entry["file_name"] if "file_name" in entry else names.get(entry["image_id"], entry["image_id"])
         rows = table.setdefault(key, [])
         if entry.get("category_id", PERSON) == PERSON and not entry.get("iscrowd"):
-            rows.append([*entry["bbox"], *([entry["score"]] if "score" in entry else [])])
+            rows.append(row(entry))
     return table
+
+
+def _box(entry: Mapping[str, Any]) -> list[Any]:
+    return [*entry["bbox"], *([entry["score"]] if "score" in entry else [])]
 
 
 def _fitting(image: Path, by_name: Mapping[Any, Sequence[Any]]) -> list[Any]:

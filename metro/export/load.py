@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from metro.errors import MetroError
 from metro.export.folder import META, ONNX, read_folder
@@ -14,6 +15,8 @@ from metro.export.networks import Network, OnnxNetwork, TorchNetwork
 if TYPE_CHECKING:
     import torch
 
+    from metro.body.arrays import BodyData
+    from metro.config import BodyConfig
     from metro.export.bundle import Bundle
 
 RESOLVERS = "metro.resolvers"
@@ -61,6 +64,34 @@ def open_bundle(source: Path | str) -> Bundle:
     if not folder.exists():
         raise MetroError(f"{folder}: no such folder; give a checkpoint or bundle folder, `open`, or a models:/ URI")
     raise MetroError(f"{folder}: neither a bundle ({META}) nor a checkpoint ({CHECKPOINT_META})")
+
+
+def body_config(meta: Mapping[str, Any], path: Path | None = None) -> BodyConfig:
+    """The settings of the body that a network's record says it was trained on; `path` is that of a licensed one."""
+    from metro.config import BodyConfig
+
+    record = meta["body"]
+    return BodyConfig(kind=record["kind"], gender=record["gender"], path=path)
+
+
+def body_of(meta: Mapping[str, Any], path: Path | None = None) -> BodyData:
+    """The body that a network was trained on.
+
+    Raises
+    ------
+    MetroError
+        It is a licensed one and `path` is not given, or is not the version that the network was trained on.
+    """
+    from metro.body.arrays import OPEN_KINDS, digest
+    from metro.body.load import load_body
+
+    record = meta["body"]
+    if record["kind"] not in OPEN_KINDS and path is None:
+        raise MetroError(f"the model was trained on the licensed {record['kind']} body; give its file with --body")
+    body = load_body(body_config(meta, path))
+    if digest(body) != record["digest"]:
+        raise MetroError(f"{path or record['kind']}: not the version of the body model that the model was trained on")
+    return body
 
 
 def _place(source: Path | str) -> Path | str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,15 @@ from numpy.typing import ArrayLike
 
 from metro.body.figure import FIGURES
 from metro.data.crop import cut
+from metro.detect import Detection, Detector
 from metro.errors import MetroError, naming
 from metro.export.folder import CONTEXT
 from metro.export.gltf import glb
 from metro.export.networks import Network
+from metro.export.parameters import Parameters, arrays
 from metro.files import atomic_file
 from metro.viz.camera import pinhole, project
-from metro.viz.overlay import Image, mesh_overlay, skeleton
+from metro.viz.overlay import Image, draw_mesh, mesh_overlay, skeleton
 
 LARGEST = 10
 """Longest side of a box over that of its image, from which on it is taken for a mistake."""
@@ -42,12 +45,28 @@ class Photo:
     """(H, W, 3) uint8 RGB."""
     source: str
     """Stands in messages and results."""
+    frames: int = 1
+    """Pictures in the file, of which this is the first."""
 
 
 Picture = Path | str | np.ndarray | Photo
 LONGEST_SIDE = 65_535
 """Pixels along a side of a picture, which is JPEG's limit too; a damaged header may claim millions."""
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Brands of the files that phones keep pictures in."""
 Box = Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where a fitted mesh stands before a pinhole camera whose axis goes through the image's middle."""
+
+    focal: float
+    """Pixels."""
+    translation: np.ndarray
+    """(3,) metres: adding it to the vertices puts them before the camera."""
+    error_2d: float
+    """Mean distance in the image from the 2D joints, as a share of the crop's side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +100,29 @@ class Prediction:
     """The detector's confidence, if it came with the box."""
     assumed: bool = False
     """Whether the box is the middle square of the image, for want of one."""
+    placement: Placement | None = None
+    """Where a fit to 2D joints has put the mesh. Joints and overlay are seen from there, and `camera` is the nearest
+    weak-perspective one; none: `camera` is all that is known."""
+    parameters: Parameters | None = None
+    """Of a fitted mesh, or of one that `metro.export.refine.with_parameters` was asked about."""
+    kept: str = ""
+    """Why a refinement left the mesh as it was."""
+    detector: str = ""
+    """Who found the box, if nobody gave it."""
+    landmarks: np.ndarray | None = None
+    """(33 or 21, 3) of a detector that knows them, see `metro.detect.Detection`."""
 
     @property
     def joints_2d(self) -> np.ndarray:
         """(J, 2) joints in image pixels."""
-        return self.to_image(project(self.joints, self.camera, self.crop_size))
+        return self.to_pixels(self.joints)
+
+    def to_pixels(self, points_N3: ArrayLike) -> np.ndarray:
+        """Image pixels (N, 2) of points in the frame of the vertices."""
+        if self.placement is None:
+            return self.to_image(project(points_N3, self.camera, self.crop_size))
+        seen_N3 = (np.asarray(points_N3, np.float64) + self.placement.translation) @ self._intrinsics().T
+        return seen_N3[:, :2] / seen_N3[:, 2:]
 
     def to_image(self, crop_N2: ArrayLike) -> np.ndarray:
         """Crop pixels (N, 2) to image pixels."""
@@ -94,8 +131,9 @@ class Prediction:
     def translation(self, focal: float | None = None) -> np.ndarray:
         """(3,) metres: adding it to the vertices places them before a pinhole camera of the whole image.
 
-        The principal point is the image's centre. `focal` is in pixels; none: the image's diagonal, a common field of
-        view. Distance is proportional to it, so it is only as true as the focal length is.
+        The principal point is the image's centre. `focal` is in pixels; none: the one that the mesh was fitted with, or
+        the image's diagonal, a common field of view. Distance is proportional to it, so it is only as true as the focal
+        length is.
 
         Raises
         ------
@@ -103,14 +141,19 @@ class Prediction:
             The focal length is not a positive number.
         """
         check_focal(focal)
-        width, height = self.image_size
-        centre = ((width - 1) / 2, (height - 1) / 2)
+        if self.placement is not None:
+            return self.placement.translation * [1, 1, (focal or self.focal) / self.focal]
+        centre = self._intrinsics()[:2, 2]
         return pinhole(self.camera, self.crop_size, self.affine, focal=focal or self.focal, centre=centre)[1]
 
     @property
     def focal(self) -> float:
-        """Focal length in pixels that is assumed when none is given: the diagonal of the image."""
-        return float(np.hypot(*self.image_size))
+        """Focal length in pixels when none is given: the one of the fit, or the diagonal of the image."""
+        return assumed_focal(self.image_size) if self.placement is None else self.placement.focal
+
+    def _intrinsics(self) -> np.ndarray:
+        width, height = self.image_size
+        return np.array([[self.focal, 0, (width - 1) / 2], [0, self.focal, (height - 1) / 2], [0, 0, 1]])
 
     def overlay(self, image: Path | str | np.ndarray | None = None, *, joints: bool = False) -> Image:
         """The mesh (and skeleton) over the image; none: the file it came from."""
@@ -119,7 +162,13 @@ class Prediction:
         canvas = read_image(self.source if image is None else image)
         if canvas.shape[1::-1] != self.image_size:
             raise MetroError(f"overlay: image of {_size(canvas)}, the prediction is for {_times(self.image_size)}")
-        canvas = mesh_overlay(canvas, self.vertices, self.faces, self.camera, affine=self.affine, size=self.crop_size)
+        if self.placement is None:
+            canvas = mesh_overlay(
+                canvas, self.vertices, self.faces, self.camera, affine=self.affine, size=self.crop_size
+            )
+        else:
+            placed_V3 = self.vertices + self.placement.translation
+            canvas = draw_mesh(canvas, placed_V3, self.faces, self._intrinsics(), alpha=0.9)
         return skeleton(canvas, self.joints_2d, self.joint_set) if joints else canvas
 
     def save_obj(self, path: Path | str) -> Path:
@@ -147,7 +196,7 @@ class Prediction:
             "image": self.source,
             "image_size": list(self.image_size),
             "box_xywh": [float(x) for x in self.box],
-            "box": ASSUMED if self.assumed else "as given",
+            "box": ASSUMED if self.assumed else f"found by {self.detector}" if self.detector else "as given",
             "units": "metres, camera axes (x right, y down, z forward), relative to the root; 2D in image pixels",
             "joint_names": list(self.joint_names),
             "joints": _rounded(self.joints, 5),
@@ -158,18 +207,45 @@ class Prediction:
                 "focal": round(focal or self.focal, 3),
                 "translation": _rounded(self.translation(focal), 5),
                 "note": "for the given focal length"
-                if focal
+                if focal or self.focal != assumed_focal(self.image_size)
                 else "for an assumed focal length, the image's diagonal in pixels",
             },
         }
+        if self.placement is not None:
+            record["perspective"]["fitted"] = f"2D joints met to {100 * self.placement.error_2d:.1f} % of the crop"
+        if self.kept:
+            record["kept"] = self.kept
         if self.score is not None:
             record["score"] = self.score
         if vertices:
             record["vertices"] = _rounded(self.vertices, 5)
         return json.dumps(record)
 
+    def save_npz(self, path: Path | str, *, focal: float | None = None) -> Path:
+        """Write the body model's parameters, as `metro.export.parameters.arrays` lays them out.
+
+        `focal` is as in `translation`.
+
+        Raises
+        ------
+        MetroError
+            The parameters are not known.
+        """
+        if self.parameters is None:
+            raise MetroError(f"{path}: this mesh has no parameters yet; metro.export.refine.with_parameters finds them")
+        view = {"focal": np.array(focal or self.focal), "image_size": np.array(self.image_size)}
+        content: dict[str, Any] = arrays([self.parameters], [self.translation(focal)]) | view
+        file = BytesIO()
+        np.savez(file, **content)
+        return _write(path, file.getvalue())
+
     def _upright(self, shift: ArrayLike = (0, 0, 0)) -> np.ndarray:
         return (self.vertices + np.asarray(shift, np.float64)) * [1, -1, -1]
+
+
+def assumed_focal(image_size: tuple[int, int]) -> float:
+    """Focal length in pixels that stands in for an unknown one: the diagonal of the image (width, height)."""
+    return float(np.hypot(*image_size))
 
 
 def check_focal(focal: float | None) -> None:
@@ -211,10 +287,15 @@ class Predictor:
     ----------
     network
         The network (`metro.load` opens one and makes a predictor of it).
+    detector
+        Finds people, or hands, in images that come without boxes (`metro.detect.detector`); None: the largest square in
+        the middle of the image is taken.
+    passes
+        How often the network looks at each person: from the second time on at the box around the mesh that it gave.
     """
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    def __init__(self, network: Network, detector: Detector | None = None, passes: int = 1) -> None:
+        self.network, self.detector, self.passes = network, detector, passes
 
     def __call__(
         self,
@@ -234,11 +315,13 @@ class Predictor:
         boxes
             Tight boxes x, y, width, height in pixels, and perhaps the detector's score. For one image: a box or a list
             of boxes, which may be empty. For a list of images: a list with a box, a list of boxes or None for each.
-            None is the largest square in the middle of the image.
+            None: the detector finds whoever is there, perhaps nobody; where there is none, the largest square in the
+            middle of the image is taken.
         batch_size
             People per forward pass.
         left_hand
-            For a hand model, which knows right hands only: the crop is mirrored and the result mirrored back.
+            For a hand model, which knows right hands only: the crop is mirrored and the result mirrored back. A
+            detector knows left hands by itself.
 
         Raises
         ------
@@ -255,10 +338,15 @@ class Predictor:
         self.check_hand(left_hand)
         people: list[_Crop] = []
         for number, (picture, boxes_of_one) in enumerate(zip(pictures, wanted, strict=True)):
-            people += self._crops(number, read_photo(picture), boxes_of_one)
+            people += self._crops(number, read_photo(picture), boxes_of_one, left_hand)
         results: list[Prediction] = []
         for start in range(0, len(people), batch_size):
-            results += self._forward(people[start : start + batch_size], left_hand)
+            some = people[start : start + batch_size]
+            found = self._forward(some)
+            for _ in range(1, self.passes):
+                some = [self._again(crop, person) for crop, person in zip(some, found, strict=True)]
+                found = self._forward(some)
+            results += found
         return results
 
     def check_hand(self, left_hand: bool) -> None:
@@ -269,60 +357,94 @@ class Predictor:
         MetroError
             A left hand is asked for, and the network predicts bodies.
         """
-        if left_hand and FIGURES[self.network.meta["model"]["joint_set"]].may_flip:
+        if left_hand and not knows_hands(self.network):
             raise MetroError("left_hand is for hand models; this one predicts bodies")
 
-    def _crops(self, number: int, photo: Photo, boxes: Any) -> list[_Crop]:
+    def _crops(self, number: int, photo: Photo, boxes: Any, left_hand: bool) -> list[_Crop]:
+        """What the network is to see of an image: those who were named, else those who are found, else the middle."""
         height, width = photo.pixels.shape[:2]
-        name, size = photo.source or "image", self.network.meta["model"]["image_size"]
-        # Without boxes no context is added: it is all there is. Pixel centres are whole, so the picture begins at -0.5.
-        middle = float(min(width, height))
-        square = ((width - 1 - middle) / 2, (height - 1 - middle) / 2, middle, middle, None)
-        crops = []
-        for x, y, w, h, score in [square] if boxes is None else box_table(boxes, name):
-            inside = w > 0 and h > 0 and x + w > 0 and y + h > 0 and x < width and y < height
-            if not inside or max(w, h) > LARGEST * max(width, height):
-                raise MetroError(
-                    f"{name}: box {x:g},{y:g},{w:g},{h:g} is empty or outside the image of {_size(photo.pixels)}, or "
-                    f"more than {LARGEST} times as large; boxes are x,y,width,height in pixels"
-                )
-            centre, side = np.array([x + w / 2, y + h / 2]), max(w, h) * (1 if boxes is None else CONTEXT)
+        name = photo.source or "image"
+        if boxes is None and self.detector is not None:
             with naming(name):
-                pixels, affine = cut(photo.pixels, centre, side / 200, size, 1.0)
-            crops.append(
-                _Crop(pixels, affine, (x, y, w, h), score, boxes is None, (width, height), number, photo.source)
-            )
-        return crops
+                found = self.detector(photo.pixels)
+            return [self._crop(number, photo, one.box, one.score, one.left or left_hand, found=one) for one in found]
+        if boxes is None:  # pixel centres are whole, so the picture begins at -0.5
+            middle = float(min(width, height))
+            square = ((width - 1 - middle) / 2, (height - 1 - middle) / 2, middle, middle)
+            return [self._crop(number, photo, square, None, left_hand, assumed=True)]
+        return [self._crop(number, photo, box, score, left_hand) for *box, score in box_table(boxes, name)]
 
-    def _forward(self, crops: list[_Crop], mirrored: bool) -> list[Prediction]:
-        camera, joints, vertices = self.network(np.stack([c.pixels[:, ::-1] if mirrored else c.pixels for c in crops]))
+    def _crop(
+        self,
+        number: int,
+        photo: Photo,
+        box: Sequence[float],
+        score: float | None,
+        mirrored: bool,
+        assumed: bool = False,
+        found: Detection | None = None,
+    ) -> _Crop:
+        x, y, w, h = box
+        height, width = photo.pixels.shape[:2]
+        name = photo.source or "image"
+        inside = w > 0 and h > 0 and x + w > 0 and y + h > 0 and x < width and y < height
+        if not inside or max(w, h) > LARGEST * max(width, height):
+            raise MetroError(
+                f"{name}: box {x:g},{y:g},{w:g},{h:g} is empty or outside the image of {_size(photo.pixels)}, or "
+                f"more than {LARGEST} times as large; boxes are x,y,width,height in pixels"
+            )
+        # The middle square gets no context: it is all there is.
+        centre, side = np.array([x + w / 2, y + h / 2]), max(w, h) * (1 if assumed else CONTEXT)
+        with naming(name):
+            pixels, affine = cut(photo.pixels, centre, side / 200, self.network.meta["model"]["image_size"], 1.0)
+        return _Crop(pixels, affine, (x, y, w, h), score, assumed, mirrored, number, photo, found)
+
+    def _again(self, crop: _Crop, person: Prediction) -> _Crop:
+        """What the network is to see next: the box around its own mesh, within the image."""
+        points = person.to_image(project(person.vertices, person.camera, person.crop_size))
+        limits = np.array(person.image_size) - 0.5
+        low, high = (np.clip(corner, -0.5, limits) for corner in (points.min(0), points.max(0)))
+        if (high - low < 1).any():  # a mesh beside the image
+            return crop
+        box = (*low.tolist(), *(high - low).tolist())
+        again = self._crop(crop.picture, crop.photo, box, crop.score, crop.mirrored, found=crop.found)
+        return replace(again, box=crop.box, assumed=crop.assumed)
+
+    def _forward(self, crops: list[_Crop]) -> list[Prediction]:
+        camera, joints, vertices = self.network(
+            np.stack([crop.pixels[:, ::-1] if crop.mirrored else crop.pixels for crop in crops])
+        )
         meta, faces = self.network.meta, self.network.faces_F3
         if not all(np.isfinite(numbers).all() for numbers in (camera, joints, vertices)):
             raise MetroError(
-                f"{crops[0].source or 'image'}: the network's answer is not finite, its weights are damaged"
+                f"{crops[0].photo.source or 'image'}: the network's answer is not finite, its weights are damaged"
             )
-        if mirrored:
-            vertices, joints = vertices * [-1, 1, 1], joints * [-1, 1, 1]
-            camera, faces = camera * [1, -1, 1], faces[:, ::-1]
         return [
             Prediction(
-                vertices=v.astype(np.float32),
-                joints=j.astype(np.float32),
-                camera=k.astype(np.float32),
+                vertices=(v * ([-1, 1, 1] if crop.mirrored else 1)).astype(np.float32),
+                joints=(j * ([-1, 1, 1] if crop.mirrored else 1)).astype(np.float32),
+                camera=(k * ([1, -1, 1] if crop.mirrored else 1)).astype(np.float32),
                 affine=crop.affine,
                 crop_size=crop.pixels.shape[0],
-                image_size=crop.image_size,
+                image_size=(crop.photo.pixels.shape[1], crop.photo.pixels.shape[0]),
                 box=crop.box,
-                faces=faces,
+                faces=faces[:, ::-1] if crop.mirrored else faces,
                 joint_set=meta["model"]["joint_set"],
                 joint_names=tuple(meta["joint_names"]),
                 picture=crop.picture,
-                source=crop.source,
+                source=crop.photo.source,
                 score=crop.score,
                 assumed=crop.assumed,
+                detector="" if crop.found is None or self.detector is None else self.detector.name,
+                landmarks=None if crop.found is None else crop.found.landmarks,
             )
             for crop, v, j, k in zip(crops, vertices, joints, camera, strict=True)
         ]
+
+
+def knows_hands(network: Network) -> bool:
+    """Whether a network predicts hands, and no bodies."""
+    return not FIGURES[network.meta["model"]["joint_set"]].may_flip
 
 
 @dataclass(frozen=True)
@@ -332,16 +454,27 @@ class _Crop:
     box: tuple[float, float, float, float]
     score: float | None
     assumed: bool
-    image_size: tuple[int, int]
+    mirrored: bool
     picture: int
-    source: str
+    photo: Photo
+    found: Detection | None
 
 
 def read_photo(picture: Picture) -> Photo:
     """An image with its path, if it has one. Raises as `read_image`."""
     if isinstance(picture, Photo):
         return picture
-    return Photo(read_image(picture), "" if isinstance(picture, np.ndarray) else str(picture))
+    if isinstance(picture, np.ndarray):
+        return Photo(read_image(picture), "")
+    return Photo(read_image(picture), str(picture), _frames(Path(picture)))
+
+
+def _frames(path: Path) -> int:
+    """Pictures of an animation, 1 for what is none; phones keep depth maps as further pictures of a JPEG."""
+    from PIL import Image as Pil
+
+    with Pil.open(path) as file:
+        return getattr(file, "n_frames", 1) if file.format in ("GIF", "PNG", "WEBP") else 1
 
 
 def read_image(picture: Path | str | np.ndarray | BytesIO, name: str = "") -> Image:
@@ -362,7 +495,10 @@ def read_image(picture: Path | str | np.ndarray | BytesIO, name: str = "") -> Im
 
     path = name or picture
     try:
-        with Pil.open(picture) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Pil.DecompressionBombWarning)  # cameras take 100 megapixels today
+            file = Pil.open(picture)
+        with file:
             if max(file.size) > LONGEST_SIDE:
                 raise MetroError(
                     f"{path}: an image of {_times(file.size)}; more than {LONGEST_SIDE} along a side is none"
@@ -382,12 +518,23 @@ def read_image(picture: Path | str | np.ndarray | BytesIO, name: str = "") -> Im
         raise MetroError(f"{path}: no such image") from None
     except IsADirectoryError:
         raise MetroError(f"{path}: is a folder; give image files") from None
+    except Pil.DecompressionBombError:
+        most = 2 * (Pil.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise MetroError(f"{path}: an image of more than {most} megapixels; make it smaller") from None
     except UnidentifiedImageError:
-        raise MetroError(f"{path}: not an image in a known format") from None
+        raise MetroError(f"{path}: {_what_instead(path)}") from None
     except Exception as err:  # decoders raise whatever they meet in damaged bytes
         raise MetroError(
             f"{path}: unreadable image ({' '.join(str(err).split())[:120]}); is the file complete?"
         ) from None
+
+
+def _what_instead(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
+        return "a HEIC image, which is not read; save it as JPEG (iPhone: Settings, Camera, Formats, Most Compatible)"
+    return "not an image in a known format" if head else "not an image: the file is empty"
 
 
 def _from_array(array: np.ndarray) -> Image:

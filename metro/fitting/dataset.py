@@ -8,11 +8,12 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from metro.body.arrays import digest
+from metro.body.arrays import BodyData, digest
 from metro.body.load import load_body
 from metro.config import BodyConfig, FitConfig
 from metro.data.hdf5 import open_h5, read_arrays, read_facts
@@ -28,6 +29,23 @@ from metro.version import __version__
 _PERCENTILES = (5, 50, 95)
 
 
+class Start(Protocol):
+    """Poses to start fits from; goes to the workers as a pickle."""
+
+    @property
+    def recipe(self) -> str:
+        """What the poses depend on beside the shard."""
+        ...
+
+    def check(self, body: BodyData) -> None:
+        """Raise a MetroError if the poses are not of this body."""
+        ...
+
+    def __call__(self, people: ShardDataset, body: BodyData) -> NDArray[np.floating]:
+        """Poses (N, 72) of people, as `metro.fitting.fit` takes them."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Job:
     """What a worker needs to fit one shard."""
@@ -38,6 +56,7 @@ class _Job:
     config: FitConfig
     recipe: str
     device: str
+    start: Start | None
 
 
 def fit_dataset(
@@ -49,6 +68,7 @@ def fit_dataset(
     workers: int | None = None,
     progress: bool = True,
     device: str = "cpu",
+    start: Start | None = None,
 ) -> dict[str, Any]:
     """Fit every person of a dataset that has no mesh, and write one sidecar per shard.
 
@@ -67,6 +87,8 @@ def fit_dataset(
         See `metro.data.parallel.map_shards`.
     device
         Where to compute; with an accelerator take one worker for each.
+    start
+        Gives the poses that fits to 2D joints start from (`metro.export.start`).
 
     Returns
     -------
@@ -90,15 +112,18 @@ def fit_dataset(
             f"body.kind={body.kind}: datasets hold poses of SMPL's 24 joints; use open or smpl here, or call "
             "metro.fitting.fit, which takes SMPL-X"
         )
+    if start is not None:
+        start.check(data)
     load_prior(config.prior)  # what is wrong with it is told before any work
     settings = config.model_dump(mode="json", exclude={"datasets", "batch_size", "prior"})
     settings["prior"] = sha256_of(config.prior) if config.prior else None
+    begin = [] if start is None else [start.recipe]
     jobs = []
     for entry in manifest["shards"]:
-        recipe = json.dumps([__version__, settings, digest(data), entry["sha256"]], sort_keys=True)
+        recipe = json.dumps([__version__, settings, digest(data), entry["sha256"], *begin], sort_keys=True)
         name = entry["file"]
         recipe_digest = hashlib.sha256(recipe.encode()).hexdigest()
-        jobs.append(_Job(folder / name, out, body, config, recipe_digest, device))
+        jobs.append(_Job(folder / name, out, body, config, recipe_digest, device, start))
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").unlink(missing_ok=True)
     wanted = {_sidecar(job).name for job in jobs}
@@ -120,10 +145,16 @@ def _fit_shard(job: _Job) -> dict[str, np.ndarray]:
     if _is_finished(job):
         with open_h5(_sidecar(job), "fit") as file:
             return {name: file["labels"][name][...] for name in kept}
-    labels = ShardDataset([job.shard]).labels
+    dataset, body = ShardDataset([job.shard]), load_body(job.body)
+    labels = dataset.labels
     rows = np.flatnonzero(~labels["has_mesh"])
     without_mesh = {name: values[rows] for name, values in labels.items()}
-    fits = fit(without_mesh, load_body(job.body), job.config, device=job.device)
+    poses = None
+    flat = np.flatnonzero(without_mesh["has_2d"] & ~without_mesh["has_3d"])
+    if job.start is not None and len(flat):
+        poses = np.full((len(rows), 3 * body.num_joints), np.nan)
+        poses[flat] = job.start(dataset.subset(rows[flat]), body)
+    fits = fit(without_mesh, body, job.config, start=poses, device=job.device)
     count = len(labels["keys"])
 
     def spread(values: np.ndarray, missing: Any) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from metro import sources
+from metro.body.arrays import BodyData
 from metro.body.load import load_body
 from metro.config import BodyConfig, CropConfig, DatasetConfig, FitConfig
 from metro.data.records import Record
@@ -128,6 +130,58 @@ def test_what_cannot_be_fitted_is_told_before_any_work(dataset: Path, tmp_path: 
     with pytest.raises(MetroError, match=r"body\.kind=open: datasets hold poses of SMPL's 24 joints"):
         run(dataset, tmp_path / "fits")
     assert not (tmp_path / "fits").exists()
+
+
+@dataclass(frozen=True)
+class FromTruth:
+    """Starts from the true poses, for people without 3D joints."""
+
+    poses: np.ndarray
+    recipe: str = "truth"
+
+    def check(self, body: BodyData) -> None:
+        assert body.num_joints == 24
+
+    def __call__(self, people: ShardDataset, body: BodyData) -> np.ndarray:
+        assert not people.labels["has_3d"].any()
+        assert len({image.shape for image in map(people.image, range(len(people)))}) == 1
+        return self.poses[[int(key.split(b":")[1].split(b"#")[0]) for key in people.labels["keys"]]]
+
+
+def test_image_fits_start_from_given_poses(people: People, tmp_path: Path, monkeypatch) -> None:
+    """Two shards of image joints with noise: near the truth from the truth, and made again for another start."""
+    rng = np.random.default_rng(1)
+
+    def record(i: int) -> Record:
+        joints = people.labels["joints_2d"][i].copy()
+        joints[:, :2] += rng.normal(0, 10, (24, 2))
+        return Record(
+            source="made",
+            frame=str(i),
+            image=np.tile(np.arange(1000)[:, None, None] // 4, (1, 1000, 3)).astype(np.uint8),
+            center=people.labels["center"][i],
+            scale=float(people.labels["scale"][i]),
+            keypoints_2d=joints,
+            joints_3d=people.labels["joints_3d"][i] if i == 1 else None,
+            intrinsics=people.labels["intrinsics"][i],
+        )
+
+    monkeypatch.setattr(sources, "adapter", lambda name: Made(4, make=record))
+    config = DatasetConfig(crop=CropConfig(box_px=32), shard_size=2)
+    preparing.prepare("made", config, BodyConfig(), tmp_path / "shards", workers=1, progress=False)
+
+    def off(start: FromTruth | None, out: str) -> np.ndarray:
+        where = tmp_path / out
+        fit_dataset(tmp_path / "shards", where, BodyConfig(), CONFIG, workers=1, progress=False, start=start)
+        pose = np.concatenate([h5py.File(path)["labels/pose_aa"][...] for path in sorted(where.glob("*.h5"))])
+        return np.abs(pose - people.pose_aa[:4])[:, 3:].mean(1)
+
+    alone = off(None, "fits")
+    made = bytes_of(tmp_path / "fits")
+    started = off(FromTruth(people.pose_aa), "fits")
+    assert started[1] == pytest.approx(alone[1], abs=1e-4)  # has 3D joints
+    assert (started[[0, 2, 3]] < 0.8 * alone[[0, 2, 3]]).all()
+    assert bytes_of(tmp_path / "fits") != made
 
 
 def test_command_line(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

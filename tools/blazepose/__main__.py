@@ -2,9 +2,9 @@
 
 The first argument is the wheel of PyPI's `mediapipe` 0.10.21 (`pip download --no-deps mediapipe==0.10.21`), or the
 folder it is unpacked in; `--heavy` the file `pose_landmark_heavy.tflite` of npm's `@mediapipe/pose` 0.5.1675469404,
-which is too large to ship. Both are Apache-2.0. ``--standard`` measures the statistics of maps anew, for the networks
-that are there, and ``--golden FILE`` records what the tflite files themselves compute, for the tests. Needs
-the [landmarks] extra and none of MediaPipe.
+which is too large to ship. Both are Apache-2.0. Those that ship also get an ONNX file, which `metro.detect` runs.
+``--standard`` measures the statistics of maps anew, for the networks that are there, and ``--golden FILE`` records what
+the tflite files themselves compute, for the tests. Needs the [landmarks] extra and none of MediaPipe.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from metro.errors import MetroError
 from metro.files import atomic_file
 from metro.model.packaged import LANDMARK_NETWORKS, STANDARD
 from tools.blazepose.convert import tensors
-from tools.blazepose.golden import golden
-from tools.blazepose.networks import OTHERS, SHIPPED
+from tools.blazepose.golden import golden, golden_detectors
+from tools.blazepose.networks import DETECTORS, OTHERS, SHIPPED
+from tools.blazepose.programs import write_program
 from tools.blazepose.standard import standard
 
 ASSETS = Path("metro/assets/blazepose")
@@ -50,19 +51,25 @@ def main() -> None:
     parser.add_argument("--heavy", type=Path, help="pose_landmark_heavy.tflite")
     parser.add_argument("--standard", action="store_true", help="measure mean and deviation of the maps, minutes")
     parser.add_argument("--golden", type=Path, help="write outputs of the tflite files here")
+    parser.add_argument("--golden-detectors", type=Path, help="and those of the detectors here")
     parser.add_argument("--out", type=Path, default=ASSETS, help=f"folder to write to (default: {ASSETS})")
     options = parser.parse_args()
     if not (options.source or options.heavy or options.standard):
         parser.error("give MediaPipe's wheel, --heavy or --standard")
     with modules_of(options.source) as modules:
         files = {name: modules / network.file for name, network in SHIPPED.items()} if modules else {}
+        finders = {name: modules / network.file for name, network in DETECTORS.items()} if modules else {}
         if options.heavy is not None:
             files["pose_heavy"] = options.heavy
-        for name, path in files.items():
-            _, make, outputs, unused = (SHIPPED | OTHERS)[name]
+        for name, path in (files | finders).items():
+            _, make, outputs, unused = (SHIPPED | DETECTORS | OTHERS)[name]
             write(tensors(path, make(), outputs, unused), options.out / f"{name}.safetensors")
+            if name not in OTHERS:
+                print(write_program(make(), options.out / f"{name}.safetensors"))
         if options.golden is not None:
             write(golden(files), options.golden)
+        if options.golden_detectors is not None:
+            write(golden_detectors(finders), options.golden_detectors)
     if options.standard:
         there = {name: options.out / f"{file}.safetensors" for name, file in LANDMARK_NETWORKS.items()}
         measured = [standard(name, weights) for name, weights in there.items() if weights.is_file()]

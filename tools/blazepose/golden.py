@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tools.blazepose.networks import OTHERS, SHIPPED
+from metro.detect.programs import INPUT_PX
+from tools.blazepose.networks import DETECTORS, OTHERS, SHIPPED
 from tools.blazepose.standard import pictures
 
 
@@ -37,4 +38,18 @@ def golden(files: Mapping[str, Path]) -> dict[str, Tensor]:
         recorded[f"{name}.picture"] = torch.from_numpy(png)
         for number, value in enumerate(run(path, picture / 255, outputs)):
             recorded[f"{name}.{number}"] = torch.from_numpy(value.flatten())
+    return recorded
+
+
+def golden_detectors(files: Mapping[str, Path]) -> dict[str, Tensor]:
+    """As `golden`, of every 16th anchor: scores (A, 1), and boxes and points (A, N)."""
+    recorded: dict[str, Tensor] = {}
+    for name, path in files.items():
+        (picture,) = pictures(name == "palm_detector", 1, INPUT_PX[name])
+        _, png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        recorded[f"{name}.picture"] = torch.from_numpy(png)
+        # The one for people takes images from -1 to 1, which our module does by itself.
+        image = picture / 127.5 - 1 if name == "pose_detector" else picture / 255
+        for number, value in enumerate(run(path, image, DETECTORS[name].outputs)):
+            recorded[f"{name}.{number}"] = torch.from_numpy(value[0, ::16].copy())
     return recorded

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from metro.detect.networks import PalmDetector, PersonDetector
 from metro.model.blazehand import BlazeHand
 from metro.model.blazepose import BlazePose
 
@@ -27,7 +28,13 @@ SHIPPED = {
     "pose_full": Network("pose_landmark/pose_landmark_full.tflite", BlazePose, (0, 1, 4), 22),
     "hand_full": Network("hand_landmark/hand_landmark_full.tflite", BlazeHand, (0, 1, 2, 3), 0),
 }
-"""By the names of their files in `metro/assets/blazepose`."""
+"""Landmark networks, by the names of their files in `metro/assets/blazepose`."""
+
+DETECTORS = {
+    "pose_detector": Network("pose_detection/pose_detection.tflite", PersonDetector, (1, 0), 0),
+    "palm_detector": Network("palm_detection/palm_detection_full.tflite", PalmDetector, (1, 0), 0),
+}
+"""What finds people and hands; these ship as well."""
 
 OTHERS = {
     "pose_heavy": Network("pose_landmark_heavy.tflite", lambda: BlazePose("heavy"), (0, 1, 4), 14),
