@@ -15,13 +15,17 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 import torch
 from machine import machine
 
 import metro
+from metro.config import BodyConfig, CropConfig, DatasetConfig
 from metro.export.load import OPEN
+from metro.options import SyntheticOptions
+from metro.synthetic.scene import photograph_people
 from metro.viz.overlay import save_image
 
 ROUNDS = 7
@@ -65,6 +69,19 @@ def cold(code: str, arguments: list[str], environment: dict[str, str]) -> tuple[
     return wall, cpu, int(done.stderr.rsplit("peak", 1)[1]) / 1024
 
 
+def person() -> np.ndarray:
+    """A rendered person in a picture of `SIZE`, where `BOX` says."""
+    config = DatasetConfig(
+        split="test", crop=CropConfig(box_px=430, margin=1.0), options=SyntheticOptions(count=1, occlusion=0, seed=6)
+    )
+    (shot,) = photograph_people(config, BodyConfig(), [0])
+    side = int(min(SIZE) / shot.image.shape[0] * shot.image.shape[1])
+    canvas = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    start = (SIZE[1] - side) // 2
+    canvas[:, start : start + side] = cv2.resize(shot.image, (side, SIZE[0]), interpolation=cv2.INTER_AREA)
+    return canvas
+
+
 def warm(device: str | None, picture: Path, repeat: int = 20) -> float:
     """Best CPU milliseconds of a call for one person of a picture on disk."""
     predictor, best = metro.load("open", device), np.inf
@@ -91,8 +108,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-        picture = save_image(noise, folder / "p.jpg")
+        picture = save_image(person(), folder / "p.jpg")
         command = "import sys; from metro.cli.app import main; sys.exit(main(sys.argv[1:]))"
         exported = folder / "bundle"
         subprocess.run(
@@ -103,6 +119,7 @@ def main() -> None:
         words = ["predict", str(picture), "--box", BOX, "--out", str(folder / "out")]
         ways = {
             "`metro predict` (overlay, OBJ, GLB, JSON)": (command, words),
+            "`metro predict` that finds the person itself": (command, [*words[:2], *words[4:]]),
             "`metro predict` of an exported bundle": (command, [*words, "--model", str(exported)]),
             '`metro.load("open")(picture)`': (LOAD.format(device=None), ["open", str(picture)]),
             "`metro predict --device cpu` (PyTorch)": (command, [*words, "--device", "cpu"]),

@@ -17,9 +17,9 @@ from functools import cache
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 from cyclopts import MissingArgumentError
+from safetensors.numpy import load_file
 
 from metro.cli.app import app, main
 from metro.fixtures import write
@@ -53,8 +53,8 @@ def of(*tools: str) -> list[str]:
 def sandbox(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the README's examples are about."""
     folder = tmp_path_factory.mktemp("readme")
-    rng = np.random.default_rng(0)
-    cv2.imwrite(str(folder / "photo.jpg"), cv2.GaussianBlur(rng.integers(0, 256, (500, 300, 3), np.uint8), (0, 0), 9))
+    person = load_file(Path(__file__).parent / "model" / "blazepose.safetensors")["pose_full.picture"]
+    cv2.imwrite(str(folder / "photo.jpg"), cv2.imdecode(person, cv2.IMREAD_COLOR))
     (folder / "data/sets/mine").mkdir(parents=True)
     (folder / "data/sets/mine/shards").symlink_to(made)
     write("coco", folder / "data/raw/coco")

@@ -39,7 +39,8 @@ class Finder:
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores (D,), best first, and points (D, K, 2) in pixels: two opposite corners of the box, then the others."""
-        side, found = self.layout.side, []
+        side = self.layout.side
+        found: list[tuple[np.ndarray, np.ndarray]] = []
         for place in squares(image.shape[1], image.shape[0], self.levels):
             logits_1A, numbers_1AN = self.program(look(image, place, side)[None])
             least = self.least + (STRICTER if found else 0)  # the first square is the whole picture

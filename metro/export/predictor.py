@@ -490,8 +490,8 @@ def read_image(picture: Path | str | np.ndarray | BytesIO, name: str = "") -> Im
     """
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
+    from PIL import ExifTags, ImageOps, UnidentifiedImageError
     from PIL import Image as Pil
-    from PIL import ImageOps, UnidentifiedImageError
 
     path = name or picture
     try:
@@ -503,15 +503,17 @@ def read_image(picture: Path | str | np.ndarray | BytesIO, name: str = "") -> Im
                 raise MetroError(
                     f"{path}: an image of {_times(file.size)}; more than {LONGEST_SIDE} along a side is none"
                 )
-            image = ImageOps.exif_transpose(file)
-            image.load()
+            file.load()
+            image: Pil.Image = file
+            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # even a turn that does nothing makes a copy
+                image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I") or image.mode == "F":
             grey = np.nan_to_num(np.asarray(image, np.float64))
             top = 65535 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else 255
             return _from_array(np.clip(grey * 255 / top, 0, 255).astype(np.uint8))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             return _from_array(np.asarray(image.convert("RGBA")))
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except MetroError:
         raise
     except FileNotFoundError:

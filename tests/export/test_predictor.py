@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import torch
 import trimesh
 from PIL import Image
 
+from metro.detect import Detection
 from metro.errors import MetroError
 from metro.export.bundle import bundle_of
 from metro.export.networks import TorchNetwork
-from metro.export.predictor import Photo, Predictor, read_image, save_scene
+from metro.export.predictor import Photo, Predictor, read_image, read_photo, save_scene
 from metro.viz.camera import project, to_pixels
 from tests.conftest import World
 from tests.square import FACES, centre_of_mass, square
@@ -163,6 +166,53 @@ def test_left_hands_are_mirrored(hands: World, picture: np.ndarray) -> None:
     assert trimesh.Trimesh(left.vertices, left.faces, process=False).volume == pytest.approx(before, rel=0.05)
 
 
+class Known:
+    """A detector that knows what is there."""
+
+    name = "known"
+
+    def __init__(self, *found: Detection) -> None:
+        self.found = list(found)
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        return self.found
+
+
+def test_people_are_found_where_no_boxes_are_given(predictor: Predictor, picture: np.ndarray) -> None:
+    landmarks = np.arange(99.0).reshape(33, 3)
+    finding = Predictor(predictor.network, Known(Detection((30, 10, 40, 70), 0.75, landmarks)))
+    (given,) = predictor(picture, [30, 10, 40, 70])
+    (found, boxed) = finding([picture, picture], [None, [30, 10, 40, 70]])
+    assert np.abs(found.vertices - given.vertices).max() < 1e-5
+    assert (found.box, found.score, found.detector, found.assumed) == (given.box, 0.75, "known", False)
+    assert found.landmarks is landmarks
+    assert json.loads(found.to_json())["box"] == "found by known"
+    assert (boxed.detector, boxed.score, boxed.landmarks) == ("", None, None)
+    assert Predictor(predictor.network, Known())(picture) == []
+
+
+def test_left_hands_that_are_found_are_mirrored(hands: World, picture: np.ndarray) -> None:
+    network = TorchNetwork(bundle_of(hands.model, hands.data, hands.levels), "cpu")
+    box = (40.0, 20.0, 40.0, 40.0)
+    finding = Predictor(network, Known(Detection(box, 0.9, left=True), Detection(box, 0.8)))
+    found = finding(picture)
+    for one, left in zip(found, (True, False), strict=True):
+        (expected,) = Predictor(network)(picture, box, left_hand=left)
+        assert np.abs(one.vertices - expected.vertices).max() < 1e-5
+        assert np.array_equal(one.faces, expected.faces)
+
+
+def test_a_second_pass_looks_at_the_first_mesh(predictor: Predictor, picture: np.ndarray) -> None:
+    (first,) = predictor(picture, [30, 10, 40, 70])
+    (second,) = Predictor(predictor.network, passes=2)(picture, [30, 10, 40, 70])
+    pixels = np.clip(first.to_image(project(first.vertices, first.camera, 64)), -0.5, [139.5, 89.5])
+    low, high = pixels.min(0), pixels.max(0)
+    (again,) = predictor(picture, [*low, *(high - low)])
+    assert np.abs(second.vertices - again.vertices).max() < 1e-5
+    assert second.affine == pytest.approx(again.affine)
+    assert second.box == first.box
+
+
 def test_files(predictor: Predictor, picture: np.ndarray, tmp_path: Path) -> None:
     (found,) = predictor(save(picture, tmp_path / "a.png"))
     for path in (found.save_obj(tmp_path / "o" / "a.obj"), found.save_glb(tmp_path / "o" / "a.glb")):
@@ -269,7 +319,8 @@ class TestReading:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"", "not an image"),
+            (b"", "not an image: the file is empty"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC image, which is not read; save it as JPEG"),
             (b"GIF89a but no more", "unreadable image|not an image"),
             (b"hello" * 99, "not an image"),
         ],
@@ -286,6 +337,35 @@ class TestReading:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(MetroError, match=r"cut\.jpg: unreadable image .* is the file complete\?"):
             read_image(path)
+
+    def test_a_hundred_megapixels(self, tmp_path: Path) -> None:
+        """In a process of its own, which tells its peak of memory; no warning of Pillow's comes through."""
+        Image.new("RGB", (10_000, 10_000), (10, 200, 30)).save(tmp_path / "large.jpg")
+        code = (
+            "import sys, re; from metro.export.predictor import read_image; image = read_image(sys.argv[1]);"
+            "print(image.shape, *image[5, 5], re.search('VmHWM:.*?([0-9]+)', open('/proc/self/status').read())[1])"
+        )
+        words = [sys.executable, "-c", code, str(tmp_path / "large.jpg")]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        *told, peak = done.stdout.rsplit(maxsplit=4)
+        assert told[0] == "(10000, 10000, 3)"
+        assert np.abs(np.array(told[1:], int) - (10, 200, 30)).max() <= 3
+        assert int(peak) < 1_200_000  # kB
+        assert done.stderr == ""
+
+    def test_what_is_larger_than_any_camera_makes(self, tmp_path: Path) -> None:
+        Image.new("1", (16_000, 16_000)).save(tmp_path / "huge.png")
+        with pytest.raises(MetroError, match=r"huge\.png: an image of more than 178 megapixels; make it smaller"):
+            read_image(tmp_path / "huge.png")
+
+    def test_of_an_animation_the_first_frame_is_read(self, picture: np.ndarray, tmp_path: Path) -> None:
+        frames = [Image.fromarray(picture), Image.fromarray(picture[::-1].copy())]
+        for name in ("a.webp", "a.png", "a.gif"):
+            frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+            photo = read_photo(tmp_path / name)
+            assert photo.frames == 2
+            assert np.abs(photo.pixels.astype(int) - picture).mean() < 25
+        assert read_photo(save(picture, tmp_path / "still.png")).frames == 1
 
     def test_not_files(self, tmp_path: Path) -> None:
         with pytest.raises(MetroError, match="no such image"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import metro
 from metro.export.folder import ONNX, read_folder
@@ -46,6 +47,18 @@ def test_predict_imports_nothing_that_only_training_needs(picture: Path) -> None
     assert {path.name for path in (picture.parent / "out").iterdir()} == {
         *("p.obj", "p.glb", "p.json", "p_overlay.png", "p_scene.glb")
     }
+
+
+def test_finding_people_does_not_either(tmp_path: Path) -> None:
+    person = load_file(Path(__file__).parents[1] / "model" / "blazepose.safetensors")["pose_full.picture"]
+    (tmp_path / "p.png").write_bytes(person.tobytes())
+    words = ["predict", str(tmp_path / "p.png"), "--out", str(tmp_path / "out")]
+    code = WATCHED.format(heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    status, heavy, peak = json.loads(done.stdout.splitlines()[-1])
+    assert (status, heavy, done.stderr) == (0, [], "")
+    assert peak < 350  # MiB
+    assert (tmp_path / "out" / "p.json").is_file()
 
 
 def test_the_shipped_onnx_file_is_the_shipped_checkpoint(picture: Path) -> None:
