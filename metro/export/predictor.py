@@ -54,7 +54,7 @@ LONGEST_SIDE = 65_535
 """Pixels along a side of a picture, which is JPEG's limit too; a damaged header may claim millions."""
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """Brands of the files that phones keep pictures in."""
-Box = Sequence[float] | np.ndarray
+Box = Sequence[float] | np.ndarray | Detection
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,7 +315,7 @@ class Predictor:
         boxes
             Tight boxes x, y, width, height in pixels, and perhaps the detector's score. For one image: a box or a list
             of boxes, which may be empty. For a list of images: a list with a box, a list of boxes or None for each.
-            None: the detector finds whoever is there, perhaps nobody; where there is none, the largest square in the
+            What a detector found stands for boxes as well. None: the detector finds whoever is there, perhaps nobody; where there is none, the largest square in the
             middle of the image is taken.
         batch_size
             People per forward pass.
@@ -366,8 +366,9 @@ class Predictor:
         name = photo.source or "image"
         if boxes is None and self.detector is not None:
             with naming(name):
-                found = self.detector(photo.pixels)
-            return [self._crop(number, photo, one.box, one.score, one.left or left_hand, found=one) for one in found]
+                boxes = self.detector(photo.pixels)
+        if boxes is not None and len(boxes) and isinstance(boxes[0], Detection):
+            return [self._crop(number, photo, one.box, one.score, one.left or left_hand, found=one) for one in boxes]
         if boxes is None:  # pixel centres are whole, so the picture begins at -0.5
             middle = float(min(width, height))
             square = ((width - 1 - middle) / 2, (height - 1 - middle) / 2, middle, middle)

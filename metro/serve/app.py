@@ -23,7 +23,6 @@ from metro.serve.answer import Options, answer
 from metro.serve.batches import Batches
 from metro.serve.document import PREDICT, SUMMARY, document
 from metro.serve.limits import WORKERS, Limits
-from metro.serve.people import Finder, middle_square
 from metro.serve.upload import Upload, decode, discard, read_form
 from metro.version import __version__
 
@@ -52,7 +51,7 @@ class _Count:
     answered: int = 0
 
 
-def create_app(predictor: Predictor, limits: Limits | None = None, find: Finder = middle_square) -> FastAPI:
+def create_app(predictor: Predictor, limits: Limits | None = None) -> FastAPI:
     """The application.
 
     Parameters
@@ -61,8 +60,6 @@ def create_app(predictor: Predictor, limits: Limits | None = None, find: Finder 
         What answers.
     limits
         What a request may cost.
-    find
-        Who is in a picture that came without boxes.
     """
     limits = limits or Limits()
     count, threads = _Count(), anyio.CapacityLimiter(WORKERS)
@@ -75,7 +72,11 @@ def create_app(predictor: Predictor, limits: Limits | None = None, find: Finder 
 
     def work(uploads: Sequence[Upload], options: Options) -> Response:
         photos = decode(uploads, limits)
-        boxes = [find(p) if upload.boxes is None else upload.boxes for p, upload in zip(photos, uploads, strict=True)]
+        boxes = [
+            # Several threads look for people; only the network is shared.
+            predictor.detector(photo.pixels) if upload.boxes is None and predictor.detector else upload.boxes
+            for photo, upload in zip(photos, uploads, strict=True)
+        ]
         people = sum(1 if rows is None else len(rows) for rows in boxes)
         if people > limits.people:
             raise HTTPException(

@@ -17,7 +17,6 @@ from metro.errors import MetroError
 from metro.export.predictor import Predictor, overlay
 from metro.serve.app import create_app
 from metro.serve.limits import Limits
-from metro.serve.people import Finder, middle_square
 
 GRACE_SECONDS = 30
 """Time for requests in hand when the server is told to stop."""
@@ -56,7 +55,6 @@ def serve(
     listening: socket.socket,
     limits: Limits,
     *,
-    find: Finder = middle_square,
     browser: bool = False,
 ) -> None:
     """Answer until SIGINT or SIGTERM; requests in hand are answered before it ends.
@@ -67,7 +65,7 @@ def serve(
     host, port = listening.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     config = uvicorn.Config(
-        create_app(predictor, limits, find),
+        create_app(predictor, limits),
         log_level="warning",
         access_log=False,
         lifespan="on",
@@ -85,7 +83,9 @@ def serve(
 def _warm(predictor: Predictor) -> None:
     """Compile and allocate what the first request would wait for."""
     grey = np.full((WARM_SIDE, WARM_SIDE, 3), 128, np.uint8)
-    overlay(predictor(grey), grey)
+    if predictor.detector is not None:
+        predictor.detector(grey)
+    overlay(predictor(grey, (0, 0, WARM_SIDE, WARM_SIDE)), grey)
 
 
 def _open(address: str) -> None:
