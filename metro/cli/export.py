@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from metro.cli.options import Batch, Place, ToFolder, Word
+from metro.cli.options import Batch, Between, Place, ToFolder, Word
 from metro.errors import MetroError
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings of the files that are taken from a folder."""
+Every = Annotated[int, Parameter(validator=Between(1, 30))]
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
@@ -28,17 +29,24 @@ def predict(
     scene: bool = False,
     focal: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
     left_hand: bool = False,
+    sequence: bool = False,
+    fps: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
+    every: Every = 1,
+    smooth: bool = False,
+    overwrite: bool = False,
     batch_size: Batch = 16,
     device: Word | None = None,
 ) -> None:
     """Predict meshes and joints; writes an overlay per image and OBJ, GLB and JSON per person.
 
     Results are written image by image. Images that fail are named at the end, and the exit status is then 2.
+    Of a video come NAME_overlay.webm, NAME.npz with meshes, joints and cameras of all people and frames, and NAME.glb,
+    an animation. Called again after an interruption it goes on where it was.
 
     Parameters
     ----------
     images
-        Image files, or folders of them.
+        Image files, videos, or folders of images.
     model
         Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
     box
@@ -57,6 +65,16 @@ def predict(
         Focal length of the camera in pixels, which places people in depth; none: the image's diagonal.
     left_hand
         Hand models know right hands; this mirrors the crop and the result.
+    sequence
+        Folders hold the frames of a clip, in the order of their names.
+    fps
+        Frames a second of a clip; none: as a video tells, and 25 of a folder.
+    every
+        Look for people in each of so many frames of a clip; in between their boxes go in straight lines.
+    smooth
+        Smooth people over the frames of a clip (one-euro filter).
+    overwrite
+        Replace results of a clip that were made otherwise.
     batch_size
         People per forward pass.
     device
@@ -66,6 +84,16 @@ def predict(
     from metro.export.predictor import check_focal
 
     check_focal(focal)
+    if clips := [path for path in images if path.suffix.lower() in VIDEOS or (sequence and path.is_dir())]:
+        if len(clips) < len(images) or box is not None:
+            raise MetroError(f"{clips[0]}: is a clip; predict pictures, and boxes given with --box, without it")
+        files = [_of_folder(path) if path.is_dir() else [] for path in clips]
+        from metro.cli.video import predict_clips
+        from metro.video.run import Options
+
+        options = Options(every, smooth, left_hand, batch_size)
+        predict_clips([*zip(clips, files, strict=True)], model, device, boxes, out, fps, options, focal, overwrite)
+        return
     paths = _files(images)
     wanted = _boxes(paths, box, boxes)
     results = _results(paths, [_count(rows) for rows in wanted], scene)
@@ -159,15 +187,15 @@ def _files(images: Sequence[Path]) -> list[Path]:
     """The images that were named, those of a folder in the order of their names."""
     files: list[Path] = []
     for path in images:
-        if path.suffix.lower() in VIDEOS:
-            raise MetroError(f"{path}: is a video; write its frames to a folder, `ffmpeg -i VIDEO FOLDER/%06d.png`")
-        found = [path]
-        if path.is_dir():
-            found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGES and file.name[0] != "."]
-            if not found:
-                raise MetroError(f"{path}: holds no images ({', '.join(IMAGES)})")
-        files += found
+        files += _of_folder(path) if path.is_dir() else [path]
     return files
+
+
+def _of_folder(path: Path) -> list[Path]:
+    found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGES and file.name[0] != "."]
+    if not found:
+        raise MetroError(f"{path}: holds no images ({', '.join(IMAGES)})")
+    return found
 
 
 def _results(paths: Sequence[Path], people: Sequence[int], scene: bool) -> list[list[str]]:

@@ -33,10 +33,8 @@ def read_boxes(file: Path, images: Sequence[Path]) -> list[Any]:
     MetroError
         The file is damaged or of no known form, lacks an image, or has a name that fits several.
     """
-    content = read_json(file, REMEDY)
+    table, complete = read_table(file)
     with readable(file, REMEDY):
-        complete = isinstance(content, dict) and not {"images", "annotations"} <= content.keys()
-        table: Mapping[Any, Any] = content if complete else _of_coco(content)
         by_name: dict[Any, list[Any]] = defaultdict(list)
         for key in table:
             by_name[key if isinstance(key, int) else PurePath(key).name].append(key)
@@ -55,6 +53,20 @@ def read_boxes(file: Path, images: Sequence[Path]) -> list[Any]:
             f"{chosen[shared[0]]!r} fits {len(fits[chosen[shared[0]]])} images"
         )
     return [table[chosen[image]] if fitting[image] else [] for image in images]
+
+
+def read_table(file: Path) -> tuple[Mapping[Any, Any], bool]:
+    """What a file holds by the names or numbers of images, and whether it must name every image (COCO's need not).
+
+    Raises
+    ------
+    MetroError
+        The file is damaged or of no known form.
+    """
+    content = read_json(file, REMEDY)
+    with readable(file, REMEDY):
+        complete = isinstance(content, dict) and not {"images", "annotations"} <= content.keys()
+        return (content, True) if complete else (_of_coco(content), False)
 
 
 def _of_coco(content: Any) -> dict[Any, list[Any]]:

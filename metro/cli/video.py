@@ -1,0 +1,153 @@
+"""Videos and folders of frames, for `metro predict`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path, PurePath
+from typing import Any
+
+import metro
+from metro.errors import MetroError
+from metro.export.boxes import read_boxes, read_table
+from metro.export.predictor import Predictor, box_table
+from metro.files import GET_AGAIN, sha256_of
+from metro.version import __version__
+from metro.video.clip import Clip, open_clip
+from metro.video.result import is_done, paths, write
+from metro.video.run import Find, Options, predict_parts
+from metro.video.work import Work
+from metro.viz.overlay import Image
+
+SHORT = 0.98
+"""Share of the frames that a header tells of, below which a video is said to be cut; headers are a few frames off."""
+
+
+def predict_clips(
+    clips: Sequence[tuple[Path, Sequence[Path]]],
+    model: str,
+    device: str | None,
+    boxes: Path | None,
+    out: Path,
+    fps: float | None,
+    options: Options,
+    focal: float | None,
+    overwrite: bool,
+) -> None:
+    """Predict videos and folders, which come with their files, one after the other.
+
+    Raises
+    ------
+    MetroError
+        What was asked for cannot be, or some failed.
+    """
+    opened = []
+    failed = []
+    for path, files in clips:
+        try:
+            opened.append(open_clip(path, files, fps))
+        except MetroError as err:
+            failed.append(str(err))
+    names = [clip.name for clip in opened]
+    if twice := [clip for clip in opened if names.count(clip.name) > 1]:
+        raise MetroError(f"{twice[0].path}, {twice[1].path}: results of one name; give each an --out of its own")
+    if boxes is None:
+        raise MetroError(f"{clips[0][0]}: is a clip; give the people's boxes with --boxes")
+    if len(clips) > 1:
+        raise MetroError(f"--boxes are of one clip, here are {len(clips)}")
+    if opened:
+        out.mkdir(parents=True, exist_ok=True)
+        predictor = metro.load(model, device)
+        predictor.check_hand(options.left_hand)
+    for clip in opened:
+        try:
+            find, found_by = given(clip, boxes), sha256_of(boxes)
+            print(predict_clip(clip, predictor, find, found_by, out, options, focal, overwrite), flush=True)
+        except MetroError as err:
+            failed.append(str(err))
+    if failed:
+        count_told = f"{len(failed)} of {len(clips)} clips failed: " if len(clips) > 1 else ""
+        raise MetroError(count_told + "; ".join(failed))
+
+
+def predict_clip(
+    clip: Clip,
+    predictor: Predictor,
+    find: Find,
+    found_by: str,
+    out: Path,
+    options: Options,
+    focal: float | None,
+    overwrite: bool,
+) -> str:
+    """Predict a clip and write its results; says what was done.
+
+    `found_by` names the detector or the boxes, which results depend on.
+
+    Raises
+    ------
+    MetroError
+        There are other results in the place, nobody is in the clip, or it cannot be read.
+    """
+    stem, folder = out / clip.name, out / f".{clip.name}.work"
+    key = _key(clip, predictor, found_by, options, focal)
+    if not overwrite:
+        if is_done(stem, key):
+            return f"{clip.path}: was predicted already → {stem}*"
+        if not Work.begun(folder, key) and (there := [path for path in paths(stem) if path.exists()]):
+            raise MetroError(f"{there[0]}: exists already; give --overwrite to replace it")
+    work = Work(folder, key)
+    frames = predict_parts(clip, predictor, find, work, options, progress=sys.stderr.isatty())
+    people = write(stem, work, clip, predictor, focal, key) if frames else 0
+    work.remove()
+    if not frames:
+        raise MetroError(f"{clip.path}: holds no frame that can be decoded; {GET_AGAIN}")
+    if not people:
+        raise MetroError(f"{clip.path}: nobody was found in its {frames} frames; give the people's boxes with --boxes")
+    cut = f" (its header tells of {clip.count} frames; is the file complete?)" if frames < SHORT * clip.count else ""
+    return f"{clip.path}: {people} predicted in {frames} frames → {stem}*{cut}"
+
+
+def given(clip: Clip, boxes: Path) -> Find:
+    """People by a file of boxes: of a folder by the names of its frames, of a video by their numbers, from 0.
+
+    Raises
+    ------
+    MetroError
+        The file is damaged, lacks a frame of a folder, or has a name that is no number.
+    """
+    if clip.files:
+        table: Mapping[int, Any] = dict(enumerate(read_boxes(boxes, clip.files)))
+    else:
+        names = read_table(boxes)[0]
+        wrong = [name for name in names if not PurePath(str(name)).stem.isdecimal()]
+        if wrong:
+            raise MetroError(
+                f"{boxes}: {wrong[0]!r} is no frame of {clip.path}, which are called 0, 1, …, or 000000.png"
+            )
+        table = {int(PurePath(str(name)).stem): rows for name, rows in names.items()}
+
+    def find(number: int, image: Image) -> list[list[float]]:
+        rows = box_table(table.get(number, []), f"{boxes}, frame {number}")
+        return [[*row[:4], math.nan if row[4] is None else row[4]] for row in rows]
+
+    return find
+
+
+def _key(clip: Clip, predictor: Predictor, found_by: str, options: Options, focal: float | None) -> str:
+    network = predictor.network
+    content = {
+        "clip": clip.digest(),
+        "fps": clip.fps,
+        "model": network.meta,
+        "runs_in": type(network).__name__,
+        "people": found_by,
+        **asdict(options),
+        "focal": focal,
+        "metro": __version__,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
