@@ -27,7 +27,7 @@ Find = Callable[[int, Image], Sequence[Sequence[float]]]
 
 LOST_S = 1.0
 """Seconds for which people may be lost and keep their number."""
-PART = 120
+PART = 60
 """Frames of a part, or a few more."""
 HELD_BYTES = 128 << 20
 """Of frames in a batch."""

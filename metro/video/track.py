@@ -45,7 +45,7 @@ class Tracker:
     def people(self) -> People:
         """Who is in the frame that was taken last."""
         now = np.flatnonzero(self.seen_T == self.frame)
-        return {int(self.person_T[track]): self.box_T5[track] for track in now}
+        return {int(self.person_T[track]): self.box_T5[track].copy() for track in now}
 
     def update(self, frame: int, boxes: Sequence[Sequence[float]]) -> None:
         """Take the boxes of a frame, whose number is higher than the last one's; rows x, y, width, height, score."""

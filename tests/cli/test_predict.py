@@ -175,7 +175,6 @@ def test_results_never_meet(here: Path, model: str, people: dict[str, int], name
         (["one.png", "--focal", "nan"], "focal length nan"),
         (["one.png", "--left-hand"], "left_hand is for hand models"),
         (["empty"], "empty: holds no images"),
-        (["clip.MP4"], "clip.MP4: is a video; write its frames to a folder"),
         (["one.png", "one_overlay.png", "--out", "."], "one_overlay.png: a result would be written over it"),
         (["one.png", "--out", "/proc/x"], "--out. Cannot be written"),
         (["one.png", "--out", "/proc"], "--out. Cannot be written"),
