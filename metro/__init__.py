@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load"]
 
 
-def load(source: Path | str, device: torch.device | str | None = None) -> Predictor:
+def load(source: Path | str, device: torch.device | str | None = None, *, detector: str = "blazepose") -> Predictor:
     """Open a trained network for prediction.
 
     Parameters
@@ -26,13 +26,18 @@ def load(source: Path | str, device: torch.device | str | None = None) -> Predic
     device
         Where PyTorch runs, e.g. ``cuda`` or ``cpu``. None: a bundle with an ONNX file (`open` is one) runs in ONNX
         Runtime on the CPU, which starts in a fraction of the time, other networks in PyTorch, on a GPU if there is one.
+    detector
+        Who finds people, or the hands of a hand model, in images that come without boxes: `blazepose`, `torchvision`,
+        or `none`, which takes the middle square of the image. It is opened when it is first needed.
 
     Raises
     ------
     MetroError
         There is no usable model, or the device cannot be used.
     """
+    from metro.detect import detector as detector_of
     from metro.export.load import open_network
-    from metro.export.predictor import Predictor
+    from metro.export.predictor import Predictor, knows_hands
 
-    return Predictor(open_network(source, device))
+    network = open_network(source, device)
+    return Predictor(network, detector_of(detector, hands=knows_hands(network)))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from metro.cli.options import Batch, Between, Place, ToFolder, Word
+from metro.cli.options import Batch, Between, Place, Share, ToFolder, Word
 from metro.errors import MetroError
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings of the files that are taken from a folder."""
-Every = Annotated[int, Parameter(validator=Between(1, 30))]
+_NUMBERED = re.compile(r"(.+)_(?:0|[1-9]\d*)")
+"""What one of several people is called."""
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
@@ -28,10 +30,14 @@ def predict(
     vertices: bool = False,
     scene: bool = False,
     focal: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
+    detector: Word = "blazepose",
+    hands: bool = False,
+    max_people: Annotated[int | None, Parameter(validator=Between(1, 65536))] = None,
+    min_score: Share | None = None,
     left_hand: bool = False,
     sequence: bool = False,
     fps: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
-    every: Every = 1,
+    every: Annotated[int, Parameter(validator=Between(1, 30))] = 1,
     smooth: bool = False,
     overwrite: bool = False,
     batch_size: Batch = 16,
@@ -39,7 +45,8 @@ def predict(
 ) -> None:
     """Predict meshes and joints; writes an overlay per image and OBJ, GLB and JSON per person.
 
-    Results are written image by image. Images that fail are named at the end, and the exit status is then 2.
+    People are found by a detector where no boxes are given. Results are written image by image. Images that fail, or
+    show nobody, are named at the end, and the exit status is then 2.
     Of a video come NAME_overlay.webm, NAME.npz with meshes, joints and cameras of all people and frames, and NAME.glb,
     an animation. Called again after an interruption it goes on where it was.
 
@@ -51,7 +58,6 @@ def predict(
         Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
     box
         Tight box x,y,width,height in pixels around the person, for a single image; several people are separated by `;`.
-        Without boxes the largest square in the middle of each image is used.
     boxes
         JSON file with the boxes of several images: {"NAME.jpg": [[x, y, width, height], ...], ...}, or COCO's results
         or labels. Rows may end with a score. Images of one name need their paths.
@@ -63,8 +69,17 @@ def predict(
         Also write NAME_scene.glb: the people of an image where they stand before its camera.
     focal
         Focal length of the camera in pixels, which places people in depth; none: the image's diagonal.
+    detector
+        Who finds people in images without boxes: `blazepose`, which ships; `torchvision`, a Keypoint R-CNN whose
+        weights are downloaded once; `none` takes the largest square in the middle of the image instead.
+    hands
+        Find hands, left and right ones. Hand models ask for that by themselves; others are refused.
+    max_people
+        Of the people that are found in an image keep so many, the surest.
+    min_score
+        Leave out people that the detector is less sure of, from 0 to 1; none: what suits the detector.
     left_hand
-        Hand models know right hands; this mirrors the crop and the result.
+        Hand models know right hands; this mirrors the crop and the result. For boxes: a detector tells hands apart.
     sequence
         Folders hold the frames of a clip, in the order of their names.
     fps
@@ -81,36 +96,46 @@ def predict(
         Where PyTorch runs, e.g. `cuda`; none: ONNX Runtime on the CPU if the model has an ONNX file.
     """
     import metro
-    from metro.export.predictor import check_focal
+    from metro.detect import detector as open_detector
+    from metro.export.predictor import check_focal, knows_hands
 
     check_focal(focal)
     if clips := [path for path in images if path.suffix.lower() in VIDEOS or (sequence and path.is_dir())]:
         if len(clips) < len(images) or box is not None:
             raise MetroError(f"{clips[0]}: is a clip; predict pictures, and boxes given with --box, without it")
-        files = [_of_folder(path) if path.is_dir() else [] for path in clips]
-        from metro.cli.video import predict_clips
+        from metro.video.predict import People, predict_clips
         from metro.video.run import Options
 
-        options = Options(every, smooth, left_hand, batch_size)
-        predict_clips([*zip(clips, files, strict=True)], model, device, boxes, out, fps, options, focal, overwrite)
+        files = [_of_folder(path) if path.is_dir() else [] for path in clips]
+        people = People(boxes, detector, hands, max_people, min_score, left_hand)
+        options = Options(every, smooth, batch_size)
+        predict_clips([*zip(clips, files, strict=True)], model, device, people, out, fps, options, focal, overwrite)
         return
     paths = _files(images)
     wanted = _boxes(paths, box, boxes)
-    results = _results(paths, [_count(rows) for rows in wanted], scene)
+    by_detector = detector != "none"
+    counts = [None if rows is None and by_detector else _count(rows) for rows in wanted]
+    results = _results(paths, counts, scene)
     places = {(out / file).resolve() for _, *files in results for file in files}
     if lost := [path for path in paths if path.resolve() in places]:
         raise MetroError(f"{lost[0]}: a result would be written over it; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    predictor = metro.load(model, device)
+    predictor = metro.load(model, device, detector="none")
     predictor.check_hand(left_hand)
+    if hands and not knows_hands(predictor.network):
+        raise MetroError(f"--hands: model {model} predicts bodies; give --model a hand model")
+    if None in wanted:
+        is_hand = knows_hands(predictor.network)
+        predictor.detector = open_detector(detector, hands=is_hand, least=min_score, most=max_people)
     failed = []
     for path, (name, *_), rows in zip(paths, results, wanted, strict=True):
         try:
-            count = _predict(predictor, path, rows, out / name, vertices, scene, focal, batch_size, left_hand)
+            count, animated = _predict(predictor, path, rows, out / name, vertices, scene, focal, batch_size, left_hand)
         except MetroError as err:
             failed.append(str(err))
         else:
-            hint = " (no box given: took the middle square; --box x,y,w,h is better)" if rows is None else ""
+            hint = " (took the middle square; --box x,y,w,h is better)" if rows is None and not by_detector else ""
+            hint += " (an animation: its first frame)" if animated else ""
             print(f"{path}: {count} predicted → {out / name}*{hint}", flush=True)
     if failed:
         count_told = f"{len(failed)} of {len(paths)} images failed: " if len(paths) > 1 else ""
@@ -165,13 +190,17 @@ def _predict(
     focal: float | None,
     batch_size: int,
     left_hand: bool,
-) -> int:
-    """Predict the people of one image, write the results and count them."""
+) -> tuple[int, bool]:
+    """Predict the people of one image, write the results, count them, and tell whether it was an animation."""
     from metro.export.predictor import overlay, read_photo, save_scene
     from metro.viz.overlay import save_image
 
     photo = read_photo(path)
     people = predictor(photo, rows, batch_size=batch_size, left_hand=left_hand)
+    if not people and rows is None:
+        raise MetroError(
+            f"{path}: {predictor.detector.name} finds nobody in it; give --box x,y,width,height, or lower --min-score"
+        )
     if people:
         save_image(overlay(people, photo.pixels), stem.with_name(f"{stem.name}_overlay.png"))
         if scene:
@@ -180,7 +209,7 @@ def _predict(
         person.save_obj(stem.with_name(f"{stem.name}{suffix}.obj"))
         person.save_glb(stem.with_name(f"{stem.name}{suffix}.glb"))
         person.save_json(stem.with_name(f"{stem.name}{suffix}.json"), vertices=vertices, focal=focal)
-    return len(people)
+    return len(people), photo.frames > 1
 
 
 def _files(images: Sequence[Path]) -> list[Path]:
@@ -198,22 +227,28 @@ def _of_folder(path: Path) -> list[Path]:
     return found
 
 
-def _results(paths: Sequence[Path], people: Sequence[int], scene: bool) -> list[list[str]]:
+def _results(paths: Sequence[Path], people: Sequence[int | None], scene: bool) -> list[list[str]]:
     """For each image what its results are called and their files' names: its own, all numbered where two would meet.
 
-    Names meet if they differ in case alone, which some file systems ignore.
+    Names meet if they differ in case alone, which some file systems ignore. Where nobody knows yet how many people
+    there are, they meet those of any image that is called as one of several people would be.
     """
     names = [path.stem for path in paths]
     files = [_written(name, count, scene) for name, count in zip(names, people, strict=True)]
     every = [file.casefold() for written in files for file in written]
-    if len({*every}) < len(every) or len({name.casefold() for name in names}) < len(names):
+    plain = [name.casefold() for name in names]
+    unknown = {name for name, count in zip(plain, people, strict=True) if count is None}
+    met = any((numbered := _NUMBERED.fullmatch(name)) and numbered[1] in unknown for name in plain)
+    if met or len({*every}) < len(every) or len({*plain}) < len(names):
         width = len(str(len(names) - 1))
         names = [f"{number:0{width}}-{name}" for number, name in enumerate(names)]
         files = [_written(name, count, scene) for name, count in zip(names, people, strict=True)]
     return [[name, *written] for name, written in zip(names, files, strict=True)]
 
 
-def _written(name: str, people: int, scene: bool) -> list[str]:
+def _written(name: str, people: int | None, scene: bool) -> list[str]:
+    """Files of an image; of one with nobody knows how many people, those of a single one."""
+    people = 1 if people is None else people
     files = [f"{name}{suffix}.{kind}" for suffix in _suffixes(people) for kind in ("obj", "glb", "json")]
     return [*files, f"{name}_overlay.png", *([f"{name}_scene.glb"] if scene else [])]
 

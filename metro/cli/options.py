@@ -20,7 +20,7 @@ class Between:
     low: int
     high: int
 
-    def __call__(self, kind: Any, value: int | None) -> None:
+    def __call__(self, kind: Any, value: float | None) -> None:
         if value is not None and not self.low <= value <= self.high:
             raise ValueError(f"Must be from {self.low} to {self.high}.")
 
@@ -77,6 +77,7 @@ def _exists(path: Path) -> bool:
 
 _HYPHEN = Parameter(allow_leading_hyphen=True, validator=Single())
 
+Share = Annotated[float, Parameter(validator=Between(0, 1))]
 Batch = Annotated[int, Parameter(validator=Between(1, 65536))]
 OutFile = Annotated[Path, Parameter(validator=Writable(folder=False))]
 OutFolder = Annotated[Path, Parameter(validator=Writable(folder=True))]

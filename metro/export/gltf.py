@@ -36,6 +36,8 @@ class Moving:
     """(K,)."""
     vertices: np.ndarray
     """(K, V, 3) metres, y up, around the origin."""
+    faces: np.ndarray
+    """(F, 3) anticlockwise from outside."""
     places: np.ndarray
     """(K, 3) where the origin is."""
     spans: Sequence[tuple[float, float]]
@@ -56,14 +58,13 @@ def glb(meshes: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> bytes:
     return _file(arrays, nodes, drawn, {})
 
 
-def animated_glb(meshes: Sequence[Moving], faces_F3: np.ndarray) -> bytes:
+def animated_glb(meshes: Sequence[Moving]) -> bytes:
     """One scene and one animation: each moment of a mesh is a morph target, and between two both are mixed.
 
     There are no normals: viewers shade such meshes by their faces as they are at each moment, where those of the first
     shape would stay as they are while the body turns.
     """
     arrays = _Arrays()
-    indices = arrays.corners(faces_F3)
     drawn: list[dict[str, Any]] = []
     nodes: list[dict[str, Any]] = []
     channels: list[dict[str, Any]] = []
@@ -71,7 +72,8 @@ def animated_glb(meshes: Sequence[Moving], faces_F3: np.ndarray) -> bytes:
     for number, mesh in enumerate(meshes):
         verts_KV3 = mesh.vertices.astype("<f4")
         targets = [{"POSITION": arrays.places(verts_V3 - verts_KV3[0])} for verts_V3 in verts_KV3[1:]]
-        primitive = {"attributes": {"POSITION": arrays.places(verts_KV3[0])}, "indices": indices, "material": 0}
+        attributes, indices = {"POSITION": arrays.places(verts_KV3[0])}, arrays.corners(mesh.faces)
+        primitive = {"attributes": attributes, "indices": indices, "material": 0}
         drawn.append({"name": mesh.name, "primitives": [primitive | ({"targets": targets} if targets else {})]})
         nodes.append({"name": mesh.name, "mesh": number})
         times = arrays.seconds(mesh.seconds)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from metro.body.figure import FIGURES
 from metro.data.crop import cut
+from metro.detect import Detection, Detector
 from metro.errors import MetroError, naming
 from metro.export.folder import CONTEXT
 from metro.export.gltf import glb
@@ -41,11 +43,15 @@ class Photo:
     """(H, W, 3) uint8 RGB."""
     source: str
     """Stands in messages and results."""
+    frames: int = 1
+    """Pictures in the file, of which this is the first."""
 
 
 Picture = Path | str | np.ndarray | Photo
 LONGEST_SIDE = 65_535
 """Pixels along a side of a picture, which is JPEG's limit too; a damaged header may claim millions."""
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Brands of the files that phones keep pictures in."""
 Box = Sequence[float] | np.ndarray
 
 
@@ -80,6 +86,10 @@ class Prediction:
     """The detector's confidence, if it came with the box."""
     assumed: bool = False
     """Whether the box is the middle square of the image, for want of one."""
+    detector: str = ""
+    """Who found the box, if nobody gave it."""
+    landmarks: np.ndarray | None = None
+    """(33 or 21, 3) of a detector that knows them, see `metro.detect.Detection`."""
 
     @property
     def joints_2d(self) -> np.ndarray:
@@ -142,7 +152,7 @@ class Prediction:
             "image": self.source,
             "image_size": list(self.image_size),
             "box_xywh": [float(x) for x in self.box],
-            "box": ASSUMED if self.assumed else "as given",
+            "box": ASSUMED if self.assumed else f"found by {self.detector}" if self.detector else "as given",
             "units": "metres, camera axes (x right, y down, z forward), relative to the root; 2D in image pixels",
             "joint_names": list(self.joint_names),
             "joints": _rounded(self.joints, 5),
@@ -201,10 +211,15 @@ class Predictor:
     ----------
     network
         The network (`metro.load` opens one and makes a predictor of it).
+    detector
+        Finds people, or hands, in images that come without boxes (`metro.detect.detector`); None: the largest square in
+        the middle of the image is taken.
+    passes
+        How often the network looks at each person: from the second time on at the box around the mesh that it gave.
     """
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    def __init__(self, network: Network, detector: Detector | None = None, passes: int = 1) -> None:
+        self.network, self.detector, self.passes = network, detector, passes
 
     def __call__(
         self,
@@ -224,11 +239,13 @@ class Predictor:
         boxes
             Tight boxes x, y, width, height in pixels, and perhaps the detector's score. For one image: a box or a list
             of boxes, which may be empty. For a list of images: a list with a box, a list of boxes or None for each.
-            None is the largest square in the middle of the image.
+            None: the detector finds whoever is there, perhaps nobody; where there is none, the largest square in the
+            middle of the image is taken.
         batch_size
             People per forward pass.
         left_hand
-            For a hand model, which knows right hands only: the crop is mirrored and the result mirrored back.
+            For a hand model, which knows right hands only: the crop is mirrored and the result mirrored back. A
+            detector knows left hands by itself.
 
         Raises
         ------
@@ -245,10 +262,15 @@ class Predictor:
         self.check_hand(left_hand)
         people: list[_Crop] = []
         for number, (picture, boxes_of_one) in enumerate(zip(pictures, wanted, strict=True)):
-            people += self._crops(number, read_photo(picture), boxes_of_one)
+            people += self._crops(number, read_photo(picture), boxes_of_one, left_hand)
         results: list[Prediction] = []
         for start in range(0, len(people), batch_size):
-            results += self._forward(people[start : start + batch_size], left_hand)
+            some = people[start : start + batch_size]
+            found = self._forward(some)
+            for _ in range(1, self.passes):
+                some = [self._again(crop, person) for crop, person in zip(some, found, strict=True)]
+                found = self._forward(some)
+            results += found
         return results
 
     def check_hand(self, left_hand: bool) -> None:
@@ -259,60 +281,94 @@ class Predictor:
         MetroError
             A left hand is asked for, and the network predicts bodies.
         """
-        if left_hand and FIGURES[self.network.meta["model"]["joint_set"]].may_flip:
+        if left_hand and not knows_hands(self.network):
             raise MetroError("left_hand is for hand models; this one predicts bodies")
 
-    def _crops(self, number: int, photo: Photo, boxes: Any) -> list[_Crop]:
+    def _crops(self, number: int, photo: Photo, boxes: Any, left_hand: bool) -> list[_Crop]:
+        """What the network is to see of an image: those who were named, else those who are found, else the middle."""
         height, width = photo.pixels.shape[:2]
-        name, size = photo.source or "image", self.network.meta["model"]["image_size"]
-        # Without boxes no context is added: it is all there is. Pixel centres are whole, so the picture begins at -0.5.
-        middle = float(min(width, height))
-        square = ((width - 1 - middle) / 2, (height - 1 - middle) / 2, middle, middle, None)
-        crops = []
-        for x, y, w, h, score in [square] if boxes is None else box_table(boxes, name):
-            inside = w > 0 and h > 0 and x + w > 0 and y + h > 0 and x < width and y < height
-            if not inside or max(w, h) > LARGEST * max(width, height):
-                raise MetroError(
-                    f"{name}: box {x:g},{y:g},{w:g},{h:g} is empty or outside the image of {_size(photo.pixels)}, or "
-                    f"more than {LARGEST} times as large; boxes are x,y,width,height in pixels"
-                )
-            centre, side = np.array([x + w / 2, y + h / 2]), max(w, h) * (1 if boxes is None else CONTEXT)
+        name = photo.source or "image"
+        if boxes is None and self.detector is not None:
             with naming(name):
-                pixels, affine = cut(photo.pixels, centre, side / 200, size, 1.0)
-            crops.append(
-                _Crop(pixels, affine, (x, y, w, h), score, boxes is None, (width, height), number, photo.source)
-            )
-        return crops
+                found = self.detector(photo.pixels)
+            return [self._crop(number, photo, one.box, one.score, one.left or left_hand, found=one) for one in found]
+        if boxes is None:  # pixel centres are whole, so the picture begins at -0.5
+            middle = float(min(width, height))
+            square = ((width - 1 - middle) / 2, (height - 1 - middle) / 2, middle, middle)
+            return [self._crop(number, photo, square, None, left_hand, assumed=True)]
+        return [self._crop(number, photo, box, score, left_hand) for *box, score in box_table(boxes, name)]
 
-    def _forward(self, crops: list[_Crop], mirrored: bool) -> list[Prediction]:
-        camera, joints, vertices = self.network(np.stack([c.pixels[:, ::-1] if mirrored else c.pixels for c in crops]))
+    def _crop(
+        self,
+        number: int,
+        photo: Photo,
+        box: Sequence[float],
+        score: float | None,
+        mirrored: bool,
+        assumed: bool = False,
+        found: Detection | None = None,
+    ) -> _Crop:
+        x, y, w, h = box
+        height, width = photo.pixels.shape[:2]
+        name = photo.source or "image"
+        inside = w > 0 and h > 0 and x + w > 0 and y + h > 0 and x < width and y < height
+        if not inside or max(w, h) > LARGEST * max(width, height):
+            raise MetroError(
+                f"{name}: box {x:g},{y:g},{w:g},{h:g} is empty or outside the image of {_size(photo.pixels)}, or "
+                f"more than {LARGEST} times as large; boxes are x,y,width,height in pixels"
+            )
+        # The middle square gets no context: it is all there is.
+        centre, side = np.array([x + w / 2, y + h / 2]), max(w, h) * (1 if assumed else CONTEXT)
+        with naming(name):
+            pixels, affine = cut(photo.pixels, centre, side / 200, self.network.meta["model"]["image_size"], 1.0)
+        return _Crop(pixels, affine, (x, y, w, h), score, assumed, mirrored, number, photo, found)
+
+    def _again(self, crop: _Crop, person: Prediction) -> _Crop:
+        """What the network is to see next: the box around its own mesh, within the image."""
+        points = person.to_image(project(person.vertices, person.camera, person.crop_size))
+        limits = np.array(person.image_size) - 0.5
+        low, high = (np.clip(corner, -0.5, limits) for corner in (points.min(0), points.max(0)))
+        if (high - low < 1).any():  # a mesh beside the image
+            return crop
+        box = (*low.tolist(), *(high - low).tolist())
+        again = self._crop(crop.picture, crop.photo, box, crop.score, crop.mirrored, found=crop.found)
+        return replace(again, box=crop.box, assumed=crop.assumed)
+
+    def _forward(self, crops: list[_Crop]) -> list[Prediction]:
+        camera, joints, vertices = self.network(
+            np.stack([crop.pixels[:, ::-1] if crop.mirrored else crop.pixels for crop in crops])
+        )
         meta, faces = self.network.meta, self.network.faces_F3
         if not all(np.isfinite(numbers).all() for numbers in (camera, joints, vertices)):
             raise MetroError(
-                f"{crops[0].source or 'image'}: the network's answer is not finite, its weights are damaged"
+                f"{crops[0].photo.source or 'image'}: the network's answer is not finite, its weights are damaged"
             )
-        if mirrored:
-            vertices, joints = vertices * [-1, 1, 1], joints * [-1, 1, 1]
-            camera, faces = camera * [1, -1, 1], faces[:, ::-1]
         return [
             Prediction(
-                vertices=v.astype(np.float32),
-                joints=j.astype(np.float32),
-                camera=k.astype(np.float32),
+                vertices=(v * ([-1, 1, 1] if crop.mirrored else 1)).astype(np.float32),
+                joints=(j * ([-1, 1, 1] if crop.mirrored else 1)).astype(np.float32),
+                camera=(k * ([1, -1, 1] if crop.mirrored else 1)).astype(np.float32),
                 affine=crop.affine,
                 crop_size=crop.pixels.shape[0],
-                image_size=crop.image_size,
+                image_size=(crop.photo.pixels.shape[1], crop.photo.pixels.shape[0]),
                 box=crop.box,
-                faces=faces,
+                faces=faces[:, ::-1] if crop.mirrored else faces,
                 joint_set=meta["model"]["joint_set"],
                 joint_names=tuple(meta["joint_names"]),
                 picture=crop.picture,
-                source=crop.source,
+                source=crop.photo.source,
                 score=crop.score,
                 assumed=crop.assumed,
+                detector="" if crop.found is None or self.detector is None else self.detector.name,
+                landmarks=None if crop.found is None else crop.found.landmarks,
             )
             for crop, v, j, k in zip(crops, vertices, joints, camera, strict=True)
         ]
+
+
+def knows_hands(network: Network) -> bool:
+    """Whether a network predicts hands, and no bodies."""
+    return not FIGURES[network.meta["model"]["joint_set"]].may_flip
 
 
 @dataclass(frozen=True)
@@ -322,16 +378,27 @@ class _Crop:
     box: tuple[float, float, float, float]
     score: float | None
     assumed: bool
-    image_size: tuple[int, int]
+    mirrored: bool
     picture: int
-    source: str
+    photo: Photo
+    found: Detection | None
 
 
 def read_photo(picture: Picture) -> Photo:
     """An image with its path, if it has one. Raises as `read_image`."""
     if isinstance(picture, Photo):
         return picture
-    return Photo(read_image(picture), "" if isinstance(picture, np.ndarray) else str(picture))
+    if isinstance(picture, np.ndarray):
+        return Photo(read_image(picture), "")
+    return Photo(read_image(picture), str(picture), _frames(Path(picture)))
+
+
+def _frames(path: Path) -> int:
+    """Pictures of an animation, 1 for what is none; phones keep depth maps as further pictures of a JPEG."""
+    from PIL import Image as Pil
+
+    with Pil.open(path) as file:
+        return getattr(file, "n_frames", 1) if file.format in ("GIF", "PNG", "WEBP") else 1
 
 
 def read_image(picture: Path | str | np.ndarray) -> Image:
@@ -352,7 +419,10 @@ def read_image(picture: Path | str | np.ndarray) -> Image:
 
     path = Path(picture)
     try:
-        with Pil.open(path) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Pil.DecompressionBombWarning)  # cameras take 100 megapixels today
+            file = Pil.open(path)
+        with file:
             if max(file.size) > LONGEST_SIDE:
                 raise MetroError(
                     f"{path}: an image of {_times(file.size)}; more than {LONGEST_SIDE} along a side is none"
@@ -372,12 +442,23 @@ def read_image(picture: Path | str | np.ndarray) -> Image:
         raise MetroError(f"{path}: no such image") from None
     except IsADirectoryError:
         raise MetroError(f"{path}: is a folder; give image files") from None
+    except Pil.DecompressionBombError:
+        most = 2 * (Pil.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise MetroError(f"{path}: an image of more than {most} megapixels; make it smaller") from None
     except UnidentifiedImageError:
-        raise MetroError(f"{path}: not an image in a known format") from None
+        raise MetroError(f"{path}: {_what_instead(path)}") from None
     except Exception as err:  # decoders raise whatever they meet in damaged bytes
         raise MetroError(
             f"{path}: unreadable image ({' '.join(str(err).split())[:120]}); is the file complete?"
         ) from None
+
+
+def _what_instead(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
+        return "a HEIC image, which is not read; save it as JPEG (iPhone: Settings, Camera, Formats, Most Compatible)"
+    return "not an image in a known format" if head else "not an image: the file is empty"
 
 
 def _from_array(array: np.ndarray) -> Image:

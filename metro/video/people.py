@@ -34,6 +34,8 @@ class Placed:
     person: int
     box: np.ndarray
     """(5,) tight x, y, width, height, pixels, and the score of whoever found it, or NaN."""
+    left: bool
+    """Whether it is a left hand, which is the mirror image of what the network knows."""
     vertices: np.ndarray
     """(V, 3)."""
     joints: np.ndarray
@@ -54,21 +56,27 @@ class Placed:
         return np.append(self.root - centre, focal) / self.size
 
     def draw(self, image: Image, faces_F3: np.ndarray, ratio: float = 1.0) -> Image:
-        """The mesh over a frame that was resized by `ratio`."""
+        """The mesh over a frame that was resized by `ratio`; the faces are the network's."""
         middle, side = self.box[:2] + self.box[2:4] / 2, CONTEXT * self.box[2:4].max()
         focal = FOCAL * side / CROP_PX  # as over a photograph
         vertices = self.vertices + np.append(self.root - middle, focal) / self.size
         x, y = ratio * (middle + 0.5) - 0.5
         intrinsics = np.array([[ratio * focal, 0, x], [0, ratio * focal, y], [0, 0, 1]])
+        faces_F3 = outside(faces_F3, self.left)
         return draw_mesh(image, vertices, faces_F3, intrinsics, colour=COLOURS[self.person % len(COLOURS)])
 
 
-def placed(prediction: Prediction, person: int, box_5: np.ndarray) -> Placed:
+def outside(faces_F3: np.ndarray, left: bool) -> np.ndarray:
+    """Faces of the network's mesh, or of its mirror image: anticlockwise seen from outside."""
+    return faces_F3[:, ::-1] if left else faces_F3
+
+
+def placed(prediction: Prediction, person: int, box_6: np.ndarray, left: bool) -> Placed:
     """A prediction by the camera of the whole frame instead of its crop's."""
     zoom = prediction.affine[0, 0]
     root = prediction.to_image(project(np.zeros((1, 3)), prediction.camera, prediction.crop_size))[0]
     size = float(prediction.camera[0]) * prediction.crop_size / 2 / zoom
-    return Placed(person, box_5, prediction.vertices, prediction.joints, max(size, LEAST_SIZE), root)
+    return Placed(person, box_6[:5], left, prediction.vertices, prediction.joints, max(size, LEAST_SIZE), root)
 
 
 class Smoother:

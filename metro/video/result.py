@@ -7,6 +7,7 @@ N row, V vertex, J joint, F face.
 ``frame``        (N,)                        from 0; divided by ``fps``, seconds
 ``person``       (N,)                        keeps its number over the clip
 ``box``          (N, 5) pixels               tight x, y, width, height, and the detector's score (NaN: none)
+``left``         (N,)                        whether it is a left hand, whose ``faces`` turn the other way round
 ``vertices``     (N, V, 3) float16, metres   camera axes (x right, y down, z forward), relative to the root
 ``joints``       (N, J, 3) metres            the same; ``joint_names`` (J,)
 ``joints_2d``    (N, J, 2) pixels
@@ -23,6 +24,7 @@ root, and 0.5 mm beyond.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +34,11 @@ from metro.export.predictor import Predictor
 from metro.files import atomic_file, read_arrays
 from metro.video.clip import Clip
 from metro.video.film import ENDING, film_size, join
+from metro.video.people import outside
 from metro.video.work import ROW, Work
 
 REMEDY = "give --overwrite to replace it"
-COLUMNS = ("frame", "person", "box", "size", "root", "joints")
+COLUMNS = ("frame", "person", "left", "box", "size", "root", "joints")
 """Of a part's rows, what is held for all of a clip at once: a third of a kilobyte each."""
 UNITS = "metres, camera axes (x right, y down, z forward), relative to the root; 2D in image pixels"
 MESHES = 240
@@ -80,12 +83,13 @@ def write(stem: Path, work: Work, clip: Clip, predictor: Predictor, focal: float
     people = len({*rows["person"].tolist()})
 
     join(work.films, film, clip.fps, film_size(width, height))
-    meshes = _animation(work, rows["frame"], rows["person"], translation_N3, clip.fps, int(last["frames"]))
+    meshes = _animation(work, predictor.network.faces_F3, rows, translation_N3, clip.fps, int(last["frames"]))
     with atomic_file(scene) as temporary:
-        temporary.write_bytes(animated_glb(meshes, predictor.network.faces_F3))
+        temporary.write_bytes(animated_glb(meshes))
     arrays = {
         "frame": rows["frame"],
         "person": rows["person"],
+        "left": rows["left"],
         "box": rows["box"],
         "vertices": _vertices(work),
         "joints": rows["joints"],
@@ -123,9 +127,15 @@ def _vertices(work: Work) -> np.ndarray:
 
 
 def _animation(
-    work: Work, frame_N: np.ndarray, person_N: np.ndarray, translation_N3: np.ndarray, fps: float, count: int
+    work: Work,
+    faces_F3: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    translation_N3: np.ndarray,
+    fps: float,
+    count: int,
 ) -> list[Moving]:
     """Evenly spaced moments of everybody, y up."""
+    frame_N, person_N = rows["frame"], rows["person"]
     step = -(-len(frame_N) // MESHES)
     while np.count_nonzero(frame_N % step == 0) > MESHES:  # people may be many in just these frames
         step += 1
@@ -144,5 +154,6 @@ def _animation(
         runs = np.split(when, np.flatnonzero(np.diff(when) > step) + 1)
         spans = [(run[0] / fps, (run[-1] + step) / fps if run[-1] + step < count else math.inf) for run in runs]
         places_K3 = translation_N3[chosen][mine] * [1, -1, -1]
-        meshes.append(Moving(f"person_{person}", when / fps, verts_MV3[mine], places_K3, spans))
+        faces = outside(faces_F3, bool(rows["left"][chosen][mine[0]]))
+        meshes.append(Moving(f"person_{person}", when / fps, verts_MV3[mine], faces, places_K3, spans))
     return meshes

@@ -23,7 +23,7 @@ from metro.video.work import Work
 from metro.viz.overlay import Image
 
 Find = Callable[[int, Image], Sequence[Sequence[float]]]
-"""Takes a frame and its number, gives rows x, y, width, height, score (NaN: none), tight boxes in pixels."""
+"""Takes a frame and its number, gives rows x, y, width, height, score (NaN: none), and 1 for a left hand, else 0."""
 
 LOST_S = 1.0
 """Seconds for which people may be lost and keep their number."""
@@ -41,8 +41,6 @@ class Options:
     """People are looked for in each of so many frames; in between their boxes go in straight lines."""
     smooth: bool = False
     """Whether what is predicted is smoothed over time."""
-    left_hand: bool = False
-    """Whether crops of a hand model are mirrored."""
     batch_size: int = 16
     """People per forward pass."""
 
@@ -107,6 +105,7 @@ def table(rows: Sequence[tuple[int, Placed]], predictor: Predictor) -> dict[str,
     return {
         "frame": np.array([frame for frame, _ in rows], np.int32),
         "person": np.array([p.person for p in people], np.int32),
+        "left": np.array([p.left for p in people], np.bool_),
         "box": np.array([p.box for p in people], np.float32).reshape(-1, 5),
         "size": np.array([p.size for p in people], np.float64),
         "root": np.array([p.root for p in people], np.float64).reshape(-1, 2),
@@ -152,9 +151,15 @@ def _predict(
     clip: Clip, predictor: Predictor, batch: Sequence[tuple[int, Image, People]], options: Options
 ) -> list[list[Placed]]:
     photos = [Photo(image, f"{clip.path}, frame {number}") for number, image, _ in batch]
-    boxes = [[box[:4] for box in people.values()] for *_, people in batch]
-    found = iter(predictor(photos, boxes, batch_size=options.batch_size, left_hand=options.left_hand))
-    return [[placed(next(found), person, box) for person, box in people.items()] for *_, people in batch]
+    found: list[dict[int, Placed]] = [{} for _ in batch]
+    for left in (False, True):
+        chosen = [{p: box for p, box in people.items() if (box[5] >= 0.5) == left} for *_, people in batch]
+        if any(chosen):
+            boxes = [[box[:4] for box in people.values()] for people in chosen]
+            results = iter(predictor(photos, boxes, batch_size=options.batch_size, left_hand=left))
+            for those, people in zip(found, chosen, strict=True):
+                those |= {person: placed(next(results), person, box, left) for person, box in people.items()}
+    return [[those[person] for person in sorted(those)] for those in found]
 
 
 def _prefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ INERTIA = 0.5
 """Share of the former speed in that of a track; boxes jitter."""
 
 People = dict[int, np.ndarray]
-"""By person: box and the detector's score, NaN if it gave none, (5,)."""
+"""By person (6,): box, the detector's score (NaN: none), and whether it is a left hand (0 or 1)."""
 
 
 class Tracker:
@@ -37,34 +37,34 @@ class Tracker:
         self.frame = -1
         self.next_person = 0
         self.person_T = np.zeros(0, np.int64)
-        self.box_T5 = np.zeros((0, 5))
+        self.box_T6 = np.zeros((0, 6))
         self.speed_T2 = np.zeros((0, 2))  # pixels a frame, of the box's centre
-        self.seen_T = np.zeros(0, np.int64)  # the frame of `box_T5`
+        self.seen_T = np.zeros(0, np.int64)  # the frame of `box_T6`
 
     @property
     def people(self) -> People:
         """Who is in the frame that was taken last."""
         now = np.flatnonzero(self.seen_T == self.frame)
-        return {int(self.person_T[track]): self.box_T5[track].copy() for track in now}
+        return {int(self.person_T[track]): self.box_T6[track].copy() for track in now}
 
     def update(self, frame: int, boxes: Sequence[Sequence[float]]) -> None:
-        """Take the boxes of a frame, whose number is higher than the last one's; rows x, y, width, height, score."""
-        box_N5 = np.asarray(boxes, np.float64).reshape(-1, 5)
+        """Take the boxes of a frame, whose number is higher than the last one's; rows as in `People`."""
+        box_N6 = np.asarray(boxes, np.float64).reshape(-1, 6)
         waited_T = frame - self.seen_T
-        expected_T4 = self.box_T5[:, :4].copy()
+        expected_T4 = self.box_T6[:, :4].copy()
         expected_T4[:, :2] += self.speed_T2 * waited_T[:, None]
         # Who stopped while out of sight is where they were last seen.
-        overlap_TN = np.maximum(iou(expected_T4, box_N5[:, :4]), iou(self.box_T5[:, :4], box_N5[:, :4]))
+        overlap_TN = np.maximum(iou(expected_T4, box_N6[:, :4]), iou(self.box_T6[:, :4], box_N6[:, :4]))
         track, box = linear_sum_assignment(overlap_TN, maximize=True)
         fits = overlap_TN[track, box] >= LEAST_IOU
         track, box = track[fits], box[fits]
-        moved = (_centre(box_N5[box]) - _centre(self.box_T5[track])) / waited_T[track, None]
+        moved = (_centre(box_N6[box]) - _centre(self.box_T6[track])) / waited_T[track, None]
         self.speed_T2[track] = INERTIA * self.speed_T2[track] + (1 - INERTIA) * moved
-        self.box_T5[track], self.seen_T[track] = box_N5[box], frame
+        self.box_T6[track], self.seen_T[track] = box_N6[box], frame
 
-        kept, new = frame - self.seen_T < self.patience, np.setdiff1d(np.arange(len(box_N5)), box)
+        kept, new = frame - self.seen_T < self.patience, np.setdiff1d(np.arange(len(box_N6)), box)
         self.person_T = np.r_[self.person_T[kept], self.next_person + np.arange(len(new))]
-        self.box_T5 = np.r_[self.box_T5[kept], box_N5[new]]
+        self.box_T6 = np.r_[self.box_T6[kept], box_N6[new]]
         self.speed_T2 = np.r_[self.speed_T2[kept], np.zeros((len(new), 2))]
         self.seen_T = np.r_[self.seen_T[kept], np.full(len(new), frame)]
         self.next_person += len(new)
@@ -72,12 +72,12 @@ class Tracker:
 
     def state(self) -> dict[str, np.ndarray]:
         """All that later updates depend on."""
-        tracks = {"person": self.person_T, "box": self.box_T5, "speed": self.speed_T2, "seen": self.seen_T}
+        tracks = {"person": self.person_T, "box": self.box_T6, "speed": self.speed_T2, "seen": self.seen_T}
         return {**tracks, "counts": np.array([self.frame, self.next_person])}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from where `state` was taken."""
-        self.person_T, self.box_T5 = state["person"], state["box"]
+        self.person_T, self.box_T6 = state["person"], state["box"]
         self.speed_T2, self.seen_T = state["speed"], state["seen"]
         self.frame, self.next_person = state["counts"].tolist()
 
@@ -101,5 +101,5 @@ def between(first: People, last: People, share: float) -> People:
     return {person: found[person] for person in sorted(found)}
 
 
-def _centre(box_N5: np.ndarray) -> np.ndarray:
-    return box_N5[:, :2] + box_N5[:, 2:4] / 2
+def _centre(box_N6: np.ndarray) -> np.ndarray:
+    return box_N6[:, :2] + box_N6[:, 2:4] / 2

@@ -9,9 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-import metro
+import metro.detect
 from metro.cli.app import main
+from metro.detect import Detection
 from metro.export import predictor
 from metro.export.bundle import bundle_of, write_bundle
 from metro.export.folder import ONNX
@@ -58,9 +60,81 @@ def test_results_of_one_image(here: Path, model: str, capsys: pytest.CaptureFixt
     assert record["image"] == "one.png"
     assert record["box_xywh"] == [-10, 10, 50, 60]
     assert record["perspective"]["focal"] == 300
-    assert main(["predict", "one.png", "--model", model, "--out", "b"]) == 0
+    assert main(["predict", "one.png", "--model", model, "--out", "b", "--detector", "none"]) == 0
     assert written("b") == {"one_overlay.png", "one.obj", "one.glb", "one.json"}
-    assert "no box given: took the middle square" in capsys.readouterr().out
+    assert "took the middle square" in capsys.readouterr().out
+
+
+class Known:
+    """A detector that finds somebody wherever the picture's first pixel says, as often as it says."""
+
+    name = "known"
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        return [Detection((10.0 * k, 5.0, 40.0, 60.0), 0.9 - k / 10) for k in range(image[0, 0, 0])]
+
+
+def people(path: str, count: int) -> str:
+    image = read_image(picture(path)).copy()
+    image[0, 0] = count
+    save_image(image, Path(path))
+    return path
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """Puts `Known` in the place of every detector; returns what each was asked for."""
+    asked: list[dict[str, object]] = []
+
+    def opened(name: str, **wishes: object) -> Known | None:
+        if name == "none":
+            return None
+        asked.append(wishes)
+        return Known()
+
+    monkeypatch.setattr(metro.detect, "detector", opened)
+    return asked
+
+
+def test_people_are_found(here: Path, model: str, known: list[object], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", model, "--out", "a", "--max-people", "7", "--min-score", "0.25"]
+    assert main(["predict", people("two.png", 2), people("one.png", 1), *words]) == 0
+    assert capsys.readouterr().out == "two.png: 2 predicted → a/two*\none.png: 1 predicted → a/one*\n"
+    assert boxes_in("a") == {"two_0": [0, 5, 40, 60], "two_1": [10, 5, 40, 60], "one": [0, 5, 40, 60]}
+    record = json.loads(Path("a/two_1.json").read_text())
+    assert (record["box"], record["score"]) == ("found by known", 0.8)
+    assert known == [{"hands": False, "least": 0.25, "most": 7}]
+
+
+def test_boxes_win_over_the_detector(here: Path, model: str, known: list[object]) -> None:
+    assert main(["predict", people("two.png", 2), "--box", "1,2,30,40", "--model", model, "--out", "a"]) == 0
+    assert boxes_in("a") == {"two": [1, 2, 30, 40]}
+    assert known == []
+
+
+def test_where_nobody_is_found_nobody_is_made_up(
+    here: Path, model: str, known: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", people("no.png", 0), people("one.png", 1), "--model", model, "--out", "a"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "one.png: 1 predicted → a/one*\n"
+    assert "1 of 2 images failed: no.png: known finds nobody in it; give --box x,y,width,height" in told.err
+    assert written("a") == {"one_overlay.png", "one.obj", "one.glb", "one.json"}
+
+
+def test_results_of_people_not_counted_yet_never_meet(here: Path, model: str, known: list[object]) -> None:
+    images = [people("a.png", 2), people("A_1.png", 1), people("b_01.png", 1)]
+    assert main(["predict", *images, "--model", model, "--out", "out"]) == 0
+    assert boxes_in("out").keys() == {"0-a_0", "0-a_1", "1-A_1", "2-b_01"}
+
+
+def test_of_an_animation_the_first_frame_is_taken_and_that_is_said(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [Image.fromarray(read_image(picture(f"{k}.png", k))) for k in range(3)]
+    frames[0].save("wave.gif", save_all=True, append_images=frames[1:])
+    assert main(["predict", "wave.gif", "--model", model, "--box", "9,9,50,60"]) == 0
+    assert capsys.readouterr().out == "wave.gif: 1 predicted → predictions/wave* (an animation: its first frame)\n"
 
 
 def test_an_image_is_read_once(here: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +205,7 @@ def test_a_disk_that_fills_up_leaves_whole_files(
 
     images = [picture(name) for name in ("a.png", "b.png", "c.png")]
     monkeypatch.setattr(Path, "write_bytes", full)
-    assert main(["predict", *images, "--model", model, "--out", "out"]) == 2
+    assert main(["predict", *images, "--model", model, "--out", "out", "--detector", "none"]) == 2
     told = capsys.readouterr()
     assert "1 of 3 images failed: out/b.obj: No space left on device" in told.err
     assert written("out") == {
@@ -174,6 +248,10 @@ def test_results_never_meet(here: Path, model: str, people: dict[str, int], name
         (["one.png", "--focal", "0"], "focal length 0: expected a positive number"),
         (["one.png", "--focal", "nan"], "focal length nan"),
         (["one.png", "--left-hand"], "left_hand is for hand models"),
+        (["one.png", "--hands"], "predicts bodies; give --model a hand model"),
+        (["one.png", "--detector", "blazepoze"], "detector blazepoze: there is no such one, did you mean 'blazepose'?"),
+        (["one.png", "--min-score", "1.5"], "--min-score. Must be from 0 to 1"),
+        (["one.png", "--max-people", "0"], "--max-people. Must be from 1"),
         (["empty"], "empty: holds no images"),
         (["one.png", "one_overlay.png", "--out", "."], "one_overlay.png: a result would be written over it"),
         (["one.png", "--out", "/proc/x"], "--out. Cannot be written"),
@@ -231,7 +309,7 @@ def test_export(here: Path, model: str, capsys: pytest.CaptureFixture[str]) -> N
     assert set(report["bytes"]) == {"bundle.json", "model.safetensors", "geometry.safetensors", "model.onnx"}
     assert set(report["largest_difference_m"]) == {"model.onnx"}
     assert report["largest_difference_m"]["model.onnx"] < 1e-5
-    assert main(["predict", picture("p.png"), "--model", "plain", "--out", "out"]) == 0
+    assert main(["predict", picture("p.png"), "--model", "plain", "--out", "out", "--detector", "none"]) == 0
     Path("thesis").mkdir()
     Path("thesis/chapter.tex").write_text("years of work")
     for words in (["--no-weights", "--no-onnx"], ["--out", "thesis"], ["--out", "p.png/x"]):

@@ -54,7 +54,7 @@ def test_it_does_not_depend_on_axes_or_units() -> None:
 
 
 def person(shake: np.ndarray, x: float = 200.0) -> Placed:
-    return Placed(0, np.array([0, 0, 50, 100, 0.5]), shake[:4], shake[4:], 100.0, np.array([x, 150.0]))
+    return Placed(0, np.array([0, 0, 50, 100, 0.5]), False, shake[:4], shake[4:], 100.0, np.array([x, 150.0]))
 
 
 def test_people_at_rest_shake_less_and_people_on_the_move_do_not_lag() -> None:

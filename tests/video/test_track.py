@@ -11,7 +11,7 @@ NAN = float("nan")
 
 
 def row(x: float, y: float = 0.0, width: float = 40.0, height: float = 100.0) -> list[float]:
-    return [x, y, width, height, NAN]
+    return [x, y, width, height, NAN, 0]
 
 
 def numbers(tracker: Tracker) -> dict[int, float]:

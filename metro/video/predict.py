@@ -1,4 +1,4 @@
-"""Videos and folders of frames, for `metro predict`."""
+"""`metro predict` of videos and folders of frames."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 import metro
+from metro.detect import detector
 from metro.errors import MetroError
 from metro.export.boxes import read_boxes, read_table
-from metro.export.predictor import Predictor, box_table
+from metro.export.predictor import Predictor, box_table, knows_hands
 from metro.files import GET_AGAIN, sha256_of
 from metro.version import __version__
 from metro.video.clip import Clip, open_clip
@@ -27,11 +28,28 @@ SHORT = 0.98
 """Share of the frames that a header tells of, below which a video is said to be cut; headers are a few frames off."""
 
 
+@dataclass(frozen=True)
+class People:
+    """Who is looked for in a clip, and by whom."""
+
+    boxes: Path | None
+    """File of boxes; None: a detector finds people."""
+    detector: str
+    hands: bool
+    """Whether hands were asked for, which only a hand model knows."""
+    most: int | None
+    """Of a frame, the surest; None: all."""
+    least: float | None
+    """Score from which on people count; None: what suits the detector."""
+    left_hand: bool
+    """Whether all are left hands."""
+
+
 def predict_clips(
     clips: Sequence[tuple[Path, Sequence[Path]]],
     model: str,
     device: str | None,
-    boxes: Path | None,
+    people: People,
     out: Path,
     fps: float | None,
     options: Options,
@@ -55,18 +73,20 @@ def predict_clips(
     names = [clip.name for clip in opened]
     if twice := [clip for clip in opened if names.count(clip.name) > 1]:
         raise MetroError(f"{twice[0].path}, {twice[1].path}: results of one name; give each an --out of its own")
-    if boxes is None:
-        raise MetroError(f"{clips[0][0]}: is a clip; give the people's boxes with --boxes")
-    if len(clips) > 1:
+    if people.boxes and len(clips) > 1:
         raise MetroError(f"--boxes are of one clip, here are {len(clips)}")
     if opened:
         out.mkdir(parents=True, exist_ok=True)
-        predictor = metro.load(model, device)
-        predictor.check_hand(options.left_hand)
+        predictor = metro.load(model, device, detector="none")
+        predictor.check_hand(people.left_hand)
+        is_hand = knows_hands(predictor.network)
+        if people.hands and not is_hand:
+            raise MetroError(f"--hands: model {model} predicts bodies; give --model a hand model")
+        find = None if people.boxes else by_detector(people, is_hand)
     for clip in opened:
         try:
-            find, found_by = given(clip, boxes), sha256_of(boxes)
-            print(predict_clip(clip, predictor, find, found_by, out, options, focal, overwrite), flush=True)
+            found = find or by_boxes(clip, people)
+            print(predict_clip(clip, predictor, found, people, out, options, focal, overwrite), flush=True)
         except MetroError as err:
             failed.append(str(err))
     if failed:
@@ -78,7 +98,7 @@ def predict_clip(
     clip: Clip,
     predictor: Predictor,
     find: Find,
-    found_by: str,
+    people: People,
     out: Path,
     options: Options,
     focal: float | None,
@@ -86,15 +106,13 @@ def predict_clip(
 ) -> str:
     """Predict a clip and write its results; says what was done.
 
-    `found_by` names the detector or the boxes, which results depend on.
-
     Raises
     ------
     MetroError
         There are other results in the place, nobody is in the clip, or it cannot be read.
     """
     stem, folder = out / clip.name, out / f".{clip.name}.work"
-    key = _key(clip, predictor, found_by, options, focal)
+    key = _key(clip, predictor, people, options, focal)
     if not overwrite:
         if is_done(stem, key):
             return f"{clip.path}: was predicted already → {stem}*"
@@ -102,17 +120,37 @@ def predict_clip(
             raise MetroError(f"{there[0]}: exists already; give --overwrite to replace it")
     work = Work(folder, key)
     frames = predict_parts(clip, predictor, find, work, options, progress=sys.stderr.isatty())
-    people = write(stem, work, clip, predictor, focal, key) if frames else 0
+    count = write(stem, work, clip, predictor, focal, key) if frames else 0
     work.remove()
     if not frames:
         raise MetroError(f"{clip.path}: holds no frame that can be decoded; {GET_AGAIN}")
-    if not people:
-        raise MetroError(f"{clip.path}: nobody was found in its {frames} frames; give the people's boxes with --boxes")
+    if not count:
+        raise MetroError(
+            f"{clip.path}: nobody was found in its {frames} frames; give --boxes FILE.json, or lower --min-score"
+        )
     cut = f" (its header tells of {clip.count} frames; is the file complete?)" if frames < SHORT * clip.count else ""
-    return f"{clip.path}: {people} predicted in {frames} frames → {stem}*{cut}"
+    return f"{clip.path}: {count} predicted in {frames} frames → {stem}*{cut}"
 
 
-def given(clip: Clip, boxes: Path) -> Find:
+def by_detector(people: People, is_hand: bool) -> Find:
+    """People as a detector finds them.
+
+    Raises
+    ------
+    MetroError
+        It cannot be opened, or there is none.
+    """
+    detect = detector(people.detector, hands=is_hand, least=people.least, most=people.most)
+    if detect is None:
+        raise MetroError("--detector none: in a clip people have to be found, or given with --boxes")
+
+    def find(number: int, image: Image) -> list[list[float]]:
+        return [[*found.box, found.score, float(found.left or people.left_hand)] for found in detect(image)]
+
+    return find
+
+
+def by_boxes(clip: Clip, people: People) -> Find:
     """People by a file of boxes: of a folder by the names of its frames, of a video by their numbers, from 0.
 
     Raises
@@ -120,6 +158,8 @@ def given(clip: Clip, boxes: Path) -> Find:
     MetroError
         The file is damaged, lacks a frame of a folder, or has a name that is no number.
     """
+    boxes, left = people.boxes, float(people.left_hand)
+    assert boxes
     if clip.files:
         table: Mapping[int, Any] = dict(enumerate(read_boxes(boxes, clip.files)))
     else:
@@ -133,19 +173,19 @@ def given(clip: Clip, boxes: Path) -> Find:
 
     def find(number: int, image: Image) -> list[list[float]]:
         rows = box_table(table.get(number, []), f"{boxes}, frame {number}")
-        return [[*row[:4], math.nan if row[4] is None else row[4]] for row in rows]
+        return [[*row[:4], math.nan if row[4] is None else row[4], left] for row in rows]
 
     return find
 
 
-def _key(clip: Clip, predictor: Predictor, found_by: str, options: Options, focal: float | None) -> str:
+def _key(clip: Clip, predictor: Predictor, people: People, options: Options, focal: float | None) -> str:
     network = predictor.network
     content = {
         "clip": clip.digest(),
         "fps": clip.fps,
         "model": network.meta,
         "runs_in": type(network).__name__,
-        "people": found_by,
+        "people": asdict(people) | {"boxes": people.boxes and sha256_of(people.boxes)},
         **asdict(options),
         "focal": focal,
         "metro": __version__,
