@@ -37,7 +37,7 @@ def predict(
     left_hand: bool = False,
     sequence: bool = False,
     fps: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
-    every: Annotated[int, Parameter(validator=Between(1, 30))] = 1,
+    every: Annotated[int | None, Parameter(validator=Between(1, 30))] = None,
     smooth: bool = False,
     overwrite: bool = False,
     batch_size: Batch = 16,
@@ -85,7 +85,8 @@ def predict(
     fps
         Frames a second of a clip; none: as a video tells, and 25 of a folder.
     every
-        Look for people in each of so many frames of a clip; in between their boxes go in straight lines.
+        Look for people in each of so many frames of a clip; in between their boxes go in straight lines. None: 5 where
+        a detector looks, 1 where boxes are given.
     smooth
         Smooth people over the frames of a clip (one-euro filter).
     overwrite
@@ -108,7 +109,7 @@ def predict(
 
         files = [_of_folder(path) if path.is_dir() else [] for path in clips]
         people = People(boxes, detector, hands, max_people, min_score, left_hand)
-        options = Options(every, smooth, batch_size)
+        options = Options(every or (1 if boxes else 5), smooth, batch_size)
         predict_clips([*zip(clips, files, strict=True)], model, device, people, out, fps, options, focal, overwrite)
         return
     paths = _files(images)

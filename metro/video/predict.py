@@ -24,6 +24,8 @@ from metro.video.run import Find, Options, predict_parts
 from metro.video.work import Work
 from metro.viz.overlay import Image
 
+LEVELS = 1
+"""How small the parts of a frame are that a detector looks at: one level more takes four times as long."""
 SHORT = 0.98
 """Share of the frames that a header tells of, below which a video is said to be cut; headers are a few frames off."""
 
@@ -140,7 +142,7 @@ def by_detector(people: People, is_hand: bool) -> Find:
     MetroError
         It cannot be opened, or there is none.
     """
-    detect = detector(people.detector, hands=is_hand, least=people.least, most=people.most)
+    detect = detector(people.detector, hands=is_hand, levels=LEVELS, least=people.least, most=people.most)
     if detect is None:
         raise MetroError("--detector none: in a clip people have to be found, or given with --boxes")
 

@@ -224,9 +224,17 @@ def test_a_folder_is_a_clip(here: Path, model: str, capsys: pytest.CaptureFixtur
 def test_sizes_and_turned_videos(here: Path, model: str) -> None:
     write_video(Path("odd.avi"), 3, (95, 61), codec="MJPG")
     turn(write_video(Path("phone.mp4"), 3, (96, 64)))
-    for clip, size in (("odd.avi", [95, 61]), ("phone.mp4", [64, 96])):
+    write_video(Path("single.mp4"), 1, (96, 64))
+    for clip, size in (("odd.avi", [94, 60]), ("phone.mp4", [64, 96]), ("single.mp4", [96, 64])):
         assert predict(model, clip=clip) == 0
-        assert arrays(f"out/{Path(clip).stem}.npz")["image_size"].tolist() in (size, [94, 60])
+        assert arrays(f"out/{Path(clip).stem}.npz")["image_size"].tolist() == size  # the writer cuts odd ones
+    assert "targets" not in read_glb("out/single.glb")[0]["meshes"][0]["primitives"][0]
+    Path("odd").mkdir()
+    save_image(np.zeros((61, 95, 3), np.uint8), Path("odd/0.png"))
+    Path("odd.json").write_text('{"0.png": [[0, 0, 50, 50]]}')
+    assert predict(model, "--sequence", clip="odd", table="odd.json", out="odd_out") == 0
+    assert arrays("odd_out/odd.npz")["image_size"].tolist() == [95, 61]
+    assert cv2.VideoCapture("odd_out/odd_overlay.webm").read()[1].shape == (60, 94, 3)
     reader = cv2.VideoCapture("out/phone_overlay.webm")
     assert reader.read()[1].shape == (96, 64, 3)
 
