@@ -21,6 +21,9 @@ FOLDER_FPS = 25.0
 FASTEST_FPS = 1000.0
 """Beyond, a rate is taken for a damaged header."""
 
+SMALLEST = 16
+"""Pixels along a side of a frame, at least; video codecs want some."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -44,14 +47,18 @@ class Clip:
         Raises
         ------
         MetroError
-            One cannot be read, or is of another size.
+            One cannot be read, is tiny, or of another size.
         """
         pictures = self._pictures(start) if self.files else video.frames(self.path, itertools.count(start))
         size = None
         for number, image in pictures:
             size = size or image.shape
+            where = self.files[number] if self.files else f"{self.path}, frame {number}"
+            if min(image.shape[:2]) < SMALLEST:
+                raise MetroError(
+                    f"{where}: {image.shape[1]}×{image.shape[0]} pixels; clips have {SMALLEST} along a side"
+                )
             if image.shape != size:
-                where = self.files[number] if self.files else f"{self.path}, frame {number}"
                 raise MetroError(
                     f"{where}: {image.shape[1]}×{image.shape[0]} pixels, those before {size[1]}×{size[0]}; "
                     "a sequence has frames of one size"

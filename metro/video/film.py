@@ -39,6 +39,8 @@ class Film:
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int], *, encoded: bool = False) -> None:
         self.path, self.size, self.count = path, size, 0
+        # Of a full disk OpenCV warns frame by frame; `close` says it once.
+        self._level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         with _quiet():
             extra = [cv2.VIDEOWRITER_PROP_RAW_VIDEO, 1] if encoded else []
             self._writer = cv2.VideoWriter(str(path.absolute()), cv2.CAP_FFMPEG, _CODEC, fps, size, extra)
@@ -74,6 +76,7 @@ class Film:
         self._thread.shutdown()
         self._writer.release()
         found = sum(1 for _ in packets(self.path))
+        cv2.utils.logging.setLogLevel(self._level)
         if found != self.count:
             raise MetroError(f"{self.path}: {found} of {self.count} frames were written; is the disk full?")
 

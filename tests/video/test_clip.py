@@ -40,15 +40,18 @@ def test_one_frame(tmp_path: Path) -> None:
 def test_frames_of_a_folder_go_by_their_numbers(tmp_path: Path) -> None:
     files = [tmp_path / f"f{number}.png" for number in (10, 9, 100, 1)]
     for grey, path in enumerate(files):
-        save_image(np.full((8, 10, 3), 10 * grey, np.uint8), path)
+        save_image(np.full((18, 20, 3), 10 * grey, np.uint8), path)
     clip = open_clip(tmp_path, files)
     assert (clip.name, clip.fps, clip.count) == (tmp_path.name, 25, 4)
     assert [image[0, 0, 0] for _, image in clip.frames()] == [30, 10, 0, 20]
     before = clip.digest()
-    save_image(np.full((8, 10, 3), 1, np.uint8), files[0])
+    save_image(np.full((18, 20, 3), 1, np.uint8), files[0])
     assert clip.digest() != before
-    save_image(np.zeros((8, 12, 3), np.uint8), files[0])
-    with pytest.raises(MetroError, match=r"f10.png: 12×8 pixels, those before 10×8"):
+    save_image(np.zeros((18, 22, 3), np.uint8), files[0])
+    with pytest.raises(MetroError, match=r"f10.png: 22×18 pixels, those before 20×18"):
+        list(clip.frames())
+    save_image(np.zeros((18, 1, 3), np.uint8), files[3])
+    with pytest.raises(MetroError, match=r"f1.png: 1×18 pixels; clips have 16 along a side"):
         list(clip.frames())
 
 
