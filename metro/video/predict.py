@@ -165,13 +165,12 @@ def by_boxes(clip: Clip, people: People) -> Find:
     if clip.files:
         table: Mapping[int, Any] = dict(enumerate(read_boxes(boxes, clip.files)))
     else:
-        names = read_table(boxes)[0]
-        wrong = [name for name in names if not PurePath(str(name)).stem.isdecimal()]
-        if wrong:
+        named = {PurePath(str(name)).stem: rows for name, rows in read_table(boxes)[0].items()}
+        if wrong := [name for name in named if not (name.isdecimal() and len(name) < 18)]:
             raise MetroError(
-                f"{boxes}: {wrong[0]!r} is no frame of {clip.path}, which are called 0, 1, …, or 000000.png"
+                f"{boxes}: {wrong[0]!r:.50} is no frame of {clip.path}, which are called 0, 1, …, or 000000.png"
             )
-        table = {int(PurePath(str(name)).stem): rows for name, rows in names.items()}
+        table = {int(name): rows for name, rows in named.items()}
 
     def find(number: int, image: Image) -> list[list[float]]:
         rows = box_table(table.get(number, []), f"{boxes}, frame {number}")

@@ -136,10 +136,10 @@ def _animation(
 ) -> list[Moving]:
     """Evenly spaced moments of everybody, y up."""
     frame_N, person_N = rows["frame"], rows["person"]
-    step = -(-len(frame_N) // MESHES)
-    while np.count_nonzero(frame_N % step == 0) > MESHES:  # people may be many in just these frames
+    passed_N, step = frame_N - frame_N[0], -(-len(frame_N) // MESHES)
+    while np.count_nonzero(passed_N % step == 0) > MESHES and step < count:  # people may be many in just these frames
         step += 1
-    chosen = np.flatnonzero(frame_N % step == 0)
+    chosen = np.flatnonzero(passed_N % step == 0)
     vertices, end = [], 0
     for part in work.parts:
         found = work.read(part, [ROW + "vertices"])[ROW + "vertices"]

@@ -16,7 +16,7 @@ import metro
 from metro.cli.app import main
 from metro.export.bundle import bundle_of, write_bundle
 from metro.export.predictor import Predictor
-from metro.video import run
+from metro.video import result, run
 from metro.viz.overlay import save_image
 from tests.conftest import World
 from tests.video.moving import turn, write_video
@@ -139,6 +139,15 @@ def test_the_animation(here: Path, model: str) -> None:
     assert len(trimesh.load("out/clip.glb").geometry) == 2
 
 
+def test_an_animation_of_a_long_clip_is_thinned_out(here: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result, "MESHES", 8)
+    assert predict(model) == 0
+    told, accessors = read_glb("out/clip.glb")
+    shown = [sampler["input"] for sampler in told["animations"][0]["samplers"] if sampler["interpolation"] == "LINEAR"]
+    frames = {tuple(np.rint(25 * accessors[number][:, 0]).astype(int).tolist()) for number in shown}
+    assert frames == {(0, 4, 8, 12)}  # 27 meshes are every fourth frame of both, at most
+
+
 def test_an_interrupted_run_goes_on(
     here: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +260,7 @@ def test_sizes_and_turned_videos(here: Path, model: str) -> None:
         (["clip.mp4", "b.mp4", "--boxes", "boxes.json"], "--boxes are of one clip, here are 2"),
         (["clip.mp4", "--boxes", "nobody.json"], "clip.mp4: nobody was found in its 15 frames"),
         (["clip.mp4", "--boxes", "names.json"], "names.json: 'ann' is no frame of clip.mp4"),
+        (["clip.mp4", "--boxes", "long.json"], "long.json: '9999"),
         (["clip.mp4", "--boxes", "wrong.json"], "wrong.json, frame 3: a box is four finite numbers"),
         (["clip.mp4", "--boxes", "outside.json"], "clip.mp4, frame 2: box 900,0,9,9 is empty or outside"),
         (["clip.mp4", "--boxes", "absent.json"], "absent.json: missing"),
@@ -273,6 +283,7 @@ def test_refused(words: list[str], said: str, here: Path, model: str, capfd: pyt
     tables = {
         "nobody": {"3": []},
         "names": {"ann": []},
+        "long": {"9" * 5000: []},
         "wrong": {"3": [[1, 2, 3]]},
         "outside": {"2": [[900, 0, 9, 9]]},
     }
