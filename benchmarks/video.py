@@ -162,12 +162,13 @@ def stages(clip: Path, frames: Sequence[np.ndarray], boxes: np.ndarray, folder: 
     for image in drawn:
         film.add(image)
     film.close()
+    encoding = 1000 * (time.process_time() - start) / len(drawn)
     return [
         decoding,
         milliseconds(lambda k: find(frames[k]), chosen),
         milliseconds(lambda k: predictor(frames[k], [boxes[k]]), chosen),
         milliseconds(lambda k: overlay(frames[k], [people[k]], faces, size), chosen),
-        1000 * (time.process_time() - start) / len(drawn),
+        encoding,
     ]
 
 
