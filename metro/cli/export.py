@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +42,11 @@ def predict(
     max_people: Annotated[int | None, Parameter(validator=Between(1, 65536))] = None,
     min_score: Share | None = None,
     left_hand: bool = False,
+    sequence: bool = False,
+    fps: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
+    every: Annotated[int | None, Parameter(validator=Between(1, 30))] = None,
+    smooth: bool = False,
+    overwrite: bool = False,
     batch_size: Batch = 16,
     device: Word | None = None,
 ) -> None:
@@ -49,11 +54,13 @@ def predict(
 
     People are found by a detector where no boxes are given. Results are written image by image. Images that fail, or
     show nobody, are named at the end, and the exit status is then 2.
+    Of a video come NAME_overlay.webm, NAME.npz with meshes, joints and cameras of all people and frames, and NAME.glb,
+    an animation. Called again after an interruption it goes on where it was.
 
     Parameters
     ----------
     images
-        Image files, or folders of them.
+        Image files, videos, or folders of images.
     model
         Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
     box
@@ -88,6 +95,17 @@ def predict(
         Leave out people that the detector is less sure of, from 0 to 1; none: what suits the detector.
     left_hand
         Hand models know right hands; this mirrors the crop and the result. For boxes: a detector tells hands apart.
+    sequence
+        Folders hold the frames of a clip, in the order of their names.
+    fps
+        Frames a second of a clip; none: as a video tells, and 25 of a folder.
+    every
+        Look for people in each of so many frames of a clip; in between their boxes go in straight lines. None: 5 where
+        a detector looks, 1 where boxes are given.
+    smooth
+        Smooth people over the frames of a clip (one-euro filter).
+    overwrite
+        Replace results of a clip that were made otherwise.
     batch_size
         People per forward pass.
     device
@@ -100,6 +118,22 @@ def predict(
     from metro.export.results import suffixes, write_people
 
     check_focal(focal)
+    if clips := [path for path in images if path.suffix.lower() in VIDEOS or (sequence and path.is_dir())]:
+        if len(clips) < len(images):
+            raise MetroError(f"{clips[0]}: is a clip; predict pictures without it")
+        for_pictures = {"box": box, "vertices": vertices, "scene": scene, "npz": npz, "refine": refine, "body": body}
+        _refuse(for_pictures, f"is for pictures, and {clips[0]} is a clip")
+        from metro.video.predict import People, predict_clips
+        from metro.video.run import Options
+
+        files = [_of_folder(path) if path.is_dir() else [] for path in clips]
+        wanted_people = People(boxes, detector, hands, max_people, min_score, left_hand)
+        options = Options(every or (1 if boxes else 5), smooth, batch_size)
+        clips_and_files = [*zip(clips, files, strict=True)]
+        predict_clips(clips_and_files, model, device, wanted_people, out, fps, options, focal, overwrite)
+        return
+    for_clips = {"sequence": sequence, "fps": fps, "every": every, "smooth": smooth, "overwrite": overwrite}
+    _refuse(for_clips, "is for clips: videos, or folders with --sequence")
     if npz and left_hand:
         raise MetroError("--npz: a left hand is the mirror image of one, which no parameters of the hand model make")
     if body is not None and not (npz or refine):
@@ -218,19 +252,26 @@ def _refined(people: list[Prediction], body: BodyData, focal: float | None, devi
     return refine(people, np.stack([in_j24(points, POSE_LANDMARKS) for points in landmarks]), body, focal, None, device)
 
 
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    """Refuse options that were given and mean nothing here."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise MetroError(f"--{name.replace('_', '-')} {why}")
+
+
 def _files(images: Sequence[Path]) -> list[Path]:
     """The images that were named, those of a folder in the order of their names."""
     files: list[Path] = []
     for path in images:
-        if path.suffix.lower() in VIDEOS:
-            raise MetroError(f"{path}: is a video; write its frames to a folder, `ffmpeg -i VIDEO FOLDER/%06d.png`")
-        found = [path]
-        if path.is_dir():
-            found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGES and file.name[0] != "."]
-            if not found:
-                raise MetroError(f"{path}: holds no images ({', '.join(IMAGES)})")
-        files += found
+        files += _of_folder(path) if path.is_dir() else [path]
     return files
+
+
+def _of_folder(path: Path) -> list[Path]:
+    found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGES and file.name[0] != "."]
+    if not found:
+        raise MetroError(f"{path}: holds no images ({', '.join(IMAGES)})")
+    return found
 
 
 def _results(paths: Sequence[Path], people: Sequence[int | None], scene: bool, npz: bool) -> list[list[str]]:

@@ -36,6 +36,19 @@ def read_boxes(file: Path, images: Sequence[Path]) -> list[Any]:
     return rows_of(read_json(file, REMEDY), file, images, "boxes", REMEDY, _box)
 
 
+def read_table(file: Path) -> tuple[Mapping[Any, Any], bool]:
+    """What a file holds by the names or numbers of images, and whether it must name every image (COCO's need not).
+
+    Raises
+    ------
+    MetroError
+        The file is damaged or of no known form.
+    """
+    content = read_json(file, REMEDY)
+    with readable(file, REMEDY):
+        return _table(content, _box)
+
+
 def rows_of(
     content: Any,
     file: Path,
@@ -58,8 +71,7 @@ def rows_of(
         Makes a row of an entry in COCO's manner.
     """
     with readable(file, remedy):
-        complete = isinstance(content, dict) and not {"images", "annotations"} <= content.keys()
-        table: Mapping[Any, Any] = content if complete else _of_coco(content, row)
+        table, complete = _table(content, row)
         by_name: dict[Any, list[Any]] = defaultdict(list)
         for key in table:
             by_name[key if isinstance(key, int) else PurePath(key).name].append(key)
@@ -78,6 +90,11 @@ def rows_of(
             f"{chosen[shared[0]]!r} fits {len(fits[chosen[shared[0]]])} images"
         )
     return [table[chosen[image]] if fitting[image] else [] for image in images]
+
+
+def _table(content: Any, row: Callable[[Mapping[str, Any]], Any]) -> tuple[Mapping[Any, Any], bool]:
+    complete = isinstance(content, dict) and not {"images", "annotations"} <= content.keys()
+    return (content, True) if complete else (_of_coco(content, row), False)
 
 
 def _of_coco(content: Any, row: Callable[[Mapping[str, Any]], Any]) -> dict[Any, list[Any]]:

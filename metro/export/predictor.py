@@ -315,8 +315,8 @@ class Predictor:
         boxes
             Tight boxes x, y, width, height in pixels, and perhaps the detector's score. For one image: a box or a list
             of boxes, which may be empty. For a list of images: a list with a box, a list of boxes or None for each.
-            What a detector found stands for boxes as well. None: the detector finds whoever is there, perhaps nobody; where there is none, the largest square in the
-            middle of the image is taken.
+            What a detector found stands for boxes as well. None: the detector finds whoever is there, perhaps nobody;
+            without a detector the largest square in the middle of the image is taken.
         batch_size
             People per forward pass.
         left_hand
@@ -525,16 +525,15 @@ def read_image(picture: Path | str | np.ndarray | BytesIO, name: str = "") -> Im
         most = 2 * (Pil.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise MetroError(f"{path}: an image of more than {most} megapixels; make it smaller") from None
     except UnidentifiedImageError:
-        raise MetroError(f"{path}: {_what_instead(path)}") from None
+        raise MetroError(f"{path}: {_what_instead(picture)}") from None
     except Exception as err:  # decoders raise whatever they meet in damaged bytes
         raise MetroError(
             f"{path}: unreadable image ({' '.join(str(err).split())[:120]}); is the file complete?"
         ) from None
 
 
-def _what_instead(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(12)
+def _what_instead(picture: Path | str | BytesIO) -> str:
+    head = picture.getvalue()[:12] if isinstance(picture, BytesIO) else Path(picture).read_bytes()[:12]
     if head[4:8] == b"ftyp" and head[8:12] in HEIC:
         return "a HEIC image, which is not read; save it as JPEG (iPhone: Settings, Camera, Formats, Most Compatible)"
     return "not an image in a known format" if head else "not an image: the file is empty"

@@ -308,7 +308,6 @@ def test_results_never_meet(here: Path, model: str, people: dict[str, int], name
         (["one.png", "--min-score", "1.5"], "--min-score. Must be from 0 to 1"),
         (["one.png", "--max-people", "0"], "--max-people. Must be from 1"),
         (["empty"], "empty: holds no images"),
-        (["clip.MP4"], "clip.MP4: is a video; write its frames to a folder"),
         (["one.png", "one_overlay.png", "--out", "."], "one_overlay.png: a result would be written over it"),
         (["one.png", "--out", "/proc/x"], "--out. Cannot be written"),
         (["one.png", "--out", "/proc"], "--out. Cannot be written"),

@@ -14,14 +14,13 @@ import metro
 from metro.export.predictor import Predictor
 from metro.serve.app import create_app
 from metro.serve.limits import Limits
-from metro.serve.people import Finder, middle_square
 
 Serving = Callable[..., AbstractContextManager[TestClient]]
 
 
 @pytest.fixture(scope="session")
 def predictor() -> Predictor:
-    return metro.load("open")
+    return metro.load("open", detector="none")  # pictures here show nobody
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +40,8 @@ def serving(predictor: Predictor) -> Serving:
     """Makes clients of a running application."""
 
     @contextmanager
-    def client(limits: Limits | None = None, find: Finder = middle_square) -> Iterator[TestClient]:
-        with TestClient(create_app(predictor, limits, find), raise_server_exceptions=False) as running:
+    def client(limits: Limits | None = None) -> Iterator[TestClient]:
+        with TestClient(create_app(predictor, limits), raise_server_exceptions=False) as running:
             yield running
 
     return client

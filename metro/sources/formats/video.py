@@ -30,6 +30,12 @@ def count(path: Path) -> int:
         return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
 
 
+def rate(path: Path) -> float:
+    """Frames a second as the container tells it: 0, or no finite number, where it does not. Raises as `count`."""
+    with _opened(path) as video:
+        return float(video.get(cv2.CAP_PROP_FPS))
+
+
 def frames(path: Path, wanted: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
     """Wanted frames, whose numbers ascend, with their numbers: (H, W, 3) uint8, RGB. Ends early if the video does.
 
