@@ -20,6 +20,7 @@ import trimesh
 from fastapi.testclient import TestClient
 from PIL import Image as Pil
 
+import metro
 from metro.export.predictor import Photo, Predictor
 from metro.serve.app import CLOSED_REQUEST, create_app
 from metro.serve.document import PREDICT
@@ -46,6 +47,20 @@ def refusal(response: Any) -> tuple[int, str]:
     assert isinstance(detail, str)
     assert "\n" not in detail
     return response.status_code, detail
+
+
+def test_people_are_found_where_no_box_is_given(client: TestClient) -> None:
+    """In a picture of the page, and nobody in one of nothing."""
+    with TestClient(create_app(metro.load("open"))) as finding:
+        (image,) = ask(finding, finding.get("/examples/1.jpg").content).json()["images"]
+        (person,) = image["people"]
+        assert person["box"] == "found by blazepose"
+        x, y, width, height = person["box_xywh"]
+        assert min(width, height) > 0.2 * min(image["image_size"])
+        assert x > -1
+        assert y > -1
+        nobody = encoded(np.full((200, 300, 3), 120, np.uint8))
+        assert ask(finding, nobody).json()["images"][0]["people"] == []
 
 
 def test_people_are_those_of_the_predictor(
