@@ -164,14 +164,15 @@ def _predict(
     left_hand: bool,
 ) -> tuple[int, bool]:
     """Predict the people of one image, write the results, count them, and tell whether it was an animation."""
-    from metro.export.predictor import overlay, read_photo, save_scene
+    from metro.export.predictor import knows_hands, overlay, read_photo, save_scene
     from metro.viz.overlay import save_image
 
     photo = read_photo(path)
     people = predictor(photo, rows, batch_size=batch_size, left_hand=left_hand)
     if not people and rows is None:
+        whom = "no hands" if knows_hands(predictor.network) else "nobody"
         raise MetroError(
-            f"{path}: {predictor.detector.name} finds nobody in it; give --box x,y,width,height, or lower --min-score"
+            f"{path}: {predictor.detector.name} finds {whom} in it; give --box x,y,width,height, or lower --min-score"
         )
     if people:
         save_image(overlay(people, photo.pixels), stem.with_name(f"{stem.name}_overlay.png"))
