@@ -224,14 +224,15 @@ def _people(
     predictor: Predictor, path: Path, rows: Any, batch_size: int, left_hand: bool
 ) -> tuple[list[Prediction], Photo]:
     """The people of one image; somebody, if a detector was to find them."""
-    from metro.export.predictor import read_photo
+    from metro.export.predictor import knows_hands, read_photo
 
     photo = read_photo(path)
     people = predictor(photo, rows, batch_size=batch_size, left_hand=left_hand)
     if not people and rows is None:
         assert predictor.detector is not None
+        whom = "no hands" if knows_hands(predictor.network) else "nobody"
         raise MetroError(
-            f"{path}: {predictor.detector.name} finds nobody in it; give --box x,y,width,height, or lower --min-score"
+            f"{path}: {predictor.detector.name} finds {whom} in it; give --box x,y,width,height, or lower --min-score"
         )
     return people, photo
 

@@ -48,7 +48,7 @@ class HandDetector:
 
     name = "blazepose"
 
-    def __init__(self, levels: int = 2, least: float = 0.9, most: int | None = None) -> None:
+    def __init__(self, levels: int = 2, least: float = 0.5, most: int | None = None) -> None:
         self.finder = Finder("palm_detector", PALM, levels, FOUND)
         self.reader = Program("hand_full")
         self.least, self.most = least, most
