@@ -254,7 +254,7 @@ def test_sizes_and_turned_videos(here: Path, model: str) -> None:
         (["clip.mp4", "--every", "30"], "clip.mp4: nobody was found in its 15 frames; give --boxes"),
         (["clip.mp4", "--detector", "none"], "--detector none: in a clip people have to be found"),
         (["clip.mp4", "--hands"], "--hands: model"),
-        (["clip.mp4", "--box", "1,2,3,4"], "clip.mp4: is a clip; predict pictures, and boxes given with --box"),
+        (["clip.mp4", "--box", "1,2,3,4"], "--box is for pictures, and clip.mp4 is a clip"),
         (["clip.mp4", "one.png", "--boxes", "boxes.json"], "clip.mp4: is a clip; predict pictures"),
         (["clip.mp4", "x/clip.mp4", "--boxes", "boxes.json"], "results of one name"),
         (["clip.mp4", "b.mp4", "--boxes", "boxes.json"], "--boxes are of one clip, here are 2"),

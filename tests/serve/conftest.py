@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib import resources
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import metro
+from metro.detect import Detector
 from metro.export.predictor import Predictor
 from metro.serve.app import create_app
 from metro.serve.limits import Limits
@@ -36,12 +38,21 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 @pytest.fixture(scope="session")
+def somebody() -> np.ndarray:
+    """A picture of a person, 320 pixels wide, RGB."""
+    bgr = cv2.imread(str(resources.files("metro.serve") / "page/examples/1.jpg"))
+    assert bgr is not None
+    return cv2.resize(bgr, (320, round(320 * bgr.shape[0] / bgr.shape[1])), interpolation=cv2.INTER_AREA)[..., ::-1]
+
+
+@pytest.fixture(scope="session")
 def serving(predictor: Predictor) -> Serving:
     """Makes clients of a running application."""
 
     @contextmanager
-    def client(limits: Limits | None = None) -> Iterator[TestClient]:
-        with TestClient(create_app(predictor, limits), raise_server_exceptions=False) as running:
+    def client(limits: Limits | None = None, detector: Detector | None = None) -> Iterator[TestClient]:
+        app = create_app(Predictor(predictor.network, detector), limits)
+        with TestClient(app, raise_server_exceptions=False) as running:
             yield running
 
     return client

@@ -9,7 +9,8 @@ import json
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fastapi.testclient import TestClient
 from PIL import Image as Pil
 
 import metro
+from metro.detect import Detection
 from metro.export.predictor import Photo, Predictor
 from metro.serve.app import CLOSED_REQUEST, create_app
 from metro.serve.document import PREDICT
@@ -28,6 +30,20 @@ from metro.serve.limits import Limits
 from tests.serve.conftest import Serving, encoded
 
 BOXES = [[60.0, 20.0, 90.0, 200.0], [170.0, 30.0, 80.0, 190.0]]
+
+
+PERSON = Detection((60.0, 20.0, 90.0, 200.0), 0.9)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A detector that does not look."""
+
+    find: Callable[[], list[Detection]]
+    name: str = "made up"
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        return self.find()
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +257,7 @@ def test_damaged_forms_are_never_a_fault_of_the_server(client: TestClient, pixel
 
 
 def test_limits_on_bytes_pixels_and_people(serving: Serving, png: bytes) -> None:
-    many = [(0, 0, 20, 40)] * 4
-    with serving(Limits(megabytes=1, megapixels=1, people=3), lambda photo: many) as client:
+    with serving(Limits(megabytes=1, megapixels=1, people=3), Finding(lambda: [PERSON] * 4)) as client:
         status, detail = refusal(ask(client, bytes(2 << 20)))
         assert (status, detail.partition(";")[0]) == (413, "the request is larger than 1 MB")
         form = client.build_request("POST", "/predict", files={"image": ("p.png", bytes(2 << 20))})
@@ -264,11 +279,12 @@ def test_limits_on_bytes_pixels_and_people(serving: Serving, png: bytes) -> None
 def test_more_than_may_wait_are_sent_away(serving: Serving, png: bytes) -> None:
     inside, go = threading.Event(), threading.Event()
 
-    def slow(photo: Photo) -> None:
+    def slow() -> list[Detection]:
         inside.set()
         assert go.wait(10)
+        return [PERSON]
 
-    with serving(Limits(waiting=1), slow) as client:
+    with serving(Limits(waiting=1), Finding(slow)) as client:
         statuses = []
         first = threading.Thread(target=lambda: statuses.append(ask(client, png).status_code))
         first.start()
@@ -285,10 +301,10 @@ def test_more_than_may_wait_are_sent_away(serving: Serving, png: bytes) -> None:
 
 
 def test_a_fault_of_the_server_is_told_as_one(serving: Serving, png: bytes) -> None:
-    def broken(photo: Photo) -> None:
+    def broken() -> list[Detection]:
         raise RuntimeError("inner words")
 
-    with serving(None, broken) as client:
+    with serving(None, Finding(broken)) as client:
         assert refusal(ask(client, png)) == (500, "the server failed; its log says why")
         assert client.get("/health").json()["waiting"] == 0
         assert ask(client, png, boxes="[[0, 0, 99, 99]]").status_code == 200

@@ -87,9 +87,9 @@ def tab(tmp_path: Path) -> Iterator[Tab]:
             browser.terminate()
 
 
-def test_a_photo_becomes_an_overlay_and_a_mesh_that_turns(tab: Tab, tmp_path: Path, pixels: np.ndarray) -> None:
+def test_a_photo_becomes_an_overlay_and_a_mesh_that_turns(tab: Tab, tmp_path: Path, somebody: np.ndarray) -> None:
     photo = tmp_path / "mine.png"
-    photo.write_bytes(encoded(pixels))
+    photo.write_bytes(encoded(somebody))
     with running(DEMO) as (address, _):
         for domain in ("Page", "Network", "Runtime", "DOM"):
             tab.call(f"{domain}.enable")
@@ -99,7 +99,7 @@ def test_a_photo_becomes_an_overlay_and_a_mesh_that_turns(tab: Tab, tmp_path: Pa
         file = tab.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
         tab.call("DOM.setFileInputFiles", nodeId=file, files=[str(photo)])
         tab.until("document.querySelector('#files a') && document.getElementById('overlay').naturalWidth === 320")
-        assert tab.value(STATUS).startswith("1 person in mine.png. Box: none given")
+        assert tab.value(STATUS).startswith("1 person in mine.png. Box: found by blazepose")
         names = tab.value("[...document.querySelectorAll('#files a')].map(a => a.download).join(' ')")
         assert names == "mine_overlay.png mine.glb mine.obj mine.json"
         load = "a => fetch(a.href).then(one => one.blob()).then(content => content.size)"

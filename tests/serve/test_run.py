@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx2
+import numpy as np
 import pytest
 
 from metro.cli.app import main
@@ -71,7 +72,8 @@ def test_a_model_that_is_missing_is_one_line(command: str, capsys: pytest.Captur
 
 
 @pytest.mark.server
-def test_a_burst_is_refused_and_what_is_in_hand_at_the_end_is_answered(png: bytes) -> None:
+def test_a_burst_is_refused_and_what_is_in_hand_at_the_end_is_answered(somebody: np.ndarray) -> None:
+    png = encoded(somebody)
     with running([*SERVE, "--waiting", "2"]) as (address, server):
         statuses: list[int] = []
 
