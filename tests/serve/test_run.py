@@ -18,6 +18,7 @@ import pytest
 from metro.cli.app import main
 from metro.errors import MetroError
 from metro.serve.run import listen
+from tests.serve.conftest import encoded
 
 SERVE = [sys.executable, "-m", "metro.cli.app", "serve"]
 
