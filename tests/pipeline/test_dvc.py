@@ -215,8 +215,9 @@ def test_paths_are_those_that_dvc_declares(items: dict[str, Stage]) -> None:
         if item:
             makers = {"prepare": paths.shards, "fit": paths.fits, "sweep": paths.sweep}
             known.add(makers[kind](item) if kind in makers else paths.EVALUATE / item)
-    assert not any(covers(outs, paths.WORK) or covers([paths.WORK], out) for out in outs)
-    known.remove(paths.WORK)
+    for kept in (paths.WORK, paths.FEATURES):
+        assert not any(covers(outs, kept) or covers([kept], out) for out in outs)
+    known -= {paths.WORK, paths.FEATURES}
     metrics = {out for out in outs if covers([paths.METRICS], out)}
     assert all(any(covers([out], path) for path in known) for out in outs - metrics)
     assert all(any(covers([out], path) or covers([path], out) for out in outs) for path in known)
