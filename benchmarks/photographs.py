@@ -66,12 +66,12 @@ class Size:
 
     people: int
     held_out: int
-    views: int  # cached of each set
+    views: int  # of each person
     steps: int
     seeds: tuple[int, ...]
 
 
-FULL, QUICK = Size(4000, 400, 6400, 600, (1, 2)), Size(64, 32, 64, 4, (1,))
+FULL, QUICK = Size(4000, 400, 2, 600, (1, 2)), Size(64, 32, 1, 4, (1,))
 
 
 def main() -> None:
@@ -100,7 +100,7 @@ def main() -> None:
     heads = [f"{title}: {label}" for title in JUDGED for label in SHOWN.values()]
     text = f"""{machine()}; `python benchmarks/photographs.py{" --backbone shipped" * (given.backbone == "shipped")}`
 
-Heads on frozen features of `{base.model.backbone}`, {size.views} cached views of {size.people} people, {size.steps}
+Heads on frozen features of `{base.model.backbone}`, {size.views} cached views of each of {size.people} people, {size.steps}
 steps of {base.train.batch_size}; judged on {size.held_out} others. Mean over seeds {size.seeds} ± half of their range.
 
 | switch | {" | ".join(heads)} |
@@ -114,7 +114,7 @@ steps of {base.train.batch_size}; judged on {size.held_out} others. Mean over se
 
 def settings(backbone: str, size: Size) -> Params:
     """Preset `open` with a frozen backbone whose features are cached."""
-    model: dict[str, Any] = {"backbone": backbone, "image_size": 256}
+    model: dict[str, Any] = {"backbone": backbone, "backbone_weights": "shipped", "image_size": 256}
     if backbone == "shipped":
         model = {"backbone_weights": str(open_checkpoint() / "model.safetensors")}
     run = {"init": "none", "steps": size.steps, "lr": 1e-3, "warmup_steps": min(50, size.steps), "validation": None,
