@@ -100,8 +100,8 @@ def main() -> None:
     heads = [f"{title}: {label}" for title in JUDGED for label in SHOWN.values()]
     text = f"""{machine()}; `python benchmarks/photographs.py{" --backbone shipped" * (given.backbone == "shipped")}`
 
-Heads on frozen features of `{base.model.backbone}`, {size.views} cached views of each of {size.people} people, {size.steps}
-steps of {base.train.batch_size}; judged on {size.held_out} others. Mean over seeds {size.seeds} ± half of their range.
+Heads on frozen features of `{base.model.backbone}`, {size.views} cached views of each of {size.people} people,
+{size.steps} steps of {base.train.batch_size}; judged on {size.held_out} others. Mean over seeds {size.seeds} ± half of their range.
 
 | switch | {" | ".join(heads)} |
 |---|{"---|" * len(heads)}

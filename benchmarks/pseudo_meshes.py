@@ -2,8 +2,8 @@
 
 The same people, network and steps three times for each seed: with joints in space alone, with the meshes that the
 solver fits to these joints (the stage `fit`), and with the true meshes, which no real set of this kind has.
-``python benchmarks/pseudo_meshes.py`` takes a quarter of an hour on two cores and writes ``benchmarks/pseudo_meshes.md``;
-nothing in it is timed.
+``python benchmarks/pseudo_meshes.py`` takes a quarter of an hour on two cores and writes
+``benchmarks/pseudo_meshes.md``; nothing in it is timed.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def main() -> None:
             print(rows[-1], flush=True)
     text = f"""{machine()}; `python benchmarks/pseudo_meshes.py`
 
-New heads of preset `open`'s network on the shipped checkpoint's features, which stay as they are, {STEPS} steps of 32 views on {PEOPLE}
-synthetic people, judged on {HELD_OUT} others: mean over {len(SEEDS)} seeds (each of them). Of {summary["count"]} fits
+New heads of preset `open`'s network on the shipped checkpoint's features, which stay as they are,
+{STEPS} steps of 32 views on {PEOPLE} synthetic people, judged on {HELD_OUT} others: mean over {len(SEEDS)} seeds (each of them). Of {summary["count"]} fits
 {summary["accepted"]} were accepted.
 
 | labels | {" | ".join(SHOWN.values())} |
