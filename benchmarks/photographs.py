@@ -101,7 +101,8 @@ def main() -> None:
     text = f"""{machine()}; `python benchmarks/photographs.py{" --backbone shipped" * (given.backbone == "shipped")}`
 
 Heads on frozen features of `{base.model.backbone}`, {size.views} cached views of each of {size.people} people,
-{size.steps} steps of {base.train.batch_size}; judged on {size.held_out} others. Mean over seeds {size.seeds} ± half of their range.
+{size.steps} steps of {base.train.batch_size}; judged on {size.held_out} others. Mean over seeds {size.seeds} ± half of
+their range.
 
 | switch | {" | ".join(heads)} |
 |---|{"---|" * len(heads)}

@@ -54,8 +54,8 @@ def main() -> None:
     text = f"""{machine()}; `python benchmarks/pseudo_meshes.py`
 
 New heads of preset `open`'s network on the shipped checkpoint's features, which stay as they are,
-{STEPS} steps of 32 views on {PEOPLE} synthetic people, judged on {HELD_OUT} others: mean over {len(SEEDS)} seeds (each of them). Of {summary["count"]} fits
-{summary["accepted"]} were accepted.
+{STEPS} steps of 32 views on {PEOPLE} synthetic people, judged on {HELD_OUT} others: mean over {len(SEEDS)} seeds
+(each of them). Of {summary["count"]} fits {summary["accepted"]} were accepted.
 
 | labels | {" | ".join(SHOWN.values())} |
 |---|---|---|---|
