@@ -59,10 +59,15 @@ def test_an_existing_cluster_does_the_work(prepare, tmp_path):
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
 
 
+def _made(path):
+    """Another file of the name may get the number that the system has for a removed one."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
 def test_finished_shards_are_kept_and_damaged_ones_made_again(prepare, tmp_path):
     prepare(tmp_path)
     before = contents(tmp_path)
-    inodes = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
+    made = {path.name: _made(path) for path in tmp_path.iterdir()}
     with h5py.File(tmp_path / "shard-00001.h5", "r+") as file:
         file["images/bytes"][500] ^= 1
     (tmp_path / "manifest.json").unlink()  # as if interrupted
@@ -70,8 +75,8 @@ def test_finished_shards_are_kept_and_damaged_ones_made_again(prepare, tmp_path)
     (tmp_path / "shard-00007.h5").write_bytes(b"of a larger run")
     prepare(tmp_path)
     assert contents(tmp_path) == before
-    after = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
-    assert [name for name in before if after[name] == inodes[name]] == ["shard-00000.h5", "shard-00002.h5"]
+    after = {path.name: _made(path) for path in tmp_path.iterdir()}
+    assert [name for name in before if after[name] == made[name]] == ["shard-00000.h5", "shard-00002.h5"]
 
 
 def test_other_parameters_make_other_shards(prepare, tmp_path):
