@@ -30,7 +30,7 @@ from metro.training.checkpoint import load_checkpoint, open_checkpoint
 from metro.training.engine import train
 from metro.training.restore import restore
 
-PEOPLE, HELD_OUT, STEPS, SEEDS = 2000, 400, 400, (1, 2)
+PEOPLE, HELD_OUT, STEPS, SEEDS = 2000, 400, 300, (1, 2)
 SHOWN = {"mpjpe_mm": "MPJPE mm", "pa_mpjpe_mm": "PA-MPJPE mm", "mpve_mm": "MPVE mm"}
 
 
@@ -95,7 +95,7 @@ def trained(
     seed: int,
 ) -> list[float]:
     """Errors of a network trained on a set, millimetres."""
-    changes = {"datasets": ("set",), "init": "none", "steps": STEPS, "lr": 1e-3, "warmup_steps": 50, "seed": seed,
+    changes = {"datasets": ("synth-mesh",), "init": "none", "steps": STEPS, "lr": 1e-3, "warmup_steps": 50, "seed": seed,
                "cpu_processes": 1, "validation": None, "freeze": ("backbone",), "views": 2}  # fmt: skip
     weights = open_checkpoint() / "model.safetensors"
     params = base.model_copy(
