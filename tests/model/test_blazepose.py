@@ -151,6 +151,7 @@ def test_what_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         build_backbone("blazepose_heavy", "shipped", 256)
 
 
+@pytest.mark.slow
 def test_a_metro_on_it_is_exported(world: World, tmp_path: Path) -> None:
     block = BlockConfig(width=16, out=3, layers=1, heads=2, ffn=16)
     config = ModelConfig(

@@ -116,12 +116,12 @@ def test_a_compiled_network_trains_alike(setting: Setting, tmp_path: Path):
 
 def test_a_leaping_loss_stops_the_run_with_a_message(setting: Setting, tmp_path: Path):
     """With a limit of half the lowest loss, the first loss that does not halve is a leap."""
-    params = small_params(steps=30, log_every=1, save_every=1, spike=0.5)
+    params = small_params(steps=12, log_every=1, save_every=1, spike=0.5)
     with pytest.raises(MetroError, match=r"once .* leapt to .* in the 1 steps .*train\.lr"):
         train(params, setting.datasets, setting.body, setting.levels, tmp_path)
-    assert not list(tmp_path.glob("step-00000030"))
-    calm = small_params(steps=30, log_every=1, spike=None)
-    assert len(losses(train(calm, setting.datasets, setting.body, setting.levels, tmp_path / "calm"))) == 30
+    assert not list(tmp_path.glob("step-00000012"))
+    calm = small_params(steps=12, log_every=1, spike=None)
+    assert len(losses(train(calm, setting.datasets, setting.body, setting.levels, tmp_path / "calm"))) == 12
 
 
 def test_the_log_tells_speed_utilisation_and_memory_and_the_curves_do_not(setting: Setting, tmp_path: Path):
@@ -234,7 +234,7 @@ def run_arguments(setting: Setting, params: Params, folder: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "fabric"])
+@pytest.mark.parametrize("launcher", [pytest.param("torchrun", marks=pytest.mark.slow), "fabric"])
 def test_two_processes_train_as_one(setting: Setting, tmp_path: Path, launcher: str):
     """Half of the batches' samples lack a mesh, unevenly spread, so that the denominators have to be shared. Those that
     Fabric launches train on the features of a frozen backbone."""
@@ -289,10 +289,14 @@ except MetroError as err:
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        ("first", "the first has a problem"),
+        pytest.param("first", "the first has a problem", marks=pytest.mark.slow),
         ("second", "process 1: the second has a problem"),
         ("kill", "process 1 was ended by SIGKILL, usually for lack of memory; run again .*"),
-        ("loader", r"process 1: a process that loads batches was ended \(.* killed by signal: Killed\), usually .*"),
+        pytest.param(
+            "loader",
+            r"process 1: a process that loads batches was ended \(.* killed by signal: Killed\), usually .*",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_of_two_processes_one_says_why_they_ended(setting: Setting, tmp_path: Path, trouble: str, said: str):
