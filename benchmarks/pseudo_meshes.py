@@ -95,8 +95,18 @@ def trained(
     seed: int,
 ) -> list[float]:
     """Errors of a network trained on a set, millimetres."""
-    changes = {"datasets": ("synth-mesh",), "init": "none", "steps": STEPS, "lr": 1e-3, "warmup_steps": 50, "seed": seed,
-               "cpu_processes": 1, "validation": None, "freeze": ("backbone",), "views": 2}  # fmt: skip
+    changes = {
+        "datasets": ("synth-mesh",),
+        "init": "none",
+        "freeze": ("backbone",),
+        "views": 2,
+        "steps": STEPS,
+        "lr": 1e-3,
+        "warmup_steps": 50,
+        "seed": seed,
+        "cpu_processes": 1,
+        "validation": None,
+    }
     weights = open_checkpoint() / "model.safetensors"
     params = base.model_copy(
         update={
