@@ -75,6 +75,7 @@ def read(run_id: str | None):  # type: ignore[no-untyped-def]
     return MlflowClient().get_run(run_id)
 
 
+@pytest.mark.slow
 def test_four_first_users_at_once_make_one_store(root: Path) -> None:
     code = (
         "from metro.config import Params\nfrom pipeline import tracking\n"

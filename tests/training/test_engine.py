@@ -310,6 +310,7 @@ def test_of_two_processes_one_says_why_they_ended(setting: Setting, tmp_path: Pa
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
 
 
+@pytest.mark.slow
 def test_the_first_process_finds_the_checkpoint_to_go_on_with(setting: Setting, tmp_path: Path):
     """What the second would find may have been written, or removed, in between."""
     looking = "import os, metro.training.run as run\nif 'METRO_LEADER' in os.environ: run.latest_checkpoint = None\n"
