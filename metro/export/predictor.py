@@ -533,7 +533,8 @@ def read_image(picture: Path | str | np.ndarray | BytesIO, name: str = "") -> Im
 
 
 def _what_instead(picture: Path | str | BytesIO) -> str:
-    head = picture.getvalue()[:12] if isinstance(picture, BytesIO) else Path(picture).read_bytes()[:12]
+    with BytesIO(picture.getvalue()) if isinstance(picture, BytesIO) else Path(picture).open("rb") as file:
+        head = file.read(12)
     if head[4:8] == b"ftyp" and head[8:12] in HEIC:
         return "a HEIC image, which is not read; save it as JPEG (iPhone: Settings, Camera, Formats, Most Compatible)"
     return "not an image in a known format" if head else "not an image: the file is empty"
