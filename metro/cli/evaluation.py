@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from metro.cli.options import Batch, Between, Place, ToFolder, Word
+from metro.errors import MetroError
 from metro.words import ProtocolName
 
 
@@ -16,8 +18,11 @@ def evaluate(
     /,
     *,
     model: Word = "open",
-    protocol: ProtocolName = "open",
+    protocol: ProtocolName | Literal["photos"] = "open",
     out: ToFolder = Path("evaluation"),
+    images: Place | None = None,
+    detector: Word | None = None,
+    passes: Annotated[int | None, Parameter(validator=Between(1, 10))] = None,
     train: list[Path] | None = None,
     body: Place | None = None,
     batch_size: Batch = 64,
@@ -26,18 +31,27 @@ def evaluate(
     limit: Annotated[int, Parameter(validator=Between(1, 10**9))] | None = None,
     device: Word | None = None,
 ) -> str:
-    """Evaluate a model on a prepared dataset: tables, intervals, baselines and figures.
+    """Evaluate a model on a prepared dataset, or on labelled photographs: tables, intervals, baselines and figures.
 
     Parameters
     ----------
     data
-        Dataset folder written by a prepare stage.
+        Dataset folder written by a prepare stage; for `--protocol photos` a JSON file with boxes and 2D joints, as
+        COCO's person_keypoints_val2017.json.
     model
         Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
     protocol
         Definition of the numbers, see `metro protocols`.
     out
         Folder for metrics.json, result.json, samples.npz and the figures.
+    images
+        Folder of the photographs; none: that of their labels.
+    detector
+        Who finds the people of photographs, `blazepose` or `torchvision`; joints of people it misses are wrong. None:
+        the annotated boxes are given.
+    passes
+        How often the network looks at each person of a photograph, from the second time on at the box around its mesh.
+        None: once.
     train
         Dataset folders the model was trained on; the mean-pose baselines come from their labels. Without them they come
         from the benchmark's own labels, which flatters the baselines.
@@ -53,8 +67,13 @@ def evaluate(
     limit
         Evaluate the first records only.
     device
-        Where to run, e.g. `cuda`; none: a GPU if there is one.
+        Where to run, e.g. `cuda`; none: a GPU if there is one. Photographs: as `metro predict`.
     """
+    if protocol == "photos":
+        _refuse({"train": train, "body": body}, "is for prepared datasets, which --protocol photos does not take")
+        return _photos(data, images or data.parent, model, out, detector, passes or 1, batch_size, bootstrap, cases,
+                       limit, device)  # fmt: skip
+    _refuse({"images": images, "detector": detector, "passes": passes}, "is for --protocol photos")
     import sys
     from functools import partial
 
@@ -150,11 +169,69 @@ def protocols() -> str:
     """Describe the benchmark protocols: joints, root, ground truth, metrics."""
     import textwrap
 
+    from metro.evaluation import photos
     from metro.evaluation.protocols import METRICS, PROTOCOLS
 
+    told = [(p.name, p.title, p.description, [METRICS[k] for k in p.metrics]) for p in PROTOCOLS.values()]
+    told.append((photos.NAME, photos.TITLE, photos.DESCRIPTION, [*photos.METRICS.values()]))
     blocks = []
-    for protocol in PROTOCOLS.values():
-        text = textwrap.fill(protocol.description, 110, initial_indent="  ", subsequent_indent="  ")
-        rows = [f"    {METRICS[k].label:<24}{METRICS[k].meaning}" for k in protocol.metrics]
-        blocks.append("\n".join([f"{protocol.name}: {protocol.title}", text, *rows]))
+    for name, title, description, metrics in told:
+        text = textwrap.fill(description, 110, initial_indent="  ", subsequent_indent="  ")
+        rows = [f"    {metric.label:<24}{metric.meaning}" for metric in metrics]
+        blocks.append("\n".join([f"{name}: {title}", text, *rows]))
     return "\n\n".join(blocks)
+
+
+def _photos(
+    labels: Path,
+    images: Path,
+    model: str,
+    out: Path,
+    detector: str | None,
+    passes: int,
+    batch_size: int,
+    bootstrap: int,
+    cases: int,
+    limit: int | None,
+    device: str | None,
+) -> str:
+    """`metro evaluate --protocol photos`."""
+    import sys
+
+    from tqdm import tqdm
+
+    import metro
+    from metro.detect import detector as open_detector
+    from metro.evaluation.photo_figures import write_cases
+    from metro.evaluation.photo_labels import read_labels
+    from metro.evaluation.photos import judge, shown
+
+    people = read_labels(labels, limit)
+    finder = None if detector is None else open_detector(detector)
+    if detector is not None and finder is None:
+        raise MetroError("--detector none: leave it out, and the annotated boxes are given")
+    predictor = metro.load(model, device, detector="none")
+    predictor.passes = passes
+    about = {"model": model, "passes": passes, "boxes": detector or "annotated", **predictor.network.meta["origin"]}
+    with tqdm(total=len(people), desc="evaluate", unit="person", disable=not sys.stderr.isatty()) as bar:
+        result = judge(
+            predictor,
+            people,
+            images,
+            finder,
+            batch_size=batch_size,
+            resamples=bootstrap,
+            cases=cases,
+            benchmark=labels.stem,
+            about=about,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
+    result.write(out)
+    write_cases(result, predictor, images, out)
+    return f"{shown(result.summary)}\nwritten to {out}"
+
+
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise MetroError(f"--{name} {why}")
