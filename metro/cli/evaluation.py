@@ -18,7 +18,7 @@ def evaluate(
     /,
     *,
     model: Word = "open",
-    protocol: ProtocolName | Literal["photos"] = "open",
+    protocol: Literal[ProtocolName, "photos"] = "open",
     out: ToFolder = Path("evaluation"),
     images: Place | None = None,
     detector: Word | None = None,

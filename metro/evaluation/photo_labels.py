@@ -129,7 +129,7 @@ def read_labels(path: Path, limit: int | None = None) -> LabelledPeople:
 def _left_out(entry: Mapping[str, Any]) -> str:
     """Why an annotation is none of a single person; empty if it is."""
     if entry.get("category_id", PERSON) != PERSON:
-        return "not a person"
+        return f"of another category than {PERSON}, a person"
     return "crowd" if entry.get("iscrowd") else ""
 
 
@@ -160,7 +160,10 @@ def _id(entry: Any, key: str, where: str) -> int:
 
 def _numbers(entry: Mapping[str, Any], key: str, count: int, where: str) -> np.ndarray:
     value = entry.get(key)
-    plain = isinstance(value, list) and len(value) == count and {int, float}.issuperset(map(type, value))
-    if not plain or not all(abs(number) <= FARTHEST_PX for number in value):
-        raise MetroError(f"{where}: its {key} are not {count} numbers in pixels")
+    if not isinstance(value, list) or len(value) != count or not all(map(_is_pixel, value)):
+        raise MetroError(f"{where}: {key} is not {count} numbers in pixels")
     return np.array(value, np.float64)
+
+
+def _is_pixel(number: Any) -> bool:
+    return type(number) in (int, float) and abs(number) <= FARTHEST_PX

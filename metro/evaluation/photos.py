@@ -36,7 +36,7 @@ NEAR = {"pck10": 0.1, "pck20": 0.2}
 """Largest distances that count as right, as shares of the longer side of a person's box."""
 APART = 0.05
 """Distance along x between left and right, as a share of the longer side of the box, from which on they are told apart:
-of shoulders 0.4 m wide, in a box of 1.7 m, when the person is turned by up to 78° from the camera or from its back."""
+hips 0.2 m apart in a box of 1.7 m, when the person faces the camera, or turns its back to it, within 65°."""
 MATCHED = 0.3
 """Intersection over union from which on a detector's box is that of an annotated person. Low, because it only has to
 tell people apart: how good a box is shows in the joints."""
@@ -45,13 +45,15 @@ AT_ONCE = 8
 
 METRICS: dict[str, Metric] = {
     "pck10": Metric("PCK@0.1", "%", "annotated joints within 0.1 of the box's longer side", lower_is_better=False),
-    "pck10_whole": Metric("… whole", "%", "of people with all 12 limb joints annotated", lower_is_better=False),
-    "pck10_part": Metric("… part", "%", "of people who lack some: cut or hidden", lower_is_better=False),
+    "pck10_whole": Metric("PCK@0.1 whole", "%", "of people with all 12 limb joints annotated", lower_is_better=False),
+    "pck10_part": Metric("PCK@0.1 part", "%", "of people who lack some: cut or hidden", lower_is_better=False),
     "pck20": Metric("PCK@0.2", "%", "annotated joints within 0.2 of the box's longer side", lower_is_better=False),
-    "pck20_whole": Metric("… whole", "%", "of people with all 12 limb joints annotated", lower_is_better=False),
-    "pck20_part": Metric("… part", "%", "of people who lack some: cut or hidden", lower_is_better=False),
-    "facing_front": Metric("fronts", "%", "of people seen from the front, those turned so", lower_is_better=False),
-    "facing_back": Metric("backs", "%", "of people seen from behind, those turned so", lower_is_better=False),
+    "pck20_whole": Metric("PCK@0.2 whole", "%", "of people with all 12 limb joints annotated", lower_is_better=False),
+    "pck20_part": Metric("PCK@0.2 part", "%", "of people who lack some: cut or hidden", lower_is_better=False),
+    "facing_front": Metric(
+        "facing, fronts", "%", "people seen from the front whose mesh is too", lower_is_better=False
+    ),
+    "facing_back": Metric("facing, backs", "%", "people seen from behind whose mesh is too", lower_is_better=False),
 }
 """What is measured of each person, by key."""
 
@@ -62,7 +64,7 @@ DESCRIPTION = (
     "is the share of annotated joints that are right, the benchmark's the mean over people. Left and right count: a "
     "mirrored person is wrong. Seen from the front is who has the left shoulder and the left hip right of the right "
     f"ones in the image, each by {APART} of the box's longer side or more, from behind who has both left of them; the "
-    "mesh is turned so if the sum of the two offsets of its joints has the same sign. People with fewer than "
+    "mesh is too if the sum of the two offsets of its joints has the same sign. People with fewer than "
     f"{LEAST_JOINTS} annotated limb joints are left out. The network sees the annotated box, or, with a detector, the "
     f"box of its that overlaps it most (intersection over union of {MATCHED} or more, each box for one person); joints "
     "of people who are missed are wrong."
@@ -245,14 +247,15 @@ def _predicted(
         rows.setdefault(name, []).append(number)
     if missing := [name for name in rows if not (images / name).is_file()]:
         raise MetroError(
-            f"{images / missing[0]}: no such image; {len(missing)} of the {len(rows)} that are labelled miss"
+            f"{images / missing[0]}: no such image ({len(missing)} of {len(rows)} labelled ones are missing); give the "
+            "folder from which the labels name them"
         )
     names, done = [*rows], 0
     for start in range(0, len(names), AT_ONCE):
         photos, wanted, seen = [], [], []
         for name in names[start : start + AT_ONCE]:
             photo, ours = open_photo(people, images, name), rows[name]
-            boxes: Sequence[Any] = people.boxes_N4[ours]
+            boxes: Any = people.boxes_N4[ours]
             if detector is not None:
                 with naming(photo.source):
                     theirs = assign(people.boxes_N4[ours], detector(photo.pixels))
@@ -276,7 +279,7 @@ def assign(boxes_N4: np.ndarray, found: Sequence[Detection]) -> list[Detection |
         return theirs
     overlap_ND = overlap(_corners(boxes_N4), _corners(np.array([one.box for one in found])))
     while overlap_ND.max() >= MATCHED:
-        person, number = np.unravel_index(overlap_ND.argmax(), overlap_ND.shape)
+        person, number = divmod(int(overlap_ND.argmax()), len(found))
         theirs[person] = found[number]
         overlap_ND[person], overlap_ND[:, number] = 0, 0
     return theirs
@@ -300,10 +303,11 @@ def _tables(values: Mapping[str, np.ndarray], distance_NL: np.ndarray, resamples
         known = [place for place in places if np.isfinite(means[place, key])]
         if not known:
             return {"value": None, "ci95": None}
-        drawn = np.mean([draws[place, key] for place in known], 0)
-        low_high = np.nanquantile(drawn, (0.025, 0.975))
         value = float(np.mean([means[place, key] for place in known]))
-        return {"value": round(100 * value, 3), "ci95": [round(100 * float(end), 3) for end in low_high]}
+        drawn = np.mean([draws[place, key] for place in known], 0)
+        drawn = drawn[np.isfinite(drawn)]
+        ends = np.quantile(drawn, (0.025, 0.975)).tolist() if len(drawn) else None
+        return {"value": round(100 * value, 3), "ci95": ends and [round(100 * end, 3) for end in ends]}
 
     told = {
         key: {

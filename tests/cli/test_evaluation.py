@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from metro.cli import evaluation as commands
+from metro.cli.app import main
 from metro.data.hdf5 import SCHEMA
 from metro.errors import MetroError
 from metro.export.bundle import META, bundle_of, write_bundle
@@ -54,8 +56,62 @@ def test_attention(model: Path, people: Path, tmp_path: Path) -> None:
     assert (tmp_path / "mean.png").exists()
 
 
+def test_photographs(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    person = [number for k in range(17) for number in (50 + k, 30 + 3 * k, 2)]
+    people = [{"id": 4, "image_id": 9, "bbox": [40, 20, 40, 70], "keypoints": person}]
+    labels = tmp_path / "people.json"
+    labels.write_text(json.dumps({"images": [{"id": 9, "file_name": "in/a.png"}], "annotations": people}))
+    words = ["evaluate", str(labels), "--protocol", "photos", "--model", str(model), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"metro: {tmp_path}/in/a.png: no such image (1 of 1 labelled ones are missing)")
+    assert told.count("\n") == 1
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (140, 100), (80, 120, 90)).save(tmp_path / "in/a.png")
+    assert main([*words, "--passes", "2", "--bootstrap", "5", "--cases", "1", "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    assert "PCK@0.1 whole" in shown
+    assert "shoulders" in shown
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"metrics.json", "result.json", "samples.npz", "best.png", "median.png", "worst.png"}
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert result["benchmark"] == "people"
+    assert (result["model"]["passes"], result["model"]["boxes"]) == (2, "annotated")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("set --images here", "--images is for --protocol photos"),
+        ("set --passes 2", "--passes is for --protocol photos"),
+        ("set --detector blazepose", "--detector is for --protocol photos"),
+        ("people.json --protocol photos --train set", "--train is for prepared datasets, which --protocol photos"),
+        ("people.json --protocol photos --body body.npz", "--body is for prepared datasets"),
+        ("people.json --protocol photos --passes 11", "Must be from 1 to 10"),
+        ("people.json --protocol photos", "people.json: not valid JSON"),
+        ("people.json --protocol photo", '"photos"'),
+        ("nobody.json --protocol photos", "nobody.json: has nobody to be judged (no annotations)"),
+        ("some.json --protocol photos --detector none", "--detector none: leave it out"),
+        ("some.json --protocol photos --detector other", "detector other: there is no such one"),
+    ],
+)
+def test_mistakes_about_photographs_are_one_line(
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("people.json").write_text('{"images": [')
+    Path("nobody.json").write_text('{"images": [], "annotations": []}')
+    person = {"id": 4, "image_id": 9, "bbox": [40, 20, 40, 70], "keypoints": 17 * [50, 30, 2]}
+    Path("some.json").write_text(json.dumps({"images": [{"id": 9, "file_name": "a.png"}], "annotations": [person]}))
+    assert main(["evaluate", *words.split()]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+    assert not Path("evaluation").exists()
+
+
 def test_protocols() -> None:
-    assert all(name in commands.protocols() for name in ("open:", "h36m_p2:", "3dpw:", "freihand:"))
+    assert all(f"{name}: " in commands.protocols() for name in ("open", "h36m_p2", "3dpw", "freihand", "photos"))
 
 
 def test_a_licensed_body_must_be_given(model: Path, people: Path, tmp_path: Path) -> None:

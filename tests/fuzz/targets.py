@@ -848,6 +848,21 @@ def _read_boxes_file(path: Path) -> Any:
     return [checked(boxes, "x") for boxes in _boxes([Path("a.png"), Path("x/b.png")], None, path)]
 
 
+def _photo_labels(folder: Path) -> list[bytes]:
+    person = [number for k in range(17) for number in (40 + k, 60 + 2 * k, k % 3)]
+    people = [{"id": k, "image_id": 7, "category_id": 1, "iscrowd": 0, "bbox": [30, 50.5, 40, 60], "keypoints": person}
+              for k in range(3)]  # fmt: skip
+    image = {"id": 7, "file_name": "a.png", "width": 120, "height": 160}
+    labels = {"images": [image], "annotations": people}
+    return [json.dumps(labels).encode(), json.dumps(dict(reversed(labels.items()))).encode()]
+
+
+def _read_photo_labels(path: Path) -> Any:
+    from metro.evaluation.photo_labels import read_labels
+
+    return read_labels(path)
+
+
 BOXES = (
     {"a.png": [[1, 2, 30, 40], [5.5, 6, 7, 8]], "b.png": [[1, 2, 3, 4]]},
     {"a.png": [1, 2, 3, 4], "x/b.png": [[1, 2, 3, 4]]},
@@ -1097,6 +1112,7 @@ TARGETS = {
         Target(
             "boxes files", "boxes.json", lambda folder: [json.dumps(b).encode() for b in BOXES], _json, _read_boxes_file
         ),
+        Target("photo labels", "people.json", _photo_labels, _json, _read_photo_labels),
         Target("shards", "shards/shard-00000.h5", _set("shards/shard-00000.h5"), bytes_changed(), _read_shard, True),
         Target(
             "shards, digest mended", "shards/shard-00000.h5", _set("shards/shard-00000.h5"), _h5_changed, _read_shard
