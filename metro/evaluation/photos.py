@@ -58,8 +58,9 @@ METRICS: dict[str, Metric] = {
 """What is measured of each person, by key."""
 
 DESCRIPTION = (
-    "12 limb joints (shoulders, elbows, wrists, hips, knees, ankles) regressed from the predicted full mesh and "
-    "projected by the predicted camera, against the joints annotated in the photograph, hidden ones included. A joint "
+    "For photographs with labels in COCO's layout (`metro evaluate LABELS.json --protocol photos --images FOLDER`), not "
+    "for prepared datasets. 12 limb joints (shoulders, elbows, wrists, hips, knees, ankles) regressed from the predicted full "
+    "mesh and projected by the predicted camera, against the joints annotated in the photograph, hidden ones included. A joint "
     "is right if its distance is at most 0.1 (0.2) of the longer side of the person's annotated box; a person's number "
     "is the share of annotated joints that are right, the benchmark's the mean over people. Left and right count: a "
     "mirrored person is wrong. Seen from the front is who has the left shoulder and the left hip right of the right "
