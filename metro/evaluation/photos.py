@@ -62,13 +62,13 @@ DESCRIPTION = (
     "not for prepared datasets. 12 limb joints (shoulders, elbows, wrists, hips, knees, ankles) regressed from the "
     "predicted full mesh and projected by the predicted camera, against the joints annotated in the photograph, hidden "
     "ones included. A joint is right if its distance is at most 0.1 (0.2) of the longer side of the person's annotated "
-    "box; a person's number is the share of annotated joints that are right, the benchmark's the mean over people. Left "
-    "and right count: a mirrored person is wrong. Seen from the front is who has the left shoulder and the left hip "
-    f"right of the right ones in the image, each by {APART} of the box's longer side or more, from behind who has both "
-    "left of them; the mesh is seen from the same side if the sum of its own two offsets has the same sign. People with "
-    f"fewer than {LEAST_JOINTS} annotated limb joints are left out. The network sees the annotated box, or, with a "
-    f"detector, the found box that overlaps it most (intersection over union of {MATCHED} or more, each box for one "
-    "person); joints of people who are missed are wrong."
+    "box; a person's number is the share of annotated joints that are right, the benchmark's the mean over people. "
+    "Left and right count: a mirrored person is wrong. Seen from the front is who has the left shoulder and the left "
+    f"hip right of the right ones in the image, each by {APART} of the box's longer side or more, from behind who has "
+    "both left of them; the mesh is seen from the same side if the sum of its own two offsets has the same sign. "
+    f"People with fewer than {LEAST_JOINTS} annotated limb joints are left out. The network sees the annotated box, "
+    f"or, with a detector, the found box that overlaps it most (intersection over union of {MATCHED} or more, each box "
+    "for one person); joints of people who are missed are wrong."
 )
 
 
