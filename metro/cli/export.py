@@ -183,9 +183,8 @@ def _predict_pictures(
     device: str | None,
 ) -> None:
     """Predict pictures, one after the other, and write the results of each as soon as it has them."""
-    import metro
     from metro.detect import detector
-    from metro.export.load import body_of
+    from metro.export.load import body_of, open_predictor
     from metro.export.predictor import knows_hands, read_photo
     from metro.export.results import suffixes, write_people
 
@@ -202,11 +201,8 @@ def _predict_pictures(
     if lost := [path for path in paths if path.resolve() in places]:
         raise MetroError(f"{lost[0]}: a result would be written over it; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    predictor = metro.load(model, device, detector="none")
-    predictor.check_hand(people.left_hand)
+    predictor = open_predictor(model, device, people.hands, people.left_hand)
     is_hand = knows_hands(predictor.network)
-    if people.hands and not is_hand:
-        raise MetroError(f"--hands: model {model} predicts bodies; give --model a hand model")
     if pictures.refine and is_hand:
         raise MetroError(f"--refine is for bodies; model {model} predicts hands")
     if None in boxes:
