@@ -43,6 +43,8 @@ from metro.fitting.smplify import fit
 from metro.fitting.state import FitState
 from metro.options import SyntheticOptions
 from metro.sources import synthetic
+from metro.sources.boxes import enlarged
+from metro.synthetic.camera import BOX_SCALE
 from tools.pose_prior import sample
 
 BODY = load_body("open")
@@ -195,7 +197,8 @@ def rendered(count: int) -> tuple[Tensor, Tensor]:
     records = list(synthetic.read(config, BodyConfig(), synthetic.rows(config, BodyConfig())))
     truth = mesh(*(np.stack([getattr(r, name) for r in records]) for name in ("pose_aa", "betas", "transl")))
     network = metro.load("open")
-    found = network([r.image for r in records], boxes=[[r.box] for r in records])
+    tight = [[enlarged(r.box, 1 / BOX_SCALE)] for r in records]  # the network adds context itself
+    found = network([r.image for r in records], boxes=tight)
     return truth, torch.from_numpy(np.stack([person.vertices for person in found]))
 
 

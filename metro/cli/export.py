@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from metro.cli.options import Batch, Between, Place, Share, ToFolder, Word
 from metro.errors import MetroError
 
 if TYPE_CHECKING:
     from metro.body.arrays import BodyData
-    from metro.export.predictor import Photo, Prediction, Predictor
+    from metro.export.predictor import Prediction
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings of the files that are taken from a folder."""
@@ -23,30 +24,77 @@ _NUMBERED = re.compile(r"(.+)_(?:0|[1-9]\d*)")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
+@Parameter(name="*", group=Group.create_ordered("People"))
+@dataclass(frozen=True)
+class PeopleOptions:
+    """Who is looked for, and where."""
+
+    box: Word | None = None
+    """Tight box x,y,width,height in pixels around the person, for a single image; several people are separated by `;`.
+    """
+    boxes: Place | None = None
+    """JSON file with the boxes of several images: {"NAME.jpg": [[x, y, width, height], ...], ...}, or COCO's results or
+    labels. Rows may end with a score. Images of one name need their paths."""
+    detector: Word = "blazepose"
+    """Who finds people in images without boxes: `blazepose`, which ships; `torchvision`, a Keypoint R-CNN whose weights
+    are downloaded once; `none` takes the largest square in the middle of the image instead."""
+    hands: bool = False
+    """Find hands, left and right ones. Hand models ask for that by themselves; others are refused."""
+    max_people: Annotated[int | None, Parameter(validator=Between(1, 65536))] = None
+    """Of the people that are found in an image keep so many, the surest."""
+    min_score: Share | None = None
+    """Leave out people that the detector is less sure of, from 0 to 1; none: what suits the detector."""
+    left_hand: bool = False
+    """Hand models know right hands; this mirrors the crop and the result. For boxes: a detector tells hands apart."""
+
+
+@Parameter(name="*", group=Group.create_ordered("Pictures"))
+@dataclass(frozen=True)
+class PictureOptions:
+    """What else is made of pictures."""
+
+    vertices: bool = False
+    """Include the mesh in the JSON."""
+    scene: bool = False
+    """Also write NAME_scene.glb: the people of an image where they stand before its camera."""
+    npz: bool = False
+    """Also write NAME.npz: pose, shape and position of the body model nearest to each mesh, as `smplx`, Blender's
+    add-on and AITViewer take them. Needs PyTorch, and the body model."""
+    refine: bool = False
+    """Fit the meshes to the 2D joints that the detector saw, so that they sit on the people in the image; also writes
+    NAME.npz. Needs PyTorch, and the body model."""
+    body: Place | None = None
+    """Licensed body model file for --npz and --refine, for models that were trained on one."""
+
+
+@Parameter(name="*", group=Group.create_ordered("Clips"))
+@dataclass(frozen=True)
+class ClipOptions:
+    """How clips are gone through."""
+
+    sequence: bool = False
+    """Folders hold the frames of a clip, in the order of their names."""
+    fps: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None
+    """Frames a second of a clip; none: as a video tells, and 25 of a folder."""
+    every: Annotated[int | None, Parameter(validator=Between(1, 30))] = None
+    """Look for people in each of so many frames of a clip; in between their boxes go in straight lines. None: 5 where a
+    detector looks, 1 where boxes are given."""
+    smooth: bool = False
+    """Smooth people over the frames of a clip (one-euro filter)."""
+    overwrite: bool = False
+    """Replace results of a clip that were made otherwise."""
+
+
 def predict(
     images: list[Path],
     /,
     *,
     model: Word = "open",
-    box: Word | None = None,
-    boxes: Place | None = None,
     out: ToFolder = Path("predictions"),
-    vertices: bool = False,
-    scene: bool = False,
-    npz: bool = False,
+    people: PeopleOptions = PeopleOptions(),
+    pictures: PictureOptions = PictureOptions(),
+    clips: ClipOptions = ClipOptions(),
     focal: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
-    refine: bool = False,
-    body: Place | None = None,
-    detector: Word = "blazepose",
-    hands: bool = False,
-    max_people: Annotated[int | None, Parameter(validator=Between(1, 65536))] = None,
-    min_score: Share | None = None,
-    left_hand: bool = False,
-    sequence: bool = False,
-    fps: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None,
-    every: Annotated[int | None, Parameter(validator=Between(1, 30))] = None,
-    smooth: bool = False,
-    overwrite: bool = False,
     batch_size: Batch = 16,
     device: Word | None = None,
 ) -> None:
@@ -63,123 +111,27 @@ def predict(
         Image files, videos, or folders of images.
     model
         Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
-    box
-        Tight box x,y,width,height in pixels around the person, for a single image; several people are separated by `;`.
-    boxes
-        JSON file with the boxes of several images: {"NAME.jpg": [[x, y, width, height], ...], ...}, or COCO's results
-        or labels. Rows may end with a score. Images of one name need their paths.
     out
         Folder for the results.
-    vertices
-        Include the mesh in the JSON.
-    scene
-        Also write NAME_scene.glb: the people of an image where they stand before its camera.
-    npz
-        Also write NAME.npz: pose, shape and position of the body model nearest to each mesh, as `smplx`, Blender's
-        add-on and AITViewer take them. Needs PyTorch, and the body model.
     focal
         Focal length of the camera in pixels, which places people in depth; none: the image's diagonal.
-    refine
-        Fit the meshes to the 2D joints that the detector saw, so that they sit on the people in the image; also writes
-        NAME.npz. Needs PyTorch, and the body model.
-    body
-        Licensed body model file for --npz and --refine, for models that were trained on one.
-    detector
-        Who finds people in images without boxes: `blazepose`, which ships; `torchvision`, a Keypoint R-CNN whose
-        weights are downloaded once; `none` takes the largest square in the middle of the image instead.
-    hands
-        Find hands, left and right ones. Hand models ask for that by themselves; others are refused.
-    max_people
-        Of the people that are found in an image keep so many, the surest.
-    min_score
-        Leave out people that the detector is less sure of, from 0 to 1; none: what suits the detector.
-    left_hand
-        Hand models know right hands; this mirrors the crop and the result. For boxes: a detector tells hands apart.
-    sequence
-        Folders hold the frames of a clip, in the order of their names.
-    fps
-        Frames a second of a clip; none: as a video tells, and 25 of a folder.
-    every
-        Look for people in each of so many frames of a clip; in between their boxes go in straight lines. None: 5 where
-        a detector looks, 1 where boxes are given.
-    smooth
-        Smooth people over the frames of a clip (one-euro filter).
-    overwrite
-        Replace results of a clip that were made otherwise.
     batch_size
         People per forward pass.
     device
         Where PyTorch runs, e.g. `cuda`; none: ONNX Runtime on the CPU if the model has an ONNX file.
     """
-    import metro
-    from metro.detect import detector as open_detector
-    from metro.export.load import body_of
-    from metro.export.predictor import check_focal, knows_hands
-    from metro.export.results import suffixes, write_people
+    from metro.export.predictor import check_focal
 
     check_focal(focal)
-    if clips := [path for path in images if path.suffix.lower() in VIDEOS or (sequence and path.is_dir())]:
-        if len(clips) < len(images):
-            raise MetroError(f"{clips[0]}: is a clip; predict pictures without it")
-        for_pictures = {"box": box, "vertices": vertices, "scene": scene, "npz": npz, "refine": refine, "body": body}
-        _refuse(for_pictures, f"is for pictures, and {clips[0]} is a clip")
-        from metro.video.predict import People, predict_clips
-        from metro.video.run import Options
-
-        files = [_of_folder(path) if path.is_dir() else [] for path in clips]
-        wanted_people = People(boxes, detector, hands, max_people, min_score, left_hand)
-        options = Options(every or (1 if boxes else 5), smooth, batch_size)
-        clips_and_files = [*zip(clips, files, strict=True)]
-        predict_clips(clips_and_files, model, device, wanted_people, out, fps, options, focal, overwrite)
+    named = [path for path in images if path.suffix.lower() in VIDEOS or (clips.sequence and path.is_dir())]
+    if not named:
+        _refuse(asdict(clips), "is for clips: videos, or folders with --sequence")
+        _predict_pictures(images, model, out, people, pictures, focal, batch_size, device)
         return
-    for_clips = {"sequence": sequence, "fps": fps, "every": every, "smooth": smooth, "overwrite": overwrite}
-    _refuse(for_clips, "is for clips: videos, or folders with --sequence")
-    if npz and left_hand:
-        raise MetroError("--npz: a left hand is the mirror image of one, which no parameters of the hand model make")
-    if body is not None and not (npz or refine):
-        raise MetroError("--body is for --npz and --refine")
-    paths = _files(images)
-    wanted = _boxes(paths, box, boxes)
-    by_detector = detector != "none"
-    counts = [None if rows is None and by_detector else _count(rows) for rows in wanted]
-    results = _results(paths, counts, scene, npz or refine)
-    places = {(out / file).resolve() for _, *files in results for file in files}
-    if lost := [path for path in paths if path.resolve() in places]:
-        raise MetroError(f"{lost[0]}: a result would be written over it; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    predictor = metro.load(model, device, detector="none")
-    predictor.check_hand(left_hand)
-    if hands and not knows_hands(predictor.network):
-        raise MetroError(f"--hands: model {model} predicts bodies; give --model a hand model")
-    if refine and knows_hands(predictor.network):
-        raise MetroError(f"--refine is for bodies; model {model} predicts hands")
-    if None in wanted:
-        is_hand = knows_hands(predictor.network)
-        predictor.detector = open_detector(detector, hands=is_hand, least=min_score, most=max_people)
-    known_body = body_of(predictor.network.meta, body) if npz or refine else None
-    failed = []
-    for path, (name, *_), rows in zip(paths, results, wanted, strict=True):
-        stem = out / name
-        try:
-            people, photo = _people(predictor, path, rows, batch_size, left_hand)
-            if known_body is not None:
-                from metro.export.refine import with_parameters
-
-                people = _refined(people, known_body, focal, device or "cpu") if refine else people
-                people = with_parameters(people, known_body)
-            endings = suffixes(len(people))
-            write_people(people, endings, photo.pixels, stem, vertices=vertices, scene=scene, focal=focal)
-        except MetroError as err:
-            failed.append(str(err))
-        else:
-            hint = " (took the middle square; --box x,y,w,h is better)" if rows is None and not by_detector else ""
-            hint += " (an animation: its first frame)" if photo.frames > 1 else ""
-            left = [f"{endings[k]} {p.kept}".strip() for k, p in enumerate(people) if p.kept]
-            hint += f" (not refined: {'; '.join(left)})" if left else ""
-            print(f"{path}: {len(people)} predicted → {stem}*{hint}", flush=True)
-    if failed:
-        count_told = f"{len(failed)} of {len(paths)} images failed: " if len(paths) > 1 else ""
-        raise MetroError(count_told + "; ".join(failed))
+    if len(named) < len(images):
+        raise MetroError(f"{named[0]}: is a clip; predict pictures without it")
+    _refuse({"box": people.box} | asdict(pictures), f"is for pictures, and {named[0]} is a clip")
+    _predict_clips(named, model, out, people, clips, focal, batch_size, device)
 
 
 def export(
@@ -220,21 +172,97 @@ def export(
     }
 
 
-def _people(
-    predictor: Predictor, path: Path, rows: Any, batch_size: int, left_hand: bool
-) -> tuple[list[Prediction], Photo]:
-    """The people of one image; somebody, if a detector was to find them."""
+def _predict_pictures(
+    images: Sequence[Path],
+    model: str,
+    out: Path,
+    people: PeopleOptions,
+    pictures: PictureOptions,
+    focal: float | None,
+    batch_size: int,
+    device: str | None,
+) -> None:
+    """Predict pictures, one after the other, and write the results of each as soon as it has them."""
+    from metro.detect import detector
+    from metro.export.load import body_of, open_predictor
     from metro.export.predictor import knows_hands, read_photo
+    from metro.export.results import suffixes, write_people
 
-    photo = read_photo(path)
-    people = predictor(photo, rows, batch_size=batch_size, left_hand=left_hand)
-    if not people and rows is None:
-        assert predictor.detector is not None
-        whom = "no hands" if knows_hands(predictor.network) else "nobody"
-        raise MetroError(
-            f"{path}: {predictor.detector.name} finds {whom} in it; give --box x,y,width,height, or lower --min-score"
-        )
-    return people, photo
+    if pictures.npz and people.left_hand:
+        raise MetroError("--npz: a left hand is the mirror image of one, which no parameters of the hand model make")
+    parametric = pictures.npz or pictures.refine
+    if pictures.body is not None and not parametric:
+        raise MetroError("--body is for --npz and --refine")
+    paths = _files(images)
+    boxes = _boxes(paths, people.box, people.boxes)
+    counts = [None if rows is None and people.detector != "none" else _count(rows) for rows in boxes]
+    results = _results(paths, counts, pictures.scene, parametric)
+    places = {(out / file).resolve() for _, *files in results for file in files}
+    if lost := [path for path in paths if path.resolve() in places]:
+        raise MetroError(f"{lost[0]}: a result would be written over it; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    predictor = open_predictor(model, device, people.hands, people.left_hand)
+    is_hand = knows_hands(predictor.network)
+    if pictures.refine and is_hand:
+        raise MetroError(f"--refine is for bodies; model {model} predicts hands")
+    if None in boxes:
+        predictor.detector = detector(people.detector, hands=is_hand, least=people.min_score, most=people.max_people)
+    body = body_of(predictor.network.meta, pictures.body) if parametric else None
+    failed = []
+    for path, (name, *_), rows in zip(paths, results, boxes, strict=True):
+        stem = out / name
+        try:
+            photo = read_photo(path)
+            found = predictor(photo, rows, batch_size=batch_size, left_hand=people.left_hand)
+            if not found and rows is None:
+                assert predictor.detector is not None
+                raise MetroError(
+                    f"{path}: {predictor.detector.name} finds {'no hands' if is_hand else 'nobody'} in it; "
+                    "give --box x,y,width,height, or lower --min-score"
+                )
+            if body is not None:
+                from metro.export.refine import with_parameters
+
+                found = _refined(found, body, focal, device or "cpu") if pictures.refine else found
+                found = with_parameters(found, body)
+            endings = suffixes(len(found))
+            write_people(
+                found, endings, photo.pixels, stem, vertices=pictures.vertices, scene=pictures.scene, focal=focal
+            )
+        except MetroError as err:
+            failed.append(str(err))
+        else:
+            assumed = any(person.assumed for person in found)
+            hint = " (took the middle square; --box x,y,w,h is better)" if assumed else ""
+            hint += " (an animation: its first frame)" if photo.frames > 1 else ""
+            left = [
+                f"{ending} {person.kept}".strip() for ending, person in zip(endings, found, strict=True) if person.kept
+            ]
+            hint += f" (not refined: {'; '.join(left)})" if left else ""
+            print(f"{path}: {len(found)} predicted → {stem}*{hint}", flush=True)
+    if failed:
+        count_told = f"{len(failed)} of {len(paths)} images failed: " if len(paths) > 1 else ""
+        raise MetroError(count_told + "; ".join(failed))
+
+
+def _predict_clips(
+    paths: Sequence[Path],
+    model: str,
+    out: Path,
+    people: PeopleOptions,
+    clips: ClipOptions,
+    focal: float | None,
+    batch_size: int,
+    device: str | None,
+) -> None:
+    """Predict videos, and folders of frames."""
+    from metro.video.predict import People, predict_clips
+    from metro.video.run import Options
+
+    with_files = [(path, _of_folder(path) if path.is_dir() else []) for path in paths]
+    wanted = People(people.boxes, people.detector, people.hands, people.max_people, people.min_score, people.left_hand)
+    options = Options(clips.every or (1 if people.boxes else 5), clips.smooth, batch_size)
+    predict_clips(with_files, model, device, wanted, out, clips.fps, options, focal, clips.overwrite)
 
 
 def _refined(people: list[Prediction], body: BodyData, focal: float | None, device: str) -> list[Prediction]:

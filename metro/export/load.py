@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from metro.errors import MetroError
 from metro.export.folder import META, ONNX, read_folder
 from metro.export.networks import Network, OnnxNetwork, TorchNetwork
+from metro.export.predictor import Predictor, knows_hands
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +41,21 @@ def open_network(source: Path | str, device: torch.device | str | None = None) -
     if device is None and (folder / META).is_file() and (found := read_folder(folder)).holds(ONNX):
         return OnnxNetwork(found)
     return TorchNetwork(open_bundle(place), device)
+
+
+def open_predictor(model: str, device: str | None, hands: bool, left_hand: bool) -> Predictor:
+    """What `metro predict` predicts with, as yet without a detector.
+
+    Raises
+    ------
+    MetroError
+        As `open_network`, or hands are asked for and the network predicts bodies.
+    """
+    predictor = Predictor(open_network(model, device))
+    predictor.check_hand(left_hand)
+    if hands and not knows_hands(predictor.network):
+        raise MetroError(f"--hands: model {model} predicts bodies; give --model a hand model")
+    return predictor
 
 
 def open_bundle(source: Path | str) -> Bundle:

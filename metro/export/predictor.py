@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,6 +31,9 @@ from metro.export.parameters import Parameters, arrays
 from metro.files import atomic_file
 from metro.viz.camera import pinhole, project
 from metro.viz.overlay import Image, draw_mesh, mesh_overlay, skeleton
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
 
 LARGEST = 10
 """Longest side of a box over that of its image, from which on it is taken for a mistake."""
@@ -467,15 +471,8 @@ def read_photo(picture: Picture) -> Photo:
         return picture
     if isinstance(picture, np.ndarray):
         return Photo(read_image(picture), "")
-    return Photo(read_image(picture), str(picture), _frames(Path(picture)))
-
-
-def _frames(path: Path) -> int:
-    """Pictures of an animation, 1 for what is none; phones keep depth maps as further pictures of a JPEG."""
-    from PIL import Image as Pil
-
-    with Pil.open(path) as file:
-        return getattr(file, "n_frames", 1) if file.format in ("GIF", "PNG", "WEBP") else 1
+    with _opened(picture, str(picture)) as file:
+        return Photo(_pixels(file), str(picture), _frames(file))
 
 
 def read_image(picture: Path | str | np.ndarray | BytesIO, name: str = "") -> Image:
@@ -491,10 +488,16 @@ def read_image(picture: Path | str | np.ndarray | BytesIO, name: str = "") -> Im
     """
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
-    from PIL import ExifTags, ImageOps, UnidentifiedImageError
-    from PIL import Image as Pil
+    with _opened(picture, name or str(picture)) as file:
+        return _pixels(file)
 
-    path = name or picture
+
+@contextmanager
+def _opened(picture: Path | str | BytesIO, name: str) -> Iterator[ImageFile]:
+    """An image file, whose pixels may be read in here: all that can be wrong with it becomes an error of one line."""
+    from PIL import Image as Pil
+    from PIL import UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Pil.DecompressionBombWarning)  # cameras take 100 megapixels today
@@ -502,34 +505,50 @@ def read_image(picture: Path | str | np.ndarray | BytesIO, name: str = "") -> Im
         with file:
             if max(file.size) > LONGEST_SIDE:
                 raise MetroError(
-                    f"{path}: an image of {_times(file.size)}; more than {LONGEST_SIDE} along a side is none"
+                    f"{name}: an image of {_times(file.size)}; more than {LONGEST_SIDE} along a side is none"
                 )
-            file.load()
-            image: Pil.Image = file
-            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # even a turn that does nothing makes a copy
-                image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I") or image.mode == "F":
-            grey = np.nan_to_num(np.asarray(image, np.float64))
-            top = 65535 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else 255
-            return _from_array(np.clip(grey * 255 / top, 0, 255).astype(np.uint8))
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            return _from_array(np.asarray(image.convert("RGBA")))
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            yield file
     except MetroError:
         raise
     except FileNotFoundError:
-        raise MetroError(f"{path}: no such image") from None
+        raise MetroError(f"{name}: no such image") from None
     except IsADirectoryError:
-        raise MetroError(f"{path}: is a folder; give image files") from None
+        raise MetroError(f"{name}: is a folder; give image files") from None
     except Pil.DecompressionBombError:
         most = 2 * (Pil.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise MetroError(f"{path}: an image of more than {most} megapixels; make it smaller") from None
+        raise MetroError(f"{name}: an image of more than {most} megapixels; make it smaller") from None
     except UnidentifiedImageError:
-        raise MetroError(f"{path}: {_what_instead(picture)}") from None
+        raise MetroError(f"{name}: {_what_instead(picture)}") from None
     except Exception as err:  # decoders raise whatever they meet in damaged bytes
         raise MetroError(
-            f"{path}: unreadable image ({' '.join(str(err).split())[:120]}); is the file complete?"
+            f"{name}: unreadable image ({' '.join(str(err).split())[:120]}); is the file complete?"
         ) from None
+
+
+def _pixels(file: ImageFile) -> Image:
+    """The upright image."""
+    from PIL import ExifTags, ImageOps
+    from PIL import Image as Pil
+
+    file.load()
+    image: Pil.Image = file
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # even a turn that does nothing makes a copy
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image, np.float64))
+        top = 65535 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else 255
+        return _from_array(np.clip(grey * 255 / top, 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        return _from_array(np.asarray(image.convert("RGBA")))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _frames(file: ImageFile) -> int:
+    """Pictures of an animation, 1 for what is none; phones keep depth maps as further pictures of a JPEG.
+
+    Comes after `_pixels`: a GIF is read through for it, and forgets what it showed.
+    """
+    return getattr(file, "n_frames", 1) if file.format in ("GIF", "PNG", "WEBP") else 1
 
 
 def _what_instead(picture: Path | str | BytesIO) -> str:

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-import metro
 from metro.detect import detector
 from metro.errors import MetroError
 from metro.export.boxes import read_boxes, read_table
+from metro.export.load import open_predictor
 from metro.export.predictor import Predictor, box_table, knows_hands
 from metro.files import GET_AGAIN, sha256_of
 from metro.version import __version__
@@ -79,12 +79,8 @@ def predict_clips(
         raise MetroError(f"--boxes are of one clip, here are {len(clips)}")
     if opened:
         out.mkdir(parents=True, exist_ok=True)
-        predictor = metro.load(model, device, detector="none")
-        predictor.check_hand(people.left_hand)
-        is_hand = knows_hands(predictor.network)
-        if people.hands and not is_hand:
-            raise MetroError(f"--hands: model {model} predicts bodies; give --model a hand model")
-        find = None if people.boxes else by_detector(people, is_hand)
+        predictor = open_predictor(model, device, people.hands, people.left_hand)
+        find = None if people.boxes else by_detector(people, knows_hands(predictor.network))
     for clip in opened:
         try:
             found = find or by_boxes(clip, people)

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,12 @@ def test_every_command_explains_itself_and_all_its_options(words: str, capsys: p
     assert " ".join((inspect.getdoc(function) or "").partition("\n")[0].split()[:3]).replace("`", "") in shown
     described = (inspect.getdoc(function) or "").partition("Parameters\n-----")[2].splitlines()
     for name, parameter in inspect.signature(function).parameters.items():
+        if is_dataclass(parameter.default):  # options of one subject, each with its description below it
+            source = inspect.getsource(type(parameter.default))
+            for field in fields(parameter.default):
+                assert f" --{field.name.replace('_', '-')} " in shown
+                assert re.search(rf'\n    {field.name}: .*\n    """\w', source)
+            continue
         written = name.upper() if parameter.kind is parameter.POSITIONAL_ONLY else f"--{name.replace('_', '-')}"
         assert f" {written} " in shown
         assert name in described

@@ -17,7 +17,6 @@ from metro.body.joints import JOINT_SETS
 from metro.cli.app import main
 from metro.detect import Detection
 from metro.detect.detection import POSE_LANDMARKS
-from metro.export import predictor
 from metro.export.bundle import bundle_of, write_bundle
 from metro.export.folder import ONNX
 from metro.export.predictor import read_image
@@ -193,10 +192,11 @@ def test_refined_people_sit_where_the_detector_saw_them(
 
 
 def test_an_image_is_read_once(here: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
-    monkeypatch.setattr(predictor, "read_image", lambda image: read.append(image) or read_image(image))
-    assert main(["predict", picture("p.png"), "--model", model, "--box", "0,0,50,50;60,0,40,40"]) == 0
-    assert [image for image in read if isinstance(image, Path)] == [Path("p.png")]
+    opened, path = [], picture("p.png")
+    open_image = Image.open
+    monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or open_image(file))
+    assert main(["predict", path, "--model", model, "--box", "0,0,50,50;60,0,40,40"]) == 0
+    assert opened == [Path(path)]
 
 
 def test_people_are_drawn_on_one_picture_far_ones_first(here: Path, model: str) -> None:

@@ -367,6 +367,18 @@ class TestReading:
             assert np.abs(photo.pixels.astype(int) - picture).mean() < 25
         assert read_photo(save(picture, tmp_path / "still.png")).frames == 1
 
+    def test_an_animation_that_is_cut_between_frames(self, tmp_path: Path) -> None:
+        first, second = (Image.new("L", (8, 8), grey) for grey in (10, 200))
+        first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+        whole, said = (tmp_path / "a.gif").read_bytes(), set()
+        for end in range(whole.rindex(b",") - 20, len(whole)):
+            (tmp_path / "a.gif").write_bytes(whole[:end])
+            try:
+                said.add(read_photo(tmp_path / "a.gif").frames)
+            except MetroError as err:
+                said.add(str(err).partition(" (")[0])
+        assert said == {1, 2, f"{tmp_path / 'a.gif'}: unreadable image"}
+
     def test_not_files(self, tmp_path: Path) -> None:
         with pytest.raises(MetroError, match="no such image"):
             read_image(tmp_path / "none.jpg")
