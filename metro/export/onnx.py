@@ -11,7 +11,7 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,30 +94,11 @@ def write_onnx(bundle: Bundle, path: Path) -> float:
     try:
         import onnx
         import onnxruntime
-        from onnxscript import optimizer
+        import onnxscript  # noqa: F401 - what `onnx_of` needs
     except ImportError as err:
         raise MetroError(f"{path}: ONNX export needs {err.name}; `pip install onnx onnxscript onnxruntime`") from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = bundle.model.config.image_size
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            Deployed(bundle.model).eval(),
-            (torch.rand(2, 3, size, size),),
-            dynamo=True,
-            dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1, max=4096)}},
-            input_names=["image"],
-            output_names=list(OUTPUTS),
-            optimize=False,
-        )
-        assert program is not None
-        # Of the exporter's optimisation all but its fusions, which ONNX Runtime does as well when it opens the file:
-        # weights stay as they are.
-        optimizer.inline(program.model)
-        optimizer.fold_constants(program.model)
-        optimizer.remove_unused_nodes(program.model)
-    model = program.model_proto
-    for part in (*model.graph.node, *model.graph.value_info):
-        del part.metadata_props[:]  # where the exporter was called from
+    model = onnx_of(Deployed(bundle.model).eval(), bundle.model.config.image_size, OUTPUTS)
     _store_halves(model)
     record = {k: bundle.meta[k] for k in ("joint_names", "input", "output", "licence", "origin")}
     for key, value in record.items():
@@ -130,6 +111,49 @@ def write_onnx(bundle: Bundle, path: Path) -> float:
     return _compare(
         bundle, path, lambda image: tuple(map(torch.from_numpy, session.run(list(OUTPUTS), {"image": image.numpy()})))
     )
+
+
+def onnx_of(network: nn.Module, size: int, outputs: Sequence[str]) -> ModelProto:
+    """ONNX model of a network that takes ``image``, with a free batch size and the weights as they are.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode; from (B, 3, size, size) to a tuple.
+    size
+        Side of the image.
+    outputs
+        Names of what it gives.
+    """
+    from onnxscript import optimizer
+
+    # The exporter prints its progress, and warns of its own internals.
+    with (
+        quiet("torch.onnx", "onnxscript"),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        torch.no_grad(),
+    ):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(2, 3, size, size),),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+            input_names=["image"],
+            output_names=list(outputs),
+            optimize=False,
+        )
+        assert program is not None
+        # Of the exporter's optimisation all but its fusions, which ONNX Runtime does as well when it opens the file:
+        # weights stay as they are.
+        optimizer.inline(program.model)
+        optimizer.fold_constants(program.model)
+        optimizer.remove_unused_nodes(program.model)
+    model = program.model_proto
+    for part in (*model.graph.node, *model.graph.initializer, *model.graph.value_info):
+        del part.metadata_props[:]  # where the exporter was called from
+    return model
 
 
 def _store_halves(model: ModelProto) -> None:
@@ -161,11 +185,3 @@ def _compare(bundle: Bundle, path: Path, run: Callable[[Tensor], Iterable[Tensor
     if not worst <= TOLERANCE:
         raise MetroError(f"{path}: differs from the network by {worst:.2g} (allowed: {TOLERANCE:g}); do not use it")
     return worst
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's progress lines and deprecation notes about its own internals."""
-    with quiet("torch.onnx", "onnxscript"), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

@@ -6,21 +6,17 @@ tensor as plain bytes at a place that its header tells, which is all that ONNX's
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
-from onnxscript import optimizer
 from torch import nn
 
 from metro.detect.programs import INPUT_PX
+from metro.export.onnx import onnx_of
 from metro.files import atomic_file
-from metro.logs import quiet
 from metro.model.tensors import load_tensors
 
 _TYPES = {"F16": onnx.TensorProto.FLOAT16, "F32": onnx.TensorProto.FLOAT}
@@ -37,26 +33,10 @@ def write_program(network: nn.Module, weights: Path) -> Path:
     """
     network.load_state_dict({name: tensor.float() for name, tensor in load_tensors(weights).items()})
     network.eval()
-    image = torch.rand(2, 3, side := INPUT_PX[weights.stem], side)
-    with quiet("torch.onnx", "onnxscript"), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # the exporter's notes about its own internals
-        with torch.no_grad():
-            program = torch.onnx.export(
-                network,
-                (image,),
-                dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-                input_names=["image"],
-                output_names=list(network(image)._fields),
-                optimize=False,
-            )
-            assert program is not None
-            optimizer.inline(program.model)
-            optimizer.fold_constants(program.model)
-            optimizer.remove_unused_nodes(program.model)
-    model = program.model_proto
-    for part in (*model.graph.node, *model.graph.initializer):
-        del part.metadata_props[:]  # where the exporter was called from
+    side = INPUT_PX[weights.stem]
+    with torch.no_grad():
+        outputs = network(torch.zeros(1, 3, side, side))._fields
+    model = onnx_of(network, side, outputs)
     del model.graph.value_info[:]
     _point_to(model, weights)
     path = weights.with_suffix(".onnx")
