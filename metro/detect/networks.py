@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metro.detect.anchors import PALM, PERSON
-from metro.model.blazepose import Conv, InvertedResidual
+from metro.model.blazepose import Conv, Stage, doubled, inverted, shortcut, stem, widened
 
 
 class Anchored(NamedTuple):
@@ -58,33 +58,18 @@ class Climb(nn.Module):
 
 
 class PersonDetector(nn.Module):
-    """BlazePose's detector: an encoder of inverted residuals, and two steps up again."""
+    """BlazePose's detector: an encoder with EfficientNet-B0's widths, and two steps up again."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(Conv(3, 24, 3, 2), Conv(24, 24, 3, depthwise=True), Conv(24, 16, relu=False))
-        self.to_28 = nn.Sequential(
-            InvertedResidual(16, 24, 4, 3, 2, True),
-            InvertedResidual(24, 24, 6, 3, 1, True),
-            InvertedResidual(24, 40, 6, 5, 2, True),
-            InvertedResidual(40, 40, 6, 5, 1, True),
-        )
+        self.stem = stem(16)
+        self.to_28 = nn.Sequential(*inverted(16, Stage(24, 3, 2, (4, 6))), *inverted(24, Stage(40, 5, 2, (6, 6))))
         self.side_28 = Mixed(40, 96, relu=True)
         self.to_14 = nn.Sequential(
-            InvertedResidual(40, 80, 6, 3, 2, True),
-            InvertedResidual(80, 80, 6, 3, 1, True),
-            InvertedResidual(80, 80, 6, 3, 1, True),
-            InvertedResidual(80, 112, 6, 5, 1, True),
-            InvertedResidual(112, 112, 6, 5, 1, True),
-            InvertedResidual(112, 112, 6, 5, 1, True),
+            *inverted(40, Stage(80, 3, 2, (6, 6, 6))), *inverted(80, Stage(112, 5, 1, (6, 6, 6)))
         )
         self.side_14 = Mixed(112, 192, relu=True)
-        self.to_7 = nn.Sequential(
-            InvertedResidual(112, 192, 6, 5, 2, True),
-            *(InvertedResidual(192, 192, 6, 5, 1, True) for _ in range(3)),
-            Conv(192, 1152),
-            Conv(1152, 1152, 3, depthwise=True),
-        )
+        self.to_7 = nn.Sequential(*inverted(112, Stage(192, 5, 2, (6, 6, 6, 6))), *widened(192))
         self.climb_14 = Climb(1152, 192)
         self.climb_28 = Climb(192, 96)
         widths = (96 // 4, 192 // 4, 1152 // 4)
@@ -107,10 +92,7 @@ class PersonDetector(nn.Module):
 
 
 class SlopedResidual(nn.Module):
-    """A filter of each channel and a mixture, added to the input; below 0 each channel has its own slope.
-
-    With stride 2 they are added to the input's maxima, new channels being added to 0.
-    """
+    """A filter of each channel and a mixture, added to the shortcut; below 0 each channel has its own slope."""
 
     def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
         super().__init__()
@@ -121,10 +103,7 @@ class SlopedResidual(nn.Module):
         self.added = width - width_in
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = F.max_pool2d(x, self.stride) if self.stride > 1 else x
-        if self.added:
-            kept = F.pad(kept, (0, 0, 0, 0, 0, self.added))
-        return self.slope(kept + self.mix(self.filter(x)))
+        return self.slope(shortcut(x, self.stride, self.added) + self.mix(self.filter(x)))
 
 
 class SlopedClimb(nn.Module):
@@ -176,11 +155,6 @@ class PalmDetector(nn.Module):
             [head(m) for head, m in zip(self.boxes, maps, strict=True)],
             PALM.numbers,
         )
-
-
-def doubled(x: Tensor) -> Tensor:
-    """The map at twice its side, bilinear."""
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def spread(x_BCHW: Tensor) -> Tensor:

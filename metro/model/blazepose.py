@@ -62,8 +62,15 @@ class Separable(nn.Sequential):
         super().__init__(Conv(width_in, width_in, 3, depthwise=True), Conv(width_in, width))
 
 
+def shortcut(x: Tensor, stride: int, added: int) -> Tensor:
+    """What a residual block adds to: its input, maxima of it with stride 2, and so many new channels of 0."""
+    if stride > 1:
+        x = F.max_pool2d(x, stride)
+    return F.pad(x, (0, 0, 0, 0, 0, added)) if added else x
+
+
 class SeparableResidual(nn.Module):
-    """Separable convolution added to its input; with stride 2 to the input's maxima, new channels being added to 0."""
+    """Separable convolution added to its shortcut."""
 
     def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
         super().__init__()
@@ -73,10 +80,7 @@ class SeparableResidual(nn.Module):
         self.added = width - width_in
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = F.max_pool2d(x, self.stride) if self.stride > 1 else x
-        if self.added:
-            kept = F.pad(kept, (0, 0, 0, 0, 0, self.added))
-        return F.relu6(kept + self.mix(self.filter(x)))
+        return F.relu6(shortcut(x, self.stride, self.added) + self.mix(self.filter(x)))
 
 
 def halving(width_in: int, width: int, blocks: int) -> nn.Sequential:
@@ -112,6 +116,27 @@ class Stage(NamedTuple):
     """How much wider each block is inside."""
 
 
+def stem(width: int, centred: bool = True) -> nn.Sequential:
+    """From the image to half of its side."""
+    return nn.Sequential(
+        Conv(3, 24, 3, 2, centred=centred), Conv(24, 24, 3, depthwise=True), Conv(24, width, relu=False)
+    )
+
+
+def inverted(width_in: int, stage: Stage, centred: bool = True) -> nn.Sequential:
+    """The blocks of a stage."""
+    blocks = []
+    for number, expand in enumerate(stage.expand):
+        width, stride = (stage.width, 1) if number else (width_in, stage.stride)
+        blocks.append(InvertedResidual(width, stage.width, expand, stage.kernel, stride, centred))
+    return nn.Sequential(*blocks)
+
+
+def widened(width: int) -> nn.Sequential:
+    """What comes after the last stage: six times its channels, each filtered."""
+    return nn.Sequential(Conv(width, 6 * width), Conv(6 * width, 6 * width, 3, depthwise=True))
+
+
 class Encoder(nn.Module):
     """From the image to 1/32 of its side, as EfficientNets do.
 
@@ -127,18 +152,12 @@ class Encoder(nn.Module):
 
     def __init__(self, width: int, stages: Sequence[Stage], centred: bool = True) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            Conv(3, 24, 3, 2, centred=centred), Conv(24, 24, 3, depthwise=True), Conv(24, width, relu=False)
-        )
+        self.stem = stem(width, centred)
         self.stages = nn.ModuleList()
         for stage in stages:
-            blocks = []
-            for number, expand in enumerate(stage.expand):
-                stride = 1 if number else stage.stride
-                blocks.append(InvertedResidual(width, stage.width, expand, stage.kernel, stride, centred))
-                width = stage.width
-            self.stages.append(nn.Sequential(*blocks))
-        self.last = nn.Sequential(Conv(width, 6 * width), Conv(6 * width, 6 * width, 3, depthwise=True))
+            self.stages.append(inverted(width, stage, centred))
+            width = stage.width
+        self.last = widened(width)
 
     def forward(self, images_B3HW: Tensor) -> tuple[list[Tensor], Tensor]:
         """The map that each stage ends with, and the last of these widened six times."""
@@ -166,15 +185,16 @@ class UpAndDown(nn.Module):
 
     def forward(self, map_64: Tensor, map_32: Tensor, map_16: Tensor, map_8: Tensor) -> Tensor:
         x = self.up_8(map_8)
-        x = _doubled(x) + self.up_16(map_16)
-        x = _doubled(x) + self.up_32(map_32)
-        x = _doubled(x) + self.up_64(map_64)
+        x = doubled(x) + self.up_16(map_16)
+        x = doubled(x) + self.up_32(map_32)
+        x = doubled(x) + self.up_64(map_64)
         x = self.down_32(x) + self.join_32(map_32)
         x = self.down_16(x) + self.join_16(map_16)
         return self.down_8(x)
 
 
-def _doubled(x: Tensor) -> Tensor:
+def doubled(x: Tensor) -> Tensor:
+    """The map at twice its side, bilinear."""
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
