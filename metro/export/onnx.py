@@ -24,6 +24,7 @@ from metro.errors import MetroError
 from metro.export.networks import OUTPUTS
 from metro.logs import quiet
 from metro.model.metro import Metro
+from metro.model.onnx import onnx_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto

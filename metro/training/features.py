@@ -10,7 +10,8 @@ something else (the sweep's, for instance) share it:
     KEY.lock             locked while a process computes or uses them
 
 A part depends on nothing but its records, and appears whole: a killed computation goes on with the parts that lack, and
-the number of processes changes no byte. All processors compute, GPUs do not.
+the number of processes changes no byte. All processors compute, by ONNX Runtime, which takes half of PyTorch's time
+there (`benchmarks/features.md`); GPUs do not.
 
 Shapes: B view of a batch, F number of a view.
 """
@@ -33,8 +34,10 @@ from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
+import onnxruntime
 import torch
 from safetensors.torch import save
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from metro.config import Params
@@ -45,6 +48,7 @@ from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.files import atomic_file, readable, sha256_of
 from metro.model.backbones import Backbone
+from metro.model.onnx import onnx_of
 
 PART_BYTES = 16 << 20
 """Size of a part, about: some seconds of one processor, which is what a kill loses."""
@@ -150,7 +154,8 @@ class FeatureCache:
         self, root: Path, params: Params, datasets: Sequence[ShardDataset], backbone: Backbone, leads: bool
     ) -> None:
         config, side = params.train, params.model.image_size
-        self._backbone, self._frames = backbone.eval(), TrainStream(datasets, params.model, config)
+        self._backbone, self._side = backbone.eval(), side
+        self._frames = TrainStream(datasets, params.model, config)
         with torch.inference_mode():
             width = backbone.features(torch.zeros(1, 3, side, side)).shape[1]
         folder = root / _key(params, datasets, backbone)
@@ -190,12 +195,21 @@ class FeatureCache:
                 f"{stored.folder}: {told}, but {_size(free)} are free; make room, lower train.views, or set it to none"
             )
         print(f"{told} in {stored.folder}", flush=True)
+        self._program = onnx_of(_Features(self._backbone), self._side, ["features"]).SerializeToString()
         cores = len(os.sched_getaffinity(0))
         with tqdm(total=total, initial=total - count, desc="features", unit="view") as bar:
             for views in made_by_workers(self._write, missing, min(cores, len(missing))):
                 bar.update(views)
         with atomic_file(stored.done) as temporary:
             temporary.touch()
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        """The backbone; each worker, which has one thread, opens its own."""
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors, which are raised as well
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(self._program, options, providers=["CPUExecutionProvider"])
 
     def _write(self, part: tuple[Path, range]) -> int:
         """Compute one part; the number of its views."""
@@ -205,9 +219,8 @@ class FeatureCache:
         for first in range(0, len(rows), _BATCH):
             some = slice(first, first + _BATCH)
             batch = self._frames.pictures(index_N[some], view_N[some])
-            with torch.inference_mode():
-                features_BF = self._backbone.features(augment.normalise(batch["image"], batch["colour"]))
-            rows["features"][some] = features_BF.half().numpy()
+            images = augment.normalise(batch["image"], batch["colour"]).numpy()
+            rows["features"][some] = self._session.run(None, {"image": images})[0]
         if not np.isfinite(rows["features"]).all():
             raise MetroError(f"{path}: features that float16 cannot hold; set train.views to none for this backbone")
         rows["crc32"] = [zlib.crc32(row) for row in rows["features"]]
@@ -216,11 +229,20 @@ class FeatureCache:
         return len(rows)
 
 
+class _Features(nn.Module):
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        return self.backbone.features(images_B3HW)
+
+
 def _key(params: Params, datasets: Sequence[ShardDataset], backbone: Backbone) -> str:
     """Digest of all that decides the bytes of the features, but the processor."""
     train = params.train
     told = {
-        "backbone": [params.model.backbone, params.model.image_size, train.channels_last, torch.__version__],
+        "backbone": [params.model.backbone, params.model.image_size, torch.__version__, onnxruntime.__version__],
         "weights": hashlib.sha256(save({k: v.contiguous() for k, v in backbone.state_dict().items()})).hexdigest(),
         "views": [train.augment.model_dump(mode="json"), train.seed, train.views],
         "records": [_records(dataset) for dataset in datasets],

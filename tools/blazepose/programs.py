@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from metro.detect.programs import INPUT_PX
-from metro.export.onnx import onnx_of
 from metro.files import atomic_file
+from metro.model.onnx import onnx_of
 from metro.model.tensors import load_tensors
 
 _TYPES = {"F16": onnx.TensorProto.FLOAT16, "F32": onnx.TensorProto.FLOAT}
