@@ -263,6 +263,9 @@ class BoxConfig(Section):
     """Of those samples, the share whose line is the edge of the picture: black past it."""
     part_covered: Share = 0.3
     """Of those samples, the share with an object past the line. The bodies of the others are seen to go on."""
+    part_whole: Share = 0.0
+    """Of the samples that do not go on past the line, the share whose box stays that of the whole person, as who knows
+    bodies draws it around what cannot be seen as well (landmark networks, and `metro predict` when it looks again)."""
     shift: float = Field(0.0, ge=0, le=0.5)
     """Every box is moved by up to this share of its side along each axis (`scale_sd` changes its size)."""
 

@@ -2,7 +2,8 @@
 
 A person seen in part is whole in the stored image. A straight line, at one of the four sides, divides what is seen from
 the rest; past it lies the edge of the picture (black), an object, or just more of the person. The box is drawn around
-the joints on the near side, up to the line. All of it is computed from the 2D joints, so no mesh is needed.
+the joints on the near side, up to the line, or stays that of the whole person. All of it is computed from the 2D
+joints, so no mesh is needed.
 
 Shapes: B batch, J joint, K joints seen, N corner, S image side.
 """
@@ -89,9 +90,9 @@ def draw(
 def _part(
     config: BoxConfig, rng: np.random.Generator, joints_J3: np.ndarray, center_2: np.ndarray, side: float
 ) -> tuple[np.ndarray, float, Past | None] | None:
-    """Square around a part of a person and what is past it; none where too few joints are known."""
+    """Square of a person seen in part and what is past the line; none where too few joints are known."""
     at = rng.choice(list(SIDES), p=list(SIDES.values()))
-    kept, kind = rng.uniform(config.part_kept, MOST_KEPT), rng.random()
+    kept, kind, whole = rng.uniform(config.part_kept, MOST_KEPT), *rng.random(2)
     within_J = (np.abs(joints_J3[:, :2] - center_2) <= side / 2).all(1)
     known_K2 = joints_J3[within_J & (joints_J3[:, 2] > 0), :2].astype(np.float64)
     if len(known_K2) < LEAST_JOINTS:
@@ -110,6 +111,8 @@ def _part(
     if kind < config.part_edge + config.part_covered:
         covered = kind >= config.part_edge
         past = Past(_outline(rng, axis, sign, line, center_2, side, covered), rng if covered else None)
+        if whole < config.part_whole:
+            return center_2, side, past
     return (low_2 + high_2) / 2, BOX_SCALE * (high_2 - low_2).max(), past
 
 
