@@ -240,6 +240,9 @@ class LossConfig(Section):
     """Weight of the reprojection terms (official code multiplies by the vertex weight; 100 in both)."""
     edges: Weight = 0.0
     """Weight of the edge lengths of the coarsest mesh, which keeps it smooth (not in METRO)."""
+    edges_ramp: bool = False
+    """Whether that weight is reached in a straight line, at the last step: a mesh that is held stiff from the beginning
+    learns to move late."""
     level_weights: tuple[Weight, ...] = Field((0.33, 0.33, 0.33), min_length=1, max_length=9)
     """Vertex weights of the mesh levels, coarse to full; 0 leaves a level out and saves its upsampling."""
     joint_loss: Literal["mse", "l1"] = "mse"
@@ -250,6 +253,10 @@ class LossConfig(Section):
     vertex_root: Literal["own", "pelvis"] = "pelvis"
     """Origin of meshes. `pelvis`: the prediction as it is, the truth relative to its pelvis or wrist (official).
     `own`: each side's own root (as FastMETRO), which leaves the network free to put the mesh anywhere."""
+
+    def after(self, share: float) -> LossConfig:
+        """The weights after this share of the steps."""
+        return self.model_copy(update={"edges": share * self.edges}) if self.edges_ramp else self
 
 
 class BoxConfig(Section):

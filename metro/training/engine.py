@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from metro.body.arrays import BodyData, digest
 from metro.body.load import load_variant
 from metro.body.model import BodyModel
-from metro.config import Params, TrainConfig
+from metro.config import LossConfig, Params, TrainConfig
 from metro.data.augment import normalise
 from metro.data.loader import TrainStream
 from metro.data.shards import ShardDataset
@@ -145,7 +145,8 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         frozen.train(network)
-        terms = backward(fabric, network, targets, batch, config)
+        loss = config.loss.after((step + 1) / config.steps)
+        terms = backward(fabric, network, targets, batch, loss, config.accumulate)
         norm = nn.utils.clip_grad_norm_(metro.parameters(), config.clip or math.inf)
         run.window.append(torch.stack([*terms.values(), norm]))
         optimizer.step()
@@ -178,15 +179,15 @@ def _train(
 
 
 def backward(
-    fabric: Fabric, network: Any, targets: Targets, batch: Mapping[str, Tensor], config: TrainConfig
+    fabric: Fabric, network: Any, targets: Targets, batch: Mapping[str, Tensor], loss: LossConfig, accumulate: int
 ) -> dict[str, Tensor]:
-    """Add the gradient of a batch, in `config.accumulate` parts; returns its loss terms, `total` last."""
-    full = any(config.loss.level_weights[1:])
+    """Add the gradient of a batch, in `accumulate` parts; returns its loss terms, `total` last."""
+    full = any(loss.level_weights[1:])
 
     def over_processes(count: Tensor) -> Tensor:
         return cast("Tensor", fabric.all_reduce(count, reduce_op="mean"))
 
-    pieces = {k: v.to(fabric.device, non_blocking=True).chunk(config.accumulate) for k, v in batch.items()}
+    pieces = {k: v.to(fabric.device, non_blocking=True).chunk(accumulate) for k, v in batch.items()}
     parts = [dict(zip(pieces, values, strict=True)) for values in zip(*pieces.values(), strict=True)]
     terms: dict[str, Tensor] = {}
     for i, part in enumerate(parts):
@@ -194,7 +195,7 @@ def backward(
             stored = part.get("features")
             images = normalise(part["image"], part["colour"]) if stored is None else stored.float()
             output = network(images, part["mask"], full=full)
-            losses = metro_loss(output, targets(part), config.loss, over_processes)
+            losses = metro_loss(output, targets(part), loss, over_processes)
             fabric.backward(losses["total"] / len(parts))
         for name, value in losses.items():
             terms[name] = terms.get(name, 0.0) + value.detach() / len(parts)

@@ -196,6 +196,13 @@ def test_edges_of_a_scaled_mesh() -> None:
     assert "edges" not in without
 
 
+def test_a_ramp_reaches_the_weight_of_edges_in_a_straight_line() -> None:
+    config = LossConfig(edges=300.0, edges_ramp=True, vertices=7.0)
+    assert [config.after(share).edges for share in (0.01, 0.5, 1.0)] == pytest.approx([3.0, 150.0, 300.0])
+    assert config.after(0.5).vertices == 7.0
+    assert LossConfig(edges=300.0).after(0.5).edges == 300.0
+
+
 def test_edges_need_faces() -> None:
     output, target = draw(0, [True], [True])
     with pytest.raises(MetroError, match=r"loss\.edges: the mesh levels come without faces"):
