@@ -15,8 +15,8 @@ from metro.sources.prepare import prepare
 from metro.training.checkpoint import CARD, open_checkpoint
 from tests.processors import PROCESSORS, run_on
 
-PEOPLE = 300
-"""Of the validation set, which is what the card speaks of."""
+PEOPLE = 100
+"""The first of the validation set, which is what the card speaks of."""
 
 JUDGE = """
 import json, sys
@@ -52,10 +52,11 @@ print(json.dumps(found | {"edges": [float(q) for q in np.quantile(stretch, (0.05
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The validation set of the preset that made the checkpoint."""
-    params = load_params(resolve("open-pretrain"))
-    folder = tmp_path_factory.mktemp("validation")
-    manifest = prepare("synth-val", params.datasets["synth-val"], params.body, folder, workers=1, progress=False)
+    """The first people of the validation set of the preset that made the checkpoint."""
+    params = load_params(resolve("open-people"))
+    folder, held_out = tmp_path_factory.mktemp("validation"), params.datasets["synth-val"]
+    some = held_out.model_copy(update={"options": held_out.options.model_copy(update={"count": PEOPLE})})
+    manifest = prepare("synth-val", some, params.body, folder, workers=1, progress=False)
     assert manifest["count"] == PEOPLE
     return folder
 
