@@ -78,7 +78,7 @@ def test_a_bundle_is_replaced_but_other_folders_are_not(world: World, folder: Pa
     b.write_bundle(tmp_path / "x", bundle)
     assert not (tmp_path / "x" / ONNX).exists()  # of the old network
     with pytest.raises(MetroError, match=r"model\.safetensors would be lost"):
-        b.write_bundle(tmp_path / "x", bundle, [ONNX], weights=False)
+        b.write_bundle(tmp_path / "x", bundle, weights=False)
     assert open_bundle(tmp_path / "x").meta["origin"]["step"] == 7
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
