@@ -18,6 +18,8 @@ from metro.body.rotation import aa_from_rot, rot_from_aa
 from metro.config import BlockConfig, BodyConfig, CropConfig, ModelConfig, Params
 from metro.data.records import Record
 from metro.data.shards import ShardDataset, ShardWriter
+from metro.export.bundle import bundle_of, write_bundle
+from metro.export.folder import ONNX
 from metro.mesh.sampling import Level
 from metro.model.metro import Metro, build_model
 from metro.viz.raster import render_mesh
@@ -44,6 +46,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def hands(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Six right hands."""
     return build_world(tmp_path_factory.mktemp("hands"), "open_hand", sizes=(50,))
+
+
+@pytest.fixture(scope="session")
+def exported(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The people's network as a bundle with an ONNX file; copy it to change it."""
+    bundle = bundle_of(world.model, world.data, world.levels)
+    return write_bundle(tmp_path_factory.mktemp("exported") / "bundle", bundle, [ONNX])
 
 
 def build_world(folder: Path, kind: str, sizes: tuple[int, ...]) -> World:

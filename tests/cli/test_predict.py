@@ -17,17 +17,14 @@ from metro.body.joints import JOINT_SETS
 from metro.cli.app import main
 from metro.detect import Detection
 from metro.detect.detection import POSE_LANDMARKS
-from metro.export.bundle import bundle_of, write_bundle
-from metro.export.folder import ONNX
 from metro.export.predictor import read_image
 from metro.viz.overlay import save_image
 from tests.conftest import World
 
 
 @pytest.fixture(scope="module")
-def model(world: World, tmp_path_factory: pytest.TempPathFactory) -> str:
-    bundle = bundle_of(world.model, world.data, world.levels)
-    return str(write_bundle(tmp_path_factory.mktemp("model") / "bundle", bundle, [ONNX]))
+def model(exported: Path) -> str:
+    return str(exported)
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_a_bundle_is_replaced_but_other_folders_are_not(world: World, folder: Pa
     b.write_bundle(tmp_path / "x", bundle)
     assert not (tmp_path / "x" / ONNX).exists()  # of the old network
     with pytest.raises(MetroError, match=r"model\.safetensors would be lost"):
-        b.write_bundle(tmp_path / "x", bundle, [ONNX], weights=False)
+        b.write_bundle(tmp_path / "x", bundle, weights=False)
     assert open_bundle(tmp_path / "x").meta["origin"]["step"] == 7
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
@@ -109,11 +109,11 @@ def test_a_bundle_is_replaced_but_other_folders_are_not(world: World, folder: Pa
         (lambda f: change(f, sha256={}), "not part of this bundle"),
     ],
 )
-def test_damage(world: World, tmp_path: Path, break_it, message: str) -> None:
-    folder = b.write_bundle(tmp_path / "bundle", b.bundle_of(world.model, world.data, world.levels))
-    break_it(folder)
+def test_damage(folder: Path, tmp_path: Path, break_it, message: str) -> None:
+    damaged = shutil.copytree(folder, tmp_path / "bundle")
+    break_it(damaged)
     with pytest.raises(MetroError, match=message) as caught:
-        b.load_bundle(folder)
+        b.load_bundle(damaged)
     assert "\n" not in str(caught.value)
 
 
@@ -175,8 +175,10 @@ def lean(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return b.write_bundle(tmp_path_factory.mktemp("bundles") / "lean", bundle, [ONNX], weights=False)
 
 
-def test_a_bundle_with_an_onnx_file_runs_in_onnx_runtime_unless_a_device_is_named(world: World, tmp_path: Path) -> None:
-    both = b.write_bundle(tmp_path / "both", b.bundle_of(world.model, world.data, world.levels), [ONNX])
+def test_a_bundle_with_an_onnx_file_runs_in_onnx_runtime_unless_a_device_is_named(
+    exported: Path, tmp_path: Path
+) -> None:
+    both = shutil.copytree(exported, tmp_path / "both")
     assert read_folder(both).meta["largest_difference_m"][ONNX] < 1e-5
     by_onnx, by_torch = metro.load(both), metro.load(both, "cpu")
     assert isinstance(by_onnx.network, OnnxNetwork)

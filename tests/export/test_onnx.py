@@ -14,6 +14,7 @@ from metro.data.augment import normalise
 from metro.errors import MetroError
 from metro.export import onnx as programs
 from metro.export.bundle import bundle_of
+from metro.export.folder import ONNX, read_folder
 from tests.conftest import World
 
 
@@ -27,16 +28,16 @@ def test_input_is_the_loaders_picture_over_255(world: World) -> None:
     assert torch.allclose(camera, output.camera, atol=1e-5)
 
 
-def test_programs_with_another_batch_size(world: World, tmp_path: Path) -> None:
+def test_programs_with_another_batch_size(world: World, exported: Path, tmp_path: Path) -> None:
     import onnxruntime
 
     bundle = bundle_of(world.model, world.data, world.levels)
-    assert programs.write_onnx(bundle, tmp_path / "m.onnx") < 1e-4
+    assert read_folder(exported).meta["largest_difference_m"][ONNX] < 1e-4
     assert programs.write_program(bundle, tmp_path / "m.pt2") < 1e-4
     image = torch.rand(5, 3, 64, 64)
     with torch.inference_mode():
         expected = [t.numpy() for t in programs.Deployed(world.model).eval()(image)]
-    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(exported / ONNX), providers=["CPUExecutionProvider"])
     got = session.run(list(programs.OUTPUTS), {"image": image.numpy()})
     again = torch.export.load(tmp_path / "m.pt2").module()(image)
     for want, by_onnx, torch_export in zip(expected, got, again, strict=True):
@@ -78,18 +79,17 @@ def test_a_network_that_gives_no_numbers_is_refused(world: World, tmp_path: Path
         programs._compare(bundle, tmp_path / "x", deployed)
 
 
-def test_what_half_precision_holds_exactly_is_stored_in_it(world: World, tmp_path: Path) -> None:
+def test_what_half_precision_holds_exactly_is_stored_in_it(world: World, exported: Path, tmp_path: Path) -> None:
     """Weights of a released checkpoint take half the space, and none changes; others stay as they are."""
     model = copy.deepcopy(world.model)
-    programs.write_onnx(bundle_of(model, world.data, world.levels), tmp_path / "full.onnx")
     model.load_state_dict({k: v.half().to(v.dtype) for k, v in model.state_dict().items()})
     for name, parameter in model.named_parameters():
         if name == "blocks.0.position_TD":
             parameter.data[0, 0] = 1 / 3  # not one of half precision
     programs.write_onnx(bundle_of(model, world.data, world.levels), tmp_path / "half.onnx")
     full, half = (
-        {tensor.name.removesuffix(".half"): tensor.data_type for tensor in onnx.load(tmp_path / name).graph.initializer}
-        for name in ("full.onnx", "half.onnx")
+        {tensor.name.removesuffix(".half"): tensor.data_type for tensor in onnx.load(path).graph.initializer}
+        for path in (exported / ONNX, tmp_path / "half.onnx")
     )
     large = {f"model.{name}" for name, parameter in model.named_parameters() if parameter.numel() >= 1000} & full.keys()
     large -= {"model.blocks.0.position_TD"}
