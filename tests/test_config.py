@@ -263,7 +263,7 @@ def test_committed_params_are_the_open_preset() -> None:
 def test_values_of_a_preset_replace_those_of_its_ancestors_and_collections_as_a_whole() -> None:
     debug, base = load_params(presets.resolve("debug")), load_params(presets.resolve("open"))
     assert debug.model.backbone == base.model.backbone
-    assert debug.model.image_size < base.model.image_size
+    assert debug.train.steps < base.train.steps
     assert set(debug.datasets) < set(base.datasets)
 
 
