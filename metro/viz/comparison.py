@@ -55,7 +55,7 @@ def write_comparison(
         spread = plots.histogram(
             changes_N,
             Path(folder) / "people.png",
-            title=f"{ranked['label']} of each person, B minus A",
+            title=f"{ranked['label']} of each person: B minus A",
             unit="mm",
             marks={"mean": ranked["difference"]},
         )
@@ -84,5 +84,5 @@ def _chart(kind: str, parts: Sequence[Mapping[str, Any]], path: Path) -> Path:
         [part["ci95"] for part in shown],
         [part["moved"] for part in shown],
         path,
-        title=f"{KINDS[kind].capitalize()}: error with B minus error with A",
+        title=f"{KINDS[kind].capitalize()}: B minus A",
     )
