@@ -86,11 +86,10 @@ def _scores(client: MlflowClient, run_id: str, folder: Path) -> dict[str, Path]:
     for place in client.list_artifacts(run_id, "evaluate"):
         files = {Path(file.path).name: file.path for file in client.list_artifacts(run_id, place.path)}
         if {"result.json", "samples.npz"} <= files.keys():
-            target = folder / place.path
-            target.mkdir(parents=True)
+            target = folder / Path(place.path).name
             for name in ("result.json", "samples.npz"):
-                download_artifacts(run_id=run_id, artifact_path=files[name], dst_path=str(folder))
-            found[target.name] = target
+                got = Path(download_artifacts(run_id=run_id, artifact_path=files[name], dst_path=str(target)))
+                found[target.name] = got.parent
     return found
 
 

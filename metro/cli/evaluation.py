@@ -253,8 +253,8 @@ def _logged(summary: Mapping[str, Any], files: Sequence[Path]) -> str:
     if log is None:
         return "not logged: no project is installed that keeps runs"
     a, b = (summary["runs"][side]["name"] for side in ("a", "b"))
-    facts = {"compare.a": a, "compare.b": b, "compare.benchmark": summary["benchmark"]}
+    tags = {"compare.a": a, "compare.b": b, "compare.benchmark": summary["benchmark"]}
     try:
-        return f"logged as run {log(f'{a} against {b}', headline(summary), facts, files)}"
+        return f"logged as run {log(f'{a} against {b}', tags, headline(summary), files)}"
     except MetroError as err:
         return f"not logged: {err}"

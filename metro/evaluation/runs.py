@@ -35,7 +35,7 @@ from metro.training.checkpoint import META as CHECKPOINT_META
 PROJECT = "metro.runs"
 """Entry-point group of what the project adds: ``find(word: str, folder: Path) -> Run | None``, which may put files into
 the folder, ``benchmark(name: str | None) -> Benchmark | None``, its first one by default, and
-``log(title, numbers, facts, files) -> str``, which tells the id of the run that it made."""
+``log(title, tags, numbers, files) -> str``, which tells the id of the run that it made."""
 
 
 @dataclass(frozen=True)
@@ -236,9 +236,9 @@ def scores(
 def pictures(
     a: Run, b: Run, judge: Judge | None, result: Result, cases: Mapping[str, Any], folder: Path
 ) -> tuple[dict[str, Path], str]:
-    """Sheets of the people that changed most; where there can be none, why."""
+    """Sheets of the people that changed most; where there are some but no pictures of them, why."""
     if not any(cases.values()):
-        return {}, "nobody is to be shown"
+        return {}, ""
     if judge is None or not judge.saw(result):
         return {}, "the pictures of these people are not at hand, name their dataset with --data"
     for run in (a, b):
