@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from metro.config import load_params
 from metro.errors import MetroError
 from metro.evaluation.runs import Benchmark, Run
-from metro.files import nearest
+from metro.files import nearest, readable
 from pipeline.environment import environment
 from pipeline.paths import EVALUATE, MODEL, shards
-from pipeline.tracking.store import connect, is_there, project_root, usable
+from pipeline.tracking.store import connect, first_line, is_there, project_root, usable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -104,35 +104,32 @@ def _committed(word: str, folder: Path) -> Run | None:
     lock = _git(root, "show", f"{commit}:dvc.lock")
     if lock is None:
         raise MetroError(f"{word}: that commit has no dvc.lock, so DVC has no outputs of it; name a later one")
-    made = [out["path"] for entry in yaml.safe_load(lock)["stages"].values() for out in entry.get("outs", [])]
-    scored = [path for path in map(Path, made) if path.parent == EVALUATE]
-    present = _fetch(root, commit, [*scored, *([MODEL] if str(MODEL) in made else [])], folder)
-    if not present:
+    with readable(Path(f"{word}:dvc.lock"), "name another commit"):
+        stages = yaml.safe_load(lock)["stages"].values()
+        made = [Path(out["path"]) for entry in stages for out in entry.get("outs", [])]
+    wanted = [path for path in made if path.parent == EVALUATE or path == MODEL]
+    missing = _fetch(root, commit, wanted, folder)
+    if len(missing) == len(wanted):
+        why = next(iter(missing.values()), "dvc.lock lists no evaluation and no training")
         raise MetroError(
-            f"{word}: no outputs of that commit are in DVC's cache; `dvc fetch --all-commits` takes them from a "
-            "remote, or check it out and run `dvc repro`"
+            f"{word}: DVC has no evaluation and no model of that commit ({why}); `dvc fetch --all-commits` takes them "
+            "from a remote, or check it out and run `dvc repro`"
         )
-    results = {path.name: folder / path for path in scored if path in present}
-    return Run(word, folder / MODEL if MODEL in present else None, results)
+    results = {path.name: folder / path for path in wanted if path.parent == EVALUATE and path not in missing}
+    return Run(word, folder / MODEL if MODEL in wanted and MODEL not in missing else None, results)
 
 
-def _fetch(root: Path, commit: str, paths: list[Path], folder: Path) -> list[Path]:
-    """Copy those outputs of a commit that DVC has, and tell which."""
+def _fetch(root: Path, commit: str, paths: list[Path], folder: Path) -> dict[Path, str]:
+    """Copy outputs of a commit from DVC's cache or remote; returns those that it does not have, and what it said."""
     from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
 
-    present = []
-    try:
-        tree: Any = DVCFileSystem(url=str(root), rev=commit)
-        for path in paths:
-            try:
-                tree.get(str(path), str(folder / path), recursive=True)
-                present.append(path)
-            except FileNotFoundError:  # listed in dvc.lock, not in the cache
-                continue
-    except DvcException as err:
-        raise MetroError(f"{commit[:12]}: DVC cannot read that commit: {' '.join(str(err).split())[:200]}") from None
-    return present
+    missing = {}
+    for path in paths:
+        try:
+            DVCFileSystem(url=str(root), rev=commit).get(str(path), str(folder / path), recursive=True)
+        except Exception as err:  # of whichever of DVC's layers noticed it
+            missing[path] = first_line(err)
+    return missing
 
 
 def _git(root: Path, *words: str) -> str | None:

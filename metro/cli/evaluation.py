@@ -115,7 +115,7 @@ def compare(
     body: Place | None = None,
     batch_size: Batch = 64,
     bootstrap: Annotated[int, Parameter(validator=Between(100, 100_000))] = 1000,
-    cases: Annotated[int, Parameter(validator=Between(0, 100))] = 6,
+    cases: Annotated[int, Parameter(validator=Between(1, 100))] = 6,
     device: Word | None = None,
 ) -> str:
     """Compare two runs person by person: differences with intervals, what moved, and who changed most.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from metro.files import atomic_file
@@ -53,7 +54,7 @@ def write_comparison(
             for number, kind in enumerate(dict.fromkeys(part["kind"] for part in summary["parts"]))
         }
         spread = plots.histogram(
-            changes_N,
+            np.round(changes_N, 3),  # below a micrometre there is rounding alone, which no bin should tell apart
             Path(folder) / "people.png",
             title=f"{ranked['label']} of each person: B minus A",
             unit="mm",
