@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import torch
@@ -40,10 +40,13 @@ class _Protocol(TypedDict):
 
 
 class _Summary(TypedDict):
-    """What `Result.read` takes from ``result.json``."""
+    """What is read from ``result.json``."""
 
+    benchmark: str
     samples: int
     protocol: _Protocol
+    model: dict[str, Any]
+    data: NotRequired[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Result:
         MetroError
             A file is missing, damaged or of another version.
         """
-        summary = read_json(folder / RESULT, _REMEDY, ("benchmark", "metrics", "model"), ("schema", SCHEMA), _Summary)
+        summary = read_json(folder / RESULT, _REMEDY, version=("schema", SCHEMA), shape=_Summary)
         protocol = protocol_of(summary["protocol"]["name"])
         arrays = read_arrays(folder / SAMPLES, _REMEDY)
         with readable(folder / SAMPLES, _REMEDY):
@@ -98,6 +101,8 @@ class Result:
             errors = {name.removeprefix(_JOINT): array for name, array in errors.items()}
             if not {"mpjpe", "pa_mpjpe"} <= errors.keys() or not {"heading", "inside", "distance"} <= arrays.keys():
                 raise ValueError("it lacks errors of joints or attributes of samples")
+            if not np.array_equal(index, np.arange(len(index))):
+                raise ValueError("it lacks samples")
         return cls(protocol, Samples(index, values, errors, arrays, {}, camera), summary)
 
 

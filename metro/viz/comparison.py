@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from metro.files import atomic_file
 from metro.viz import plots
@@ -23,7 +22,7 @@ KINDS = {"joint": "joints", "body part": "body parts", **{key: f"people by {name
 
 def write_comparison(
     summary: Mapping[str, Any],
-    changes_N: ArrayLike,
+    changes_N: np.ndarray,
     path: Path,
     *,
     verdict: str,

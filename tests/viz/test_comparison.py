@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from metro.evaluation.compare import compare, verdict
 from metro.viz.comparison import write_comparison
@@ -48,6 +47,5 @@ def test_equal_runs_and_missing_pictures_are_said(tmp_path: Path) -> None:
     assert "No pictures: the network of old is not at hand." in text
 
 
-@pytest.mark.parametrize("shift", [0.0, -0.01])
-def test_equal_inputs_give_equal_bytes(tmp_path: Path, shift: float) -> None:
-    assert page(tmp_path, shift) == page(tmp_path, shift)
+def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
+    assert page(tmp_path, -0.01) == page(tmp_path, -0.01)
