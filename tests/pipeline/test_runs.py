@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from metro.errors import MetroError
+from metro.logs import quiet
 from pipeline import runs
 from pipeline.tracking import noted
 
@@ -51,7 +52,7 @@ def commits(project: Path) -> Path:
         "train": {"cmd": "true", "outs": ["models/train/best"]},
     }
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    with Repo() as repo:
+    with quiet("dvc"), Repo() as repo:  # its handlers may hold a stream that another test has closed
         repo.commit(force=True)
     git("add", "dvc.yaml", "dvc.lock")
     git("commit", "-q", "-m", "outputs")
