@@ -30,7 +30,7 @@ def main(params: Params, name: str) -> None:
         with stage.publish(EVALUATE / name) as folder:
             result.write(folder)
             draw(folder)
-            for path in sorted([folder / "result.json", *folder.glob("*.png")]):
+            for path in sorted([folder / "result.json", folder / "samples.npz", *folder.glob("*.png")]):
                 run.artifact(path, f"evaluate/{name}")
         stage.write_metrics(f"evaluate/{name}", numbers)
     print(f"{name}: " + "  ".join(f"{key} {value:g}" for key, value in numbers.items()))

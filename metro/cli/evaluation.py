@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -121,6 +121,88 @@ def evaluate(
     return f"{table(result.summary)}\nwritten to {out}"
 
 
+def compare(
+    run_a: str,
+    run_b: str,
+    /,
+    *,
+    data: Place | None = None,
+    benchmark: Word | None = None,
+    protocol: ProtocolName | None = None,
+    out: ToFolder = Path("comparison"),
+    body: Place | None = None,
+    batch_size: Batch = 64,
+    bootstrap: Annotated[int, Parameter(validator=Between(100, 100_000))] = 1000,
+    cases: Annotated[int, Parameter(validator=Between(1, 100))] = 6,
+    device: Word | None = None,
+) -> str:
+    """Compare two runs person by person: differences with intervals, what moved, and who changed most.
+
+    A run is a checkpoint, bundle or evaluation folder, `open`, an MLflow run or address (models:/…), or a commit. Where
+    both have scores of the same people, as evaluate stages keep them, these are compared; otherwise both are evaluated.
+
+    Parameters
+    ----------
+    run_a
+        The run to compare with.
+    run_b
+        The run that is new: differences are its numbers minus those of the first.
+    data
+        Dataset folder to evaluate on and take pictures from; default: that of the project's benchmark.
+    benchmark
+        Which of the project's benchmarks is meant; default: the first one, or the one that a run has scores of.
+    protocol
+        Definition of the numbers, see `metro protocols`; default: the benchmark's, or `open`.
+    out
+        Folder for compare.json and compare.html.
+    body
+        Licensed body model file, for models that were trained on one; a folder with `KIND_GENDER.npz` where people
+        of the dataset are posed on the body of their gender.
+    batch_size
+        Images per forward pass.
+    bootstrap
+        Resamples of the confidence intervals.
+    cases
+        People drawn that improved most, and as many that got worse.
+    device
+        Where to run, e.g. `cuda`; none: a GPU if there is one.
+    """
+    import json
+    import tempfile
+
+    from metro.data.shards import ShardDataset
+    from metro.evaluation import compare as comparing
+    from metro.evaluation.runs import Benchmark, Judge, find_run, pictures, project, scores
+    from metro.files import atomic_file
+    from metro.model.device import device_of
+    from metro.viz.comparison import write_comparison
+
+    place, ask = device_of(device), project("benchmark")
+    with tempfile.TemporaryDirectory() as scratch:
+        a, b = (find_run(word, Path(scratch) / side) for side, word in zip("ab", (run_a, run_b), strict=True))
+        usual: Benchmark | None = ask(benchmark) if ask and not data else None
+        if data:
+            usual = Benchmark(benchmark or data.name, data, protocol or "open")
+        judge = None
+        if usual and (data or usual.data.is_dir()):
+            dataset = ShardDataset(usual.data)
+            judge = Judge(usual.name, dataset, protocol or usual.protocol, place, batch_size, body)
+        results = scores(a, b, judge, benchmark=benchmark, protocol=protocol, here=data is not None)
+        keys = judge.keys if judge and judge.saw(results[0]) else None
+        compared = comparing.compare(*results, (run_a, run_b), resamples=bootstrap, cases=cases, keys=keys)
+        sheets, unseen = pictures(a, b, judge, results[0], compared.summary["cases"], Path(scratch))
+        files = [out / "compare.json", out / "compare.html"]
+        with atomic_file(files[0]) as temporary:
+            temporary.write_text(json.dumps(compared.summary, indent=1, ensure_ascii=False) + "\n")
+        sentence = comparing.verdict(compared.summary)
+        write_comparison(compared.summary, compared.changes_N, files[1], verdict=sentence, sheets=sheets, unseen=unseen)
+    lines = [
+        comparing.table(compared.summary),
+        f"written to {files[1]}" + (f", without pictures: {unseen}" * bool(unseen)),
+    ]
+    return "\n".join([*lines, _logged(compared.summary, files)])
+
+
 def attention(
     data: Path,
     /,
@@ -235,3 +317,20 @@ def _refuse(options: Mapping[str, Any], why: str) -> None:
     for name, value in options.items():
         if value is not None:
             raise MetroError(f"--{name} {why}")
+
+
+def _logged(summary: Mapping[str, Any], files: Sequence[Path]) -> str:
+    """Have the project keep a comparison among its runs; says where it is, or why it is not kept."""
+    from metro.errors import MetroError
+    from metro.evaluation.compare import headline
+    from metro.evaluation.runs import project
+
+    log = project("log")
+    if log is None:
+        return "not logged: no project is installed that keeps runs"
+    a, b = (summary["runs"][side]["name"] for side in ("a", "b"))
+    tags = {"compare.a": a, "compare.b": b, "compare.benchmark": summary["benchmark"]}
+    try:
+        return f"logged as run {log(f'{a} against {b}', tags, headline(summary), files)}"
+    except MetroError as err:
+        return f"not logged: {err}"

@@ -14,19 +14,39 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import torch
+from typing_extensions import TypedDict
 
+from metro.body.joints import names_of
 from metro.body.model import BodyModel
 from metro.config import EvaluateConfig
 from metro.data.shards import ShardDataset
 from metro.evaluation.baselines import Baselines
 from metro.evaluation.measure import Samples, measure
 from metro.evaluation.protocols import Protocol, protocol_of
-from metro.evaluation.summary import headline, summarise
+from metro.evaluation.summary import SCHEMA, headline, summarise
+from metro.files import read_arrays, read_json, readable
 from metro.model.metro import Metro
+
+RESULT, SAMPLES = "result.json", "samples.npz"
+_JOINT, _REMEDY = "joint_", "evaluate again"
+
+
+class _Protocol(TypedDict):
+    name: str
+
+
+class _Summary(TypedDict):
+    """What is read from ``result.json``."""
+
+    benchmark: str
+    samples: int
+    protocol: _Protocol
+    model: dict[str, Any]
+    data: NotRequired[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -51,11 +71,39 @@ class Result:
         """Write ``metrics.json`` (flat), ``result.json`` (everything) and ``samples.npz`` (per sample)."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").write_text(json.dumps(self.headline(), indent=1) + "\n")
-        (folder / "result.json").write_text(json.dumps(self.summary, indent=1, ensure_ascii=False) + "\n")
+        (folder / RESULT).write_text(json.dumps(self.summary, indent=1, ensure_ascii=False) + "\n")
         s = self.samples
         arrays = {"index": s.index, "camera": s.camera, **s.values, **s.attributes}
-        arrays |= {f"joint_{name}": errors for name, errors in s.joint_errors.items()}
-        np.savez(folder / "samples.npz", **arrays)  # type: ignore[arg-type]
+        arrays |= {f"{_JOINT}{name}": errors for name, errors in s.joint_errors.items()}
+        np.savez(folder / SAMPLES, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, folder: Path) -> Result:
+        """Read what `write` wrote, without the baselines of each sample, which it leaves out.
+
+        Raises
+        ------
+        MetroError
+            A file is missing, damaged or of another version.
+        """
+        summary = read_json(folder / RESULT, _REMEDY, version=("schema", SCHEMA), shape=_Summary)
+        protocol = protocol_of(summary["protocol"]["name"])
+        arrays = read_arrays(folder / SAMPLES, _REMEDY)
+        with readable(folder / SAMPLES, _REMEDY):
+            joints = len(names_of(protocol.joint_set))
+            for name, array in arrays.items():
+                width = {"camera": (3,)}.get(name, (joints,) if name.startswith(_JOINT) else ())
+                if array.shape != (summary["samples"], *width) or array.dtype.kind not in "iuf":
+                    raise ValueError(f"{name} is not of {summary['samples']} samples")
+            index, camera = arrays.pop("index"), arrays.pop("camera")
+            values = {key: arrays.pop(key) for key in protocol.metrics}
+            errors = {name: arrays.pop(name) for name in [*arrays] if name.startswith(_JOINT)}
+            errors = {name.removeprefix(_JOINT): array for name, array in errors.items()}
+            if not {"mpjpe", "pa_mpjpe"} <= errors.keys() or not {"heading", "inside", "distance"} <= arrays.keys():
+                raise ValueError("it lacks errors of joints or attributes of samples")
+            if not np.array_equal(index, np.arange(len(index))):
+                raise ValueError("it lacks samples")
+        return cls(protocol, Samples(index, values, errors, arrays, {}, camera), summary)
 
 
 def evaluate(
@@ -99,5 +147,6 @@ def evaluate(
     config = config or EvaluateConfig()
     samples = measure(model, dataset, body, protocol, baseline, device, batch_size=config.batch_size, progress=progress)
     keys = [key.decode() for key in dataset.labels["keys"]]
-    summary = summarise(samples, protocol, config, baseline, keys=keys, benchmark=benchmark, about=about)
+    data = {"records": dataset.digest(), "body": body.kind}
+    summary = summarise(samples, protocol, config, baseline, keys=keys, benchmark=benchmark, about=about, data=data)
     return Result(protocol, samples, summary)

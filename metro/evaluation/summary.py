@@ -3,6 +3,7 @@
 ``result.json`` (schema 1) has these keys; millimetres, percent or pixels as each metric's `unit` says:
 
 - ``benchmark``, ``samples``, ``protocol`` (name, title, description, joints), ``model`` (checkpoint, step, …)
+- ``data``: records (digest of the dataset's) and body (kind of the model that the true meshes are of)
 - ``metrics``: key → label, unit, meaning, lower_is_better, value, ci95 [low, high], n
 - ``baselines``: origin, count and, per baseline, key → value, ratio (model over baseline), ratio_ci95
 - ``per_joint``: joint, mpjpe, pa_mpjpe, camera_mean; ``joint_groups``: the same by body part
@@ -39,6 +40,7 @@ def summarise(
     keys: Sequence[str],
     benchmark: str = "",
     about: Mapping[str, Any] | None = None,
+    data: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Tables of a result as plain data; the layout is in the module's text."""
     main = protocol.headline[0]
@@ -62,6 +64,7 @@ def summarise(
             "joints": list(names),
         },
         "model": dict(about or {}),
+        "data": dict(data or {}),
         "metrics": {},
         "baselines": {},
     }
@@ -72,8 +75,8 @@ def summarise(
             "unit": metric.unit,
             "meaning": metric.meaning,
             "lower_is_better": metric.lower_is_better,
-            "value": _number(scale * means["model", key]),
-            "ci95": _interval(scale * draws["model", key]),
+            "value": number(scale * means["model", key]),
+            "ci95": interval(scale * draws["model", key]),
             "n": int(np.isfinite(samples.values[key]).sum()),
         }
     if baseline is not None:
@@ -81,17 +84,17 @@ def summarise(
         for name in BASELINES:
             summary["baselines"][name] = {
                 key: {
-                    "value": _number(SCALE[METRICS[key].unit] * means[name, key]),
-                    "ratio": _number(means["model", key] / means[name, key], 4),
-                    "ratio_ci95": _interval(draws["model", key] / draws[name, key], 4),
+                    "value": number(SCALE[METRICS[key].unit] * means[name, key]),
+                    "ratio": number(means["model", key] / means[name, key], 4),
+                    "ratio_ci95": interval(draws["model", key] / draws[name, key], 4),
                 }
                 for key in protocol.headline
             }
-    joint_means = {k: _mean(v) * 1000 for k, v in samples.joint_errors.items()}
+    joint_means = {k: mean(v) * 1000 for k, v in samples.joint_errors.items()}
     summary["per_joint"] = [
         {
             "joint": name,
-            **{k: _number(v[j]) for k, v in joint_means.items() if k in ("mpjpe", "pa_mpjpe", "camera_mean")},
+            **{k: number(v[j]) for k, v in joint_means.items() if k in ("mpjpe", "pa_mpjpe", "camera_mean")},
         }
         for j, name in enumerate(names)
     ]
@@ -100,7 +103,7 @@ def summarise(
     limits = np.linspace(0, protocol.curve_limit, CURVE_POINTS)
     curves = {k: v for k, v in samples.joint_errors.items() if k != "pa_mpjpe"}
     summary["curve"] = {
-        "thresholds": [_number(1000 * t) for t in limits],
+        "thresholds": [number(1000 * t) for t in limits],
         **{"model" if k == "mpjpe" else k: _curve(v, limits) for k, v in curves.items()},
     }
     summary["cases"] = _cases(samples, main, keys, config.overlays)
@@ -170,7 +173,8 @@ def bootstrap(
     return dict(zip(columns, means.tolist(), strict=True)), {k: drawn[:, i] for i, k in enumerate(columns)}
 
 
-def _groups(samples: Samples, protocol: Protocol, resamples: int) -> dict[str, list[dict[str, Any]]]:
+def groups_of(samples: Samples) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """Groups of samples by what they are made by: name and rows (N,) bool of each that is not empty."""
     turn = np.abs(samples.attributes["heading"])
     inside, distance = samples.attributes["inside"], samples.attributes["distance"]
     bins: dict[str, list[tuple[str, np.ndarray]]] = {
@@ -192,12 +196,15 @@ def _groups(samples: Samples, protocol: Protocol, resamples: int) -> dict[str, l
             (f"middle ({a:.1f}–{b:.1f} m)", (distance > a) & (distance <= b)),
             (f"far (beyond {b:.1f} m)", distance > b),
         ]
-    groups = {}
-    for name, parts in bins.items():
-        entries = [_group(samples, protocol, label, rows, resamples) for label, rows in parts if rows.any()]
-        if len(entries) > 1:
-            groups[name] = entries
-    return groups
+    filled = {name: [(label, rows) for label, rows in parts if rows.any()] for name, parts in bins.items()}
+    return {name: parts for name, parts in filled.items() if len(parts) > 1}
+
+
+def _groups(samples: Samples, protocol: Protocol, resamples: int) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [_group(samples, protocol, label, rows, resamples) for label, rows in parts]
+        for name, parts in groups_of(samples).items()
+    }
 
 
 def _group(samples: Samples, protocol: Protocol, label: str, rows: np.ndarray, resamples: int) -> dict[str, Any]:
@@ -206,9 +213,9 @@ def _group(samples: Samples, protocol: Protocol, label: str, rows: np.ndarray, r
     means, draws = bootstrap(columns, resamples)
     entry: dict[str, Any] = {"group": label, "n": int(rows.sum())}
     for key in protocol.headline:
-        entry[key] = {"value": _number(1000 * means["model", key]), "ci95": _interval(1000 * draws["model", key])}
+        entry[key] = {"value": number(1000 * means["model", key]), "ci95": interval(1000 * draws["model", key])}
         if ("camera_mean", key) in means:
-            entry[key]["camera_mean"] = _number(1000 * means["camera_mean", key])
+            entry[key]["camera_mean"] = number(1000 * means["camera_mean", key])
     return entry
 
 
@@ -218,12 +225,12 @@ def _joint_groups(samples: Samples, protocol: Protocol, resamples: int) -> list[
         rows = [j for j, name in enumerate(names) if name in members]
         if not rows:
             continue
-        means, draws = bootstrap({k: _mean(v[:, rows].T) for k, v in samples.joint_errors.items()}, resamples)
+        means, draws = bootstrap({k: mean(v[:, rows].T) for k, v in samples.joint_errors.items()}, resamples)
         entry: dict[str, Any] = {"group": group, "joints": [names[j] for j in rows]}
         for key in ("mpjpe", "pa_mpjpe"):
-            entry[key] = {"value": _number(1000 * means[key]), "ci95": _interval(1000 * draws[key])}
+            entry[key] = {"value": number(1000 * means[key]), "ci95": interval(1000 * draws[key])}
         if "camera_mean" in means:
-            entry["camera_mean"] = _number(1000 * means["camera_mean"])
+            entry["camera_mean"] = number(1000 * means["camera_mean"])
         table.append(entry)
     return table
 
@@ -236,8 +243,7 @@ def _cases(samples: Samples, key: str, keys: Sequence[str], count: int) -> dict[
     picks = {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
     return {
         name: [
-            {"index": int(samples.index[r]), "key": keys[samples.index[r]], key: _number(1000 * values[r])}
-            for r in rows
+            {"index": int(samples.index[r]), "key": keys[samples.index[r]], key: number(1000 * values[r])} for r in rows
         ]
         for name, rows in picks.items()
     }
@@ -249,21 +255,22 @@ def _per_baseline(summary: Mapping[str, Any]) -> dict[str, dict[str, dict[str, f
 
 def _curve(errors: np.ndarray, limits: np.ndarray) -> list[float]:
     known = errors[np.isfinite(errors)]
-    return [_number(float((known <= t).mean()), 4) for t in limits]
+    return [number(float((known <= t).mean()), 4) for t in limits]
 
 
-def _mean(table: np.ndarray) -> np.ndarray:
+def mean(table: np.ndarray) -> np.ndarray:
     """Mean over the rows of what is known; nan in columns without any."""
     known = np.isfinite(table)
     with np.errstate(invalid="ignore"):
         return np.where(known, table, 0.0).sum(0) / known.sum(0)
 
 
-def _number(value: float, digits: int = 3) -> float:
+def number(value: float, digits: int = 3) -> float:
+    """A number as results are written."""
     return round(float(value), digits)
 
 
-def _interval(draws: np.ndarray, digits: int = 3) -> list[float] | None:
+def interval(draws: np.ndarray, digits: int = 3) -> list[float] | None:
     """Percentile interval of 95 %; none if there are no draws."""
     known = draws[np.isfinite(draws)]
-    return [_number(q, digits) for q in np.quantile(known, (0.025, 0.975))] if len(known) else None
+    return [number(q, digits) for q in np.quantile(known, (0.025, 0.975))] if len(known) else None

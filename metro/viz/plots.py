@@ -210,6 +210,32 @@ def bars(
     return path
 
 
+def differences(
+    names: Sequence[str],
+    values: Sequence[float],
+    intervals: Sequence[Sequence[float] | None],
+    moved: Sequence[bool],
+    path: Path,
+    *,
+    title: str,
+    unit: str = "mm",
+) -> Path:
+    """Differences of errors with 95 % intervals around a line at 0; green and red are those that fell and rose."""
+    y = np.arange(len(names))[::-1]
+    with figure(path, (5.6, 0.9 + 0.27 * len(names))) as (_, axes):
+        ax = axes[0, 0]
+        ax.axvline(0, color=INK, lw=0.9)
+        for place, value, spread, known in zip(y, values, intervals, moved, strict=True):
+            low, high = spread or (value, value)
+            colour = GREY if not known else GREEN if value < 0 else RED
+            ax.plot([low, high], [place, place], color=colour, lw=2.2)
+            ax.plot(value, place, "o", color=colour, ms=5)
+        ax.set_yticks(y, names)
+        ax.set(title=title, xlabel=unit)
+        ax.grid(axis="y", visible=False)
+    return path
+
+
 def pck_curves(curve: Mapping[str, Sequence[float]], path: Path) -> Path:
     """Share of joints within a distance, for the model and the baselines (`curve` of a ``result.json``)."""
     labels = {

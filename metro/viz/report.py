@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -111,19 +112,7 @@ def write_report(content: Content, path: Path) -> Path:
     MetroError
         A file that the content names is missing or damaged.
     """
-    import tempfile
-
-    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
-
     with tempfile.TemporaryDirectory() as charts:
-        environment = Environment(
-            loader=PackageLoader("metro.viz"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters |= {"number": _number, "fixed": _fixed, "share": _share, "bytes": _bytes}
         benchmarks = [_benchmark(name, folder) for name, folder in content.benchmarks.items()]
         parts = {
             "benchmarks": benchmarks,
@@ -133,19 +122,41 @@ def write_report(content: Content, path: Path) -> Path:
             "attention": _attention(content.attention),
             "datasets": [_dataset(d) for d in content.datasets],
         }
-        try:
-            page = environment.get_template("report.html.j2").render(
-                content=content,
-                style=_template("report.css"),
-                script=_template("turntable.js") + _template("viewer.js"),
-                known=dict(baselines=BASELINES, fair=FAIR, groups=GROUPS, cases=CASES, charts=CHARTS),
-                **parts,
-            )
-        except UndefinedError as err:
-            raise MetroError(f"{content.title}: a file of the results is damaged: {err.message}; {REMEDY}") from None
+        page = render(
+            "report.html.j2",
+            content.title,
+            content=content,
+            script=_template("turntable.js") + _template("viewer.js"),
+            known=dict(baselines=BASELINES, fair=FAIR, groups=GROUPS, cases=CASES, charts=CHARTS),
+            **parts,
+        )
     with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
+
+
+def render(template: str, title: str, **parts: Any) -> str:
+    """A page of the report's style; `parts` are what its template takes.
+
+    Raises
+    ------
+    MetroError
+        Something that the template needs is missing.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+
+    environment = Environment(
+        loader=PackageLoader("metro.viz"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "fixed": _fixed, "share": _share, "bytes": _bytes, "picture": _picture}
+    try:
+        return environment.get_template(template).render(style=_template("report.css"), **parts)
+    except UndefinedError as err:
+        raise MetroError(f"{title}: a file of the results is damaged: {err.message}; {REMEDY}") from None
 
 
 def verdict(result: Mapping[str, Any], key: str) -> str:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from metro.config import Params
+from metro.errors import MetroError
 from metro.files import read_json
 from pipeline import stage
 from pipeline.environment import environment
@@ -115,6 +116,30 @@ def joined(params: Params, of: str, *, makes: bool = True, parent: bool = False)
         run = MlflowRun(_maker(experiment, params, of, parent))
     with _ended(run, makes):
         yield run
+
+
+def noted(title: str, tags: Mapping[str, str], metrics: Mapping[str, float], files: Sequence[Path]) -> str:
+    """Id of a new run, over already, of work that is no stage.
+
+    Raises
+    ------
+    MetroError
+        Tracking is switched off, there is no project around, or the store cannot be used.
+    """
+    if not environment().tracking:
+        raise MetroError("METRO_TRACKING switches tracking off")
+    experiment = setup()
+    with usable():
+        from mlflow import MlflowClient
+
+        client = MlflowClient()
+        run_id = str(client.create_run(experiment, run_name=title, tags={**tags, **git_facts(Path())}).info.run_id)
+        for key, value in metrics.items():
+            client.log_metric(run_id, key, value)
+        for path in files:
+            client.log_artifact(run_id, str(path))
+        client.set_terminated(run_id)
+    return run_id
 
 
 def _begin() -> str:

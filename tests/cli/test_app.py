@@ -22,7 +22,7 @@ from metro.cli.app import app, main
 from metro.errors import MetroError
 
 COMMANDS = (
-    *("doctor", "fit", "evaluate", "protocols", "attention", "export", "predict", "serve", "demo"),
+    *("doctor", "fit", "evaluate", "compare", "protocols", "attention", "export", "predict", "serve", "demo"),
     *("mesh info", "preset list", "preset show", "preset apply", "body info", "body convert", "body render"),
     *("data sources", "data doctor", "data fixture", "data stats", "data show", "data unpack", "data verify"),
     *("checkpoint info", "checkpoint import", "checkpoint export", "checkpoint release"),
@@ -121,6 +121,9 @@ def test_help_imports_nothing_heavy(words: str) -> None:
         ("evaluate set --bootstrap 0", "--bootstrap. Must be from 1"),
         ("evaluate set --cases -1", "--cases. Must be from 1"),
         ("evaluate set --train", "--train requires at least 1 element"),
+        ("compare one", "RUN_B requires an argument"),
+        ("compare one two --out FILE", "Is a file; name a folder"),
+        ("compare one two --bootstrap 10", "--bootstrap. Must be from 100"),
         ("attention set --out FILE", "Is a file; name a folder"),
         ("attention set --samples 0", "--samples. Must be from 1"),
         ("attention set --examples 0", "--examples. Must be from 1"),

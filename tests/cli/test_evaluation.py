@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from metro.cli import evaluation as commands
@@ -14,6 +15,7 @@ from metro.data.hdf5 import SCHEMA
 from metro.errors import MetroError
 from metro.export.bundle import META, bundle_of, write_bundle
 from metro.files import sha256_of
+from metro.model.metro import build_model
 from tests.conftest import World
 
 
@@ -48,6 +50,40 @@ def test_evaluate_says_whose_labels_made_the_baselines(
     text = commands.evaluate(people, model=str(model), out=tmp_path, bootstrap=5, cases=1, limit=5, device="cpu")
     assert "mean poses of the benchmark's own labels" in text
     assert json.loads((tmp_path / "result.json").read_text())["samples"] == 5
+
+
+def test_compare(world: World, model: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[tuple[str, list[str]]] = []
+
+    def log(title: str, tags: dict[str, str], numbers: dict[str, float], files: list[Path]) -> str:
+        noted.append((title, [path.name for path in files]))
+        return "r1"
+
+    project = {"log": log, "find": lambda word, folder: None, "benchmark": lambda name: None}
+    monkeypatch.setattr("metro.evaluation.runs.project", project.get)
+    torch.manual_seed(1)
+    untrained = build_model(world.params.model, world.data, world.levels).eval()
+    other = str(write_bundle(tmp_path / "other", bundle_of(untrained, world.data, world.levels)))
+    text = commands.compare(str(model), other, data=people, out=tmp_path / "new", bootstrap=100, cases=1, device="cpu")
+    assert text.endswith("compare.html\nlogged as run r1")
+    assert noted == [(f"{model} against {other}", ["compare.json", "compare.html"])]
+    told = json.loads((tmp_path / "new/compare.json").read_text())
+    assert (told["people"], told["identical"], told["metrics"]["mpve"]["n"]) == (12, False, 8)
+    assert told["cases"]["worsened"] + told["cases"]["improved"]
+    assert "No pictures" not in (tmp_path / "new/compare.html").read_text()
+
+    # Against the scores that are kept of one of them, which is the same as its network.
+    monkeypatch.setattr("metro.evaluation.figures.write_figures", lambda *args: None)
+    commands.evaluate(people, model=other, out=tmp_path / "kept", bootstrap=5, cases=1, device="cpu")
+    text = commands.compare(str(tmp_path / "kept"), other, data=people, out=tmp_path / "same", device="cpu")
+    assert "score the same in every number of every person" in text
+    assert json.loads((tmp_path / "same/compare.json").read_text())["identical"]
+    commands.evaluate(people, model=other, out=tmp_path / "fewer", bootstrap=5, cases=1, limit=5, device="cpu")
+    with pytest.raises(MetroError, match=r"fewer and .*other cannot be compared: their people differ"):
+        commands.compare(str(tmp_path / "fewer"), other, data=people, out=tmp_path / "none", device="cpu")
+    with pytest.raises(MetroError, match=r"bundle: no scores are kept of it; name a dataset .* --data"):
+        commands.compare(str(model), other, out=tmp_path / "none", device="cpu")
+    assert not (tmp_path / "none").exists()
 
 
 def test_attention(model: Path, people: Path, tmp_path: Path) -> None:

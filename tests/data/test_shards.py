@@ -89,6 +89,15 @@ def test_equal_records_give_equal_bytes(tmp_path):
     assert a.read_bytes() == b.read_bytes()
 
 
+def test_the_digest_of_records_does_not_depend_on_how_they_are_sharded(tmp_path):
+    whole = shards.ShardDataset([write(tmp_path / "shard-00000.h5", range(5))])
+    parts = [write(tmp_path / f"part/shard-0000{k}.h5", n) for k, n in enumerate((range(2), range(2, 5)))]
+    assert shards.ShardDataset(parts).digest() == whole.digest()
+    others = [whole.first(4), whole.subset([1, 0, 2, 3, 4])]
+    others.append(shards.ShardDataset([write(tmp_path / "less/shard-00000.h5", range(5), "joints_2d")]))
+    assert len({whole.digest(), *(other.digest() for other in others)}) == 4
+
+
 def test_images_are_one_contiguous_piece(tmp_path):
     path = write(tmp_path / "s.h5")
     with h5py.File(path) as file:

@@ -489,6 +489,39 @@ def _mean_poses(folder: Path) -> list[bytes]:
     return [(folder / "mean_poses.npz").read_bytes()]
 
 
+def _result(name: str) -> Callable[[Path], list[bytes]]:
+    def prepare(folder: Path) -> list[bytes]:
+        _three_people().write(folder / "r")
+        return [(folder / "r" / name).read_bytes()]
+
+    return prepare
+
+
+def _three_people() -> Any:
+    from metro.config import EvaluateConfig
+    from metro.evaluation.evaluate import Result
+    from metro.evaluation.measure import Samples
+    from metro.evaluation.protocols import PROTOCOLS
+    from metro.evaluation.summary import summarise
+
+    protocol, errors = PROTOCOLS["h36m_p2"], np.array([0.1, 0.2, np.nan])
+    joints = {name: np.tile(errors[:, None], 14) for name in ("mpjpe", "pa_mpjpe")}
+    attributes = {"heading": np.array([0.0, 90.0, 180.0]), "inside": np.ones(3), "distance": np.full(3, 4.0)}
+    values = dict.fromkeys(protocol.metrics, errors)
+    samples = Samples(np.arange(3), values, joints, attributes, {}, np.ones((3, 3)))
+    data = {"records": "d" * 64, "body": "open"}
+    summary = summarise(samples, protocol, EvaluateConfig(bootstrap=5), keys=["a", "b", "c"], data=data)
+    return Result(protocol, samples, summary)
+
+
+def _read_result(path: Path) -> Any:
+    from metro.evaluation.compare import compare, table
+    from metro.evaluation.evaluate import Result
+
+    found = compare(_three_people(), Result.read(path.parent), resamples=100, keys=["a", "b", "c"])
+    return table(found.summary)
+
+
 def _read_mean_poses(path: Path) -> Any:
     from metro.evaluation.baselines import Baselines
 
@@ -1071,6 +1104,8 @@ TARGETS = {
             _read_checkpoint,
             finish=_sums_mended("checkpoint.json"),
         ),
+        Target("result.json", "r/result.json", _result("result.json"), _json, _read_result),
+        Target("samples.npz", "r/samples.npz", _result("samples.npz"), mutate.npz_bytes, _read_result),
         Target("bundle.json", "b/bundle.json", _bundle("bundle.json"), _json, _read_bundle),
         Target(
             "bundle geometry", _geometry, _bundle("geometry.safetensors"), mutate.safetensors_bytes, _read_bundle, True

@@ -22,7 +22,7 @@ import yaml
 
 from metro.config import Params
 from metro.errors import MetroError
-from pipeline import tracking
+from pipeline import runs, tracking
 from pipeline.flat import flatten, numbers
 from pipeline.tracking import lineage, store
 from pipeline.tracking.run import REGISTERED_MODEL, MlflowRun
@@ -518,3 +518,29 @@ def test_nested_parameters_become_dotted_names() -> None:
     tree = {"a": {"b": 1, "c": [1, 2]}, "d": [{"e": 1.5}, {"e": True}], "f": []}
     assert flatten(tree) == {"a.b": 1, "a.c": [1, 2], "d.0.e": 1.5, "d.1.e": True, "f": []}
     assert numbers(tree) == {"a/b": 1, "d/0/e": 1.5}
+
+
+def test_a_comparison_is_noted_and_a_run_is_found_by_its_id(root: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    (tmp_path / "compare.json").write_text("{}")
+    numbers = {"people": 3.0, "mpjpe_difference_mm": -1.5}
+    run_id = tracking.noted("a against b", {"compare.a": "a"}, numbers, [tmp_path / "compare.json"])
+    run = read(run_id)
+    assert (run.info.run_name, run.info.status, run.data.metrics) == ("a against b", "FINISHED", numbers)
+    assert run.data.tags["compare.a"] == "a"
+    assert [file.path for file in MlflowClient().list_artifacts(run_id)] == ["compare.json"]
+
+    with pytest.raises(MetroError, match=f"{run_id}: a run without scores or a model"):
+        runs.find(run_id, tmp_path)
+    assert runs.find("0" * 32, tmp_path) is None
+    (tmp_path / "evaluate/tiny").mkdir(parents=True)
+    for name in ("result.json", "samples.npz", "worst.png"):
+        (tmp_path / "evaluate/tiny" / name).write_text(name)
+    MlflowClient().log_artifacts(run_id, str(tmp_path / "evaluate"), "evaluate")
+    found = runs.find(run_id, tmp_path / "found")
+    assert found
+    assert {path.name: path.read_text() for path in found.results["tiny"].iterdir()} == {
+        name: name for name in ("result.json", "samples.npz")
+    }
+    assert found.network is None
