@@ -2,7 +2,8 @@
 
 Rendered people are cut out by their own masks and set onto the packaged photographs, 1, 2 or 5 to a picture, in many
 sizes: the boxes are known, but neither people nor pictures are real. A person is found if a box overlaps the true one
-by half (intersection over union), each box counting for one person; precision is the share of boxes that are somebody's.
+by half (intersection over union), each box counting for one person; precision is the share of boxes that are
+somebody's.
 """
 
 from __future__ import annotations
