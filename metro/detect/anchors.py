@@ -34,8 +34,9 @@ class Layout(NamedTuple):
 
 
 PERSON = Layout(224, 4, (8, 16, 32), (2, 2, 6))
-"""Faces; their points are the middle of the hips, one on the circle around the body that tells its size and direction,
-the middle of the shoulders, and one on the circle around the upper body."""
+"""People, by boxes about the neck that are always a fifth of the input; their points are the middle of the hips, one on
+the circle around the body that tells its size and direction, the middle of the shoulders, and one on the circle around
+the upper body."""
 PALM = Layout(192, 7, (8, 16), (2, 6))
 """Palms; their points are the wrist, the first joints of index, middle, ring and little finger, two of the thumb."""
 

@@ -1,4 +1,4 @@
-"""A single-shot detector over a whole picture: it looks at squares of it, and what it finds several times is merged.
+"""A single-shot detector over a whole picture: it looks at the picture and at squares of it, of several sizes.
 
 Shape suffixes: A anchor, N numbers of an anchor, D detection, K point.
 """
@@ -10,9 +10,6 @@ import numpy as np
 from metro.detect.anchors import Layout, centres, decode, merge
 from metro.detect.programs import Program
 from metro.detect.regions import look, squares
-
-STRICTER = 0.2
-"""Squares hold limbs and things without the rest, and many of them are looked at: their least score is so much more."""
 
 
 class Finder:
@@ -30,22 +27,32 @@ class Finder:
     levels
         How often the squares are halved: 0 looks at the whole picture alone.
     least
-        Least score in the whole picture.
+        Least score.
+    merged
+        Overlap from which on boxes in squares of one size mean the same.
     """
 
-    def __init__(self, program: str, layout: Layout, levels: int, least: float) -> None:
-        self.program, self.layout, self.levels, self.least = Program(program), layout, levels, least
+    def __init__(self, program: str, layout: Layout, levels: int, least: float, merged: float) -> None:
+        self.program, self.layout, self.levels = Program(program), layout, levels
+        self.least, self.merged = least, merged
         self.centres_A2 = centres(layout)
 
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (D,), best first, and points (D, K, 2) in pixels: two opposite corners of the box, then the others."""
+    def __call__(self, image: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What squares of each size show, the largest first.
+
+        Scores (D,), best first, and points (D, K, 2) in pixels: two opposite corners of the box, then the others.
+        """
+        height, width = image.shape[:2]
+        return [self.find(image, max(width, height) / 2**level) for level in range(self.levels + 1)]
+
+    def find(self, image: np.ndarray, square: float) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and points, as of `__call__`, in squares of so many pixels along a side."""
         side = self.layout.side
-        found: list[tuple[np.ndarray, np.ndarray]] = []
-        for place in squares(image.shape[1], image.shape[0], self.levels):
+        found = []
+        for place in squares(image.shape[1], image.shape[0], square):
             logits_1A, numbers_1AN = self.program(look(image, place, side)[None])
-            least = self.least + (STRICTER if found else 0)  # the first square is the whole picture
-            scores_D, points_DK2 = decode(logits_1A[0], numbers_1AN[0], self.centres_A2, side, least)
+            scores_D, points_DK2 = decode(logits_1A[0], numbers_1AN[0], self.centres_A2, side, self.least)
             found.append((scores_D, place.to_picture(points_DK2)))
         scores_D, points_DK2 = (np.concatenate(parts) for parts in zip(*found, strict=True))
         # A square's edge cuts what lies on it; the corners stay in order, for squares are not turned.
-        return merge(scores_D, points_DK2)
+        return merge(scores_D, points_DK2, self.merged)

@@ -1,6 +1,7 @@
 """Hands in a picture, by MediaPipe's networks: one finds palms, the other says how the hand is held and which it is.
 
-As `metro.detect.people`: the landmark network looks at each find twice, and finds with the same landmarks are one.
+Palms have boxes of their own size, so that what is found in squares of several sizes is merged. The landmark network
+looks at each find twice, and finds with the same landmarks are one.
 
 Shape suffixes: D detection, K landmark.
 """
@@ -10,14 +11,16 @@ from __future__ import annotations
 import numpy as np
 
 from metro.body.joints import JOINT_SETS
-from metro.detect.anchors import PALM
+from metro.detect.anchors import MERGED, PALM, merge
 from metro.detect.detection import Detection, box_around, distinct
 from metro.detect.finder import Finder
 from metro.detect.programs import Program
 from metro.detect.regions import Region, look, sees, upright
 
 FOUND = 0.5
-"""Least score of the palm detector, as published."""
+"""Least score of the palm detector in the whole picture, as published."""
+STRICTER = 0.2
+"""Squares hold things without the rest, and many of them are looked at: their least score is so much more."""
 PALM_ENLARGED, PALM_SHIFT = 2.6, 0.5
 """Side of the first square over that of the palm's box, and how far it is moved towards the fingers, as published."""
 HAND_ENLARGED = 2.0
@@ -49,13 +52,13 @@ class HandDetector:
     name = "blazepose"
 
     def __init__(self, levels: int = 2, least: float = 0.5, most: int | None = None) -> None:
-        self.finder = Finder("palm_detector", PALM, levels, FOUND)
+        self.finder = Finder("palm_detector", PALM, levels, FOUND, MERGED)
         self.reader = Program("hand_full")
         self.least, self.most = least, most
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Hands in an image (H, W, 3) uint8 RGB, those that are surest first."""
-        regions = [of_palm(points_K2) for points_K2 in self.finder(image)[1]]
+        regions = [of_palm(points_K2) for points_K2 in self.palms(image)]
         if regions:
             points_DK2, presence_D, _ = self.read(image, regions)
             asked = [of_hand(points_K2) for points_K2 in points_DK2[presence_D > FAINT]]
@@ -70,6 +73,17 @@ class HandDetector:
                 landmarks_K3 = np.concatenate((points_K2, np.ones((len(points_K2), 1))), 1)
                 hands.append(Detection(box, float(presence), landmarks_K3, left=bool(right < 0.5)))
         return distinct(hands)[: self.most]
+
+    def palms(self, image: np.ndarray) -> np.ndarray:
+        """Points (D, K, 2) of palms in pixels, the surest first."""
+        whole, *squares = self.finder(image)
+        kept = [
+            (scores_D[sure], points_DK2[sure])
+            for scores_D, points_DK2 in squares
+            for sure in [scores_D >= FOUND + STRICTER]
+        ]
+        scores_D, points_DK2 = (np.concatenate(parts) for parts in zip(whole, *kept, strict=True))
+        return merge(scores_D, points_DK2)[1]
 
     def read(self, image: np.ndarray, regions: list[Region]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Landmarks (D, 21, 2) in pixels, the probability of a hand (D,) and that it is a right one (D,)."""

@@ -66,17 +66,13 @@ def look(image: np.ndarray, region: Region, size: int) -> np.ndarray:
     return crop
 
 
-def squares(width: int, height: int, levels: int) -> list[Region]:
-    """The square around a picture, then squares of half its side that overlap by half and cover the picture, and so on.
+def squares(width: int, height: int, side: float) -> list[Region]:
+    """Squares of this side that overlap by half or more and cover a picture.
 
     Pixel centres are whole, so the picture begins at -0.5.
     """
-    found = []
-    for level in range(levels + 1):
-        side = max(width, height) / 2**level
-        columns, rows = (_middles(extent, side) for extent in (width, height))
-        found += [Region(x, y, side) for y in rows for x in columns]
-    return found
+    columns, rows = (_middles(extent, side) for extent in (width, height))
+    return [Region(x, y, side) for y in rows for x in columns]
 
 
 def _middles(extent: int, side: float) -> list[float]:

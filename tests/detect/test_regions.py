@@ -52,11 +52,10 @@ def test_turning_the_picture_turns_the_crop() -> None:
 @pytest.mark.parametrize("size", [(640, 480), (100, 1000), (7, 7), (1920, 1080)])
 def test_squares_cover_the_picture(size: tuple[int, int]) -> None:
     width, height = size
-    found = squares(width, height, 2)
-    assert found[0] == Region((width - 1) / 2, (height - 1) / 2, max(size))
-    for level in (1, 2):
-        side = max(size) / 2**level
-        tiles = [tile for tile in found if tile.side == side]
+    assert squares(width, height, max(size)) == [Region((width - 1) / 2, (height - 1) / 2, max(size))]
+    for side in (max(size) / 2, max(size) / 4):
+        tiles = squares(width, height, side)
+        assert {tile.side for tile in tiles} == {side}
         for extent, places in ((width, {tile.x for tile in tiles}), (height, {tile.y for tile in tiles})):
             edges = sorted((place - side / 2, place + side / 2) for place in places)
             assert edges[0][0] <= -0.5 + 1e-9
