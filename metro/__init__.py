@@ -36,8 +36,8 @@ def load(source: Path | str, device: torch.device | str | None = None, *, detect
         There is no usable model, or the device cannot be used.
     """
     from metro.detect import detector as detector_of
-    from metro.export.load import open_network
-    from metro.export.predictor import Predictor, knows_hands
+    from metro.export.load import open_network, predictor_of
+    from metro.export.predictor import knows_hands
 
     network = open_network(source, device)
-    return Predictor(network, detector_of(detector, hands=knows_hands(network)))
+    return predictor_of(network, detector_of(detector, hands=knows_hands(network)))

@@ -51,7 +51,7 @@ def evaluate(
         the annotated boxes are given.
     passes
         How often the network looks at each person of a photograph, from the second time on at the box around its mesh.
-        None: once.
+        None: as `metro predict`.
     train
         Dataset folders the model was trained on; the mean-pose baselines come from their labels. Without them they come
         from the benchmark's own labels, which flatters the baselines.
@@ -71,7 +71,7 @@ def evaluate(
     """
     if protocol == "photos":
         _refuse({"train": train, "body": body}, "is for prepared datasets, which --protocol photos does not take")
-        return _photos(data, images or data.parent, model, out, detector, passes or 1, batch_size, bootstrap, cases,
+        return _photos(data, images or data.parent, model, out, detector, passes, batch_size, bootstrap, cases,
                        limit, device)  # fmt: skip
     _refuse({"images": images, "detector": detector, "passes": passes}, "is for --protocol photos")
     import sys
@@ -270,7 +270,7 @@ def _photos(
     model: str,
     out: Path,
     detector: str | None,
-    passes: int,
+    passes: int | None,
     batch_size: int,
     bootstrap: int,
     cases: int,
@@ -293,8 +293,13 @@ def _photos(
     if detector is not None and finder is None:
         raise MetroError("--detector none: leave it out, and the annotated boxes are given")
     predictor = metro.load(model, device, detector="none")
-    predictor.passes = passes
-    about = {"model": model, "passes": passes, "boxes": detector or "annotated", **predictor.network.meta["origin"]}
+    predictor.passes = passes or predictor.passes
+    about = {
+        "model": model,
+        "passes": predictor.passes,
+        "boxes": detector or "annotated",
+        **predictor.network.meta["origin"],
+    }
     with tqdm(total=len(people), desc="evaluate", unit="person", disable=not sys.stderr.isatty()) as bar:
         result = judge(
             predictor,

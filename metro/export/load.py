@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
     from metro.body.arrays import BodyData
     from metro.config import BodyConfig
+    from metro.detect import Detector
     from metro.export.bundle import Bundle
 
 RESOLVERS = "metro.resolvers"
 """Entry-point group of functions ``resolve(address: str) -> Path``, named by the scheme of the addresses they take."""
 OPEN = Path(str(resources.files("metro") / "assets" / "open_bundle"))
 """The shipped checkpoint as a bundle with its ONNX file and without weights."""
+PASSES = 2
+"""How often a body is looked at: the first mesh tells where the whole of it is, and boxes seldom do."""
 
 
 def open_network(source: Path | str, device: torch.device | str | None = None) -> Network:
@@ -43,6 +46,11 @@ def open_network(source: Path | str, device: torch.device | str | None = None) -
     return TorchNetwork(open_bundle(place), device)
 
 
+def predictor_of(network: Network, detector: Detector | None = None) -> Predictor:
+    """A predictor that looks as often as suits what the network predicts."""
+    return Predictor(network, detector, passes=1 if knows_hands(network) else PASSES)
+
+
 def open_predictor(model: str, device: str | None, hands: bool, left_hand: bool) -> Predictor:
     """What `metro predict` predicts with, as yet without a detector.
 
@@ -51,7 +59,7 @@ def open_predictor(model: str, device: str | None, hands: bool, left_hand: bool)
     MetroError
         As `open_network`, or hands are asked for and the network predicts bodies.
     """
-    predictor = Predictor(open_network(model, device))
+    predictor = predictor_of(open_network(model, device))
     predictor.check_hand(left_hand)
     if hands and not knows_hands(predictor.network):
         raise MetroError(f"--hands: model {model} predicts bodies; give --model a hand model")

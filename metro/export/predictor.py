@@ -252,6 +252,13 @@ def assumed_focal(image_size: tuple[int, int]) -> float:
     return float(np.hypot(*image_size))
 
 
+def _fits(box: Sequence[float], size: tuple[int, int]) -> bool:
+    """Whether a box x, y, w, h has an extent, meets the image of this width and height, and is not far larger."""
+    (x, y, w, h), (width, height) = box, size
+    inside = w > 0 and h > 0 and x + w > 0 and y + h > 0 and x < width and y < height
+    return inside and max(w, h) <= LARGEST * max(width, height)
+
+
 def check_focal(focal: float | None) -> None:
     """Refuse what is no focal length.
 
@@ -295,7 +302,8 @@ class Predictor:
         Finds people, or hands, in images that come without boxes (`metro.detect.detector`); None: the largest square in
         the middle of the image is taken.
     passes
-        How often the network looks at each person: from the second time on at the box around the mesh that it gave.
+        How often the network looks at each person: from the second time on at the box around the mesh that it gave,
+        which reaches out of the image where the person does.
     """
 
     def __init__(self, network: Network, detector: Detector | None = None, passes: int = 1) -> None:
@@ -392,8 +400,7 @@ class Predictor:
         x, y, w, h = box
         height, width = photo.pixels.shape[:2]
         name = photo.source or "image"
-        inside = w > 0 and h > 0 and x + w > 0 and y + h > 0 and x < width and y < height
-        if not inside or max(w, h) > LARGEST * max(width, height):
+        if not _fits(box, (width, height)):
             raise MetroError(
                 f"{name}: box {x:g},{y:g},{w:g},{h:g} is empty or outside the image of {_size(photo.pixels)}, or "
                 f"more than {LARGEST} times as large; boxes are x,y,width,height in pixels"
@@ -405,13 +412,12 @@ class Predictor:
         return _Crop(pixels, affine, (x, y, w, h), score, assumed, mirrored, number, photo, found)
 
     def _again(self, crop: _Crop, person: Prediction) -> _Crop:
-        """What the network is to see next: the box around its own mesh, within the image."""
+        """What the network is to see next: the box around its own mesh; the same once more where there can be none."""
         points = person.to_image(project(person.vertices, person.camera, person.crop_size))
-        limits = np.array(person.image_size) - 0.5
-        low, high = (np.clip(corner, -0.5, limits) for corner in (points.min(0), points.max(0)))
-        if (high - low < 1).any():  # a mesh beside the image
-            return crop
+        low, high = points.min(0), points.max(0)
         box = (*low.tolist(), *(high - low).tolist())
+        if (high - low < 1).any() or not _fits(box, person.image_size):
+            return crop
         again = self._crop(crop.picture, crop.photo, box, crop.score, crop.mirrored, found=crop.found)
         return replace(again, box=crop.box, assumed=crop.assumed)
 

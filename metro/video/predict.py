@@ -80,6 +80,7 @@ def predict_clips(
     if opened:
         out.mkdir(parents=True, exist_ok=True)
         predictor = open_predictor(model, device, people.hands, people.left_hand)
+        predictor.passes = 1  # twice would take twice the time
         find = None if people.boxes else by_detector(people, knows_hands(predictor.network))
     for clip in opened:
         try:
