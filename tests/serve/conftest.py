@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 import metro
 from metro.detect import Detector
+from metro.export.load import predictor_of
 from metro.export.predictor import Predictor
 from metro.serve.app import create_app
 from metro.serve.limits import Limits
@@ -51,7 +52,7 @@ def serving(predictor: Predictor) -> Serving:
 
     @contextmanager
     def client(limits: Limits | None = None, detector: Detector | None = None) -> Iterator[TestClient]:
-        app = create_app(Predictor(predictor.network, detector), limits)
+        app = create_app(predictor_of(predictor.network, detector), limits)
         with TestClient(app, raise_server_exceptions=False) as running:
             yield running
 
