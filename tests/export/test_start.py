@@ -65,6 +65,7 @@ def test_the_shipped_onnx_file_is_the_shipped_checkpoint(picture: Path) -> None:
     """Else: `metro export --out metro/assets/open_bundle --no-weights --no-torch-export`."""
     assert read_folder(OPEN).meta["origin"]["sha256"] == load_checkpoint("open").sha256
     by_onnx, by_torch = metro.load("open"), metro.load("open", "cpu")
+    by_onnx.passes = by_torch.passes = 1  # a second one sees pixels that may be rounded otherwise
     assert isinstance(by_onnx.network, OnnxNetwork)
     assert isinstance(by_torch.network, TorchNetwork)
     assert {**by_onnx.network.meta, "largest_difference_m": None, "sha256": None} == {
