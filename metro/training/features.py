@@ -10,8 +10,8 @@ something else (the sweep's, for instance) share it:
     KEY.lock             locked while a process computes or uses them
 
 A part depends on nothing but its records, and appears whole: a killed computation goes on with the parts that lack, and
-the number of processes changes no byte. All processors compute, by ONNX Runtime, which takes half of PyTorch's time
-there (`benchmarks/features.md`); GPUs do not.
+the number of processes changes no byte. All processors compute, by ONNX Runtime, which took less than half of PyTorch's
+time for a view of `blazepose` (10 against 23 ms of one core); GPUs do not.
 
 Shapes: B view of a batch, F number of a view.
 """
