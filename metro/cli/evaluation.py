@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from metro.cli.options import Batch, Between, Place, ToFolder, Word
+from metro.cli.options import Batch, Between, Place, ToFolder, Word, refuse
 from metro.errors import MetroError
 from metro.words import ProtocolName
 
@@ -70,10 +70,10 @@ def evaluate(
         Where to run, e.g. `cuda`; none: a GPU if there is one. Photographs: as `metro predict`.
     """
     if protocol == "photos":
-        _refuse({"train": train, "body": body}, "is for prepared datasets, which --protocol photos does not take")
+        refuse({"train": train, "body": body}, "is for prepared datasets, which --protocol photos does not take")
         return _photos(data, images or data.parent, model, out, detector, passes, batch_size, bootstrap, cases,
                        limit, device)  # fmt: skip
-    _refuse({"images": images, "detector": detector, "passes": passes}, "is for --protocol photos")
+    refuse({"images": images, "detector": detector, "passes": passes}, "is for --protocol photos")
     import sys
     from functools import partial
 
@@ -318,15 +318,8 @@ def _photos(
     return f"{shown(result.summary)}\nwritten to {out}"
 
 
-def _refuse(options: Mapping[str, Any], why: str) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise MetroError(f"--{name} {why}")
-
-
 def _logged(summary: Mapping[str, Any], files: Sequence[Path]) -> str:
     """Have the project keep a comparison among its runs; says where it is, or why it is not kept."""
-    from metro.errors import MetroError
     from metro.evaluation.compare import headline
     from metro.evaluation.runs import project
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from metro.cli.options import Batch, Between, Place, Share, ToFolder, Word
+from metro.cli.options import Batch, Between, Place, Share, ToFolder, Word, refuse
 from metro.errors import MetroError
 
 if TYPE_CHECKING:
@@ -125,12 +125,12 @@ def predict(
     check_focal(focal)
     named = [path for path in images if path.suffix.lower() in VIDEOS or (clips.sequence and path.is_dir())]
     if not named:
-        _refuse(asdict(clips), "is for clips: videos, or folders with --sequence")
+        refuse(asdict(clips), "is for clips: videos, or folders with --sequence")
         _predict_pictures(images, model, out, people, pictures, focal, batch_size, device)
         return
     if len(named) < len(images):
         raise MetroError(f"{named[0]}: is a clip; predict pictures without it")
-    _refuse({"box": people.box} | asdict(pictures), f"is for pictures, and {named[0]} is a clip")
+    refuse({"box": people.box} | asdict(pictures), f"is for pictures, and {named[0]} is a clip")
     _predict_clips(named, model, out, people, clips, focal, batch_size, device)
 
 
@@ -279,13 +279,6 @@ def _refined(people: list[Prediction], body: BodyData, focal: float | None, devi
     if not people:
         return []
     return refine(people, np.stack([in_j24(points, POSE_LANDMARKS) for points in landmarks]), body, focal, None, device)
-
-
-def _refuse(options: Mapping[str, Any], why: str) -> None:
-    """Refuse options that were given and mean nothing here."""
-    for name, value in options.items():
-        if value is not None and value is not False:
-            raise MetroError(f"--{name.replace('_', '-')} {why}")
 
 
 def _files(images: Sequence[Path]) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,3 +87,10 @@ Word = Annotated[str, _HYPHEN]
 Place = Annotated[Path, _HYPHEN]
 ToFile = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=(Single(), Writable(folder=False)))]
 ToFolder = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=(Single(), Writable(folder=True)))]
+
+
+def refuse(options: Mapping[str, Any], why: str) -> None:
+    """Refuse options, by the names of their parameters, that were given and mean nothing here."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise MetroError(f"--{name.replace('_', '-')} {why}")
