@@ -7,7 +7,6 @@ Shape suffixes: B image, S side.
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metro.files import readable
+from metro.model.runtime import open_session
 
 if TYPE_CHECKING:
-    import onnxruntime
+    from onnxruntime import InferenceSession
 
 FOLDER = Path(str(resources.files("metro") / "assets" / "blazepose"))
 INPUT_PX = {"pose_detector": 224, "palm_detector": 192, "pose_full": 256, "hand_full": 224}
@@ -40,7 +40,7 @@ class Program:
         self.path, self.size = FOLDER / f"{name}.onnx", INPUT_PX[name]
 
     @cached_property
-    def session(self) -> onnxruntime.InferenceSession:
+    def session(self) -> InferenceSession:
         """The network.
 
         Raises
@@ -48,15 +48,8 @@ class Program:
         MetroError
             Its files are missing or damaged.
         """
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors, which are raised as well
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
-        # Threads that wait by spinning take the processor from whatever else runs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with readable(self.path, "install metro again"):
-            return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+            return open_session(self.path)
 
     def __call__(self, pixels_BSS3: np.ndarray) -> list[np.ndarray]:
         """The network's outputs for uint8 RGB images of its size. Raises as `session`."""

@@ -6,7 +6,6 @@ Shape suffixes: B image, S side, J joint, V vertex, F face.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from metro.export.folder import META, ONNX, REMEDY, BundleFolder
 from metro.files import readable
+from metro.model.runtime import open_session
 
 if TYPE_CHECKING:
     import torch
@@ -49,15 +49,8 @@ class OnnxNetwork:
     """
 
     def __init__(self, bundle: BundleFolder) -> None:
-        import onnxruntime
-
         self.meta = bundle.meta
         self.faces_F3 = bundle.geometry()["faces_0"]
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors, which are raised as well
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
-        # Threads that wait by spinning take the processor from whatever else runs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path, side = bundle.verified(ONNX), self.meta["model"]["image_size"]
         expected = {
             "image": [3, side, side],
@@ -66,7 +59,7 @@ class OnnxNetwork:
             "vertices": [self.meta["mesh_levels"][0], 3],
         }
         with readable(path, REMEDY):
-            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self.session = open_session(path)
             found = {port.name: port.shape[1:] for port in (*self.session.get_inputs(), *self.session.get_outputs())}
             if found != expected:
                 raise ValueError(f"it takes and gives {found}, {META} says {expected}")

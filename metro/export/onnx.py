@@ -21,6 +21,7 @@ from metro.errors import MetroError
 from metro.export.networks import OUTPUTS
 from metro.model.metro import Metro
 from metro.model.onnx import onnx_of
+from metro.model.runtime import open_session
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -90,7 +91,7 @@ def write_onnx(bundle: Bundle, path: Path) -> float:
     """
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # noqa: F401 - what `open_session` needs
         import onnxscript  # noqa: F401 - what `onnx_of` needs
     except ImportError as err:
         raise MetroError(f"{path}: ONNX export needs {err.name}; `pip install onnx onnxscript onnxruntime`") from None
@@ -102,9 +103,7 @@ def write_onnx(bundle: Bundle, path: Path) -> float:
         onnx.helper.set_model_props(model, {p.key: p.value for p in model.metadata_props} | {key: json.dumps(value)})
     onnx.save(model, path)
     onnx.checker.check_model(str(path))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     return _compare(
         bundle, path, lambda image: tuple(map(torch.from_numpy, session.run(list(OUTPUTS), {"image": image.numpy()})))
     )

@@ -31,10 +31,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
-import onnxruntime
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -49,6 +48,10 @@ from metro.errors import MetroError
 from metro.files import atomic_file, readable, sha256_of
 from metro.model.backbones import Backbone
 from metro.model.onnx import onnx_of
+from metro.model.runtime import open_session
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 PART_BYTES = 16 << 20
 """Size of a part, about: some seconds of one processor, which is what a kill loses."""
@@ -204,12 +207,9 @@ class FeatureCache:
             temporary.touch()
 
     @cached_property
-    def _session(self) -> onnxruntime.InferenceSession:
+    def _session(self) -> InferenceSession:
         """The backbone; each worker, which has one thread, opens its own."""
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors, which are raised as well
-        options.intra_op_num_threads = 1
-        return onnxruntime.InferenceSession(self._program, options, providers=["CPUExecutionProvider"])
+        return open_session(self._program, threads=1)
 
     def _write(self, part: tuple[Path, range]) -> int:
         """Compute one part; the number of its views."""
@@ -240,6 +240,8 @@ class _Features(nn.Module):
 
 def _key(params: Params, datasets: Sequence[ShardDataset], backbone: Backbone) -> str:
     """Digest of all that decides the bytes of the features, but the processor."""
+    import onnxruntime
+
     train = params.train
     told = {
         "backbone": [params.model.backbone, params.model.image_size, torch.__version__, onnxruntime.__version__],

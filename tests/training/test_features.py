@@ -53,6 +53,12 @@ def test_views_need_a_frozen_backbone():
         load_params({"train": {"views": 2, "freeze": ["backbone.layer1"]}})
 
 
+def test_training_without_views_loads_no_onnx_runtime():
+    code = "import sys, metro.training.run; print('torch' in sys.modules, 'onnxruntime' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
+
+
 def test_the_head_sees_the_same_in_features_as_in_pictures(metro: Metro):
     images = torch.randn(2, 3, 32, 32)
     metro.eval()
