@@ -67,6 +67,7 @@ checkpoints.command(training.release)
 app.command(checkpoints)
 
 app.command(evaluation.evaluate)
+app.command(evaluation.evaluate_photos)
 app.command(evaluation.compare)
 app.command(evaluation.protocols)
 app.command(evaluation.attention)

@@ -1,4 +1,4 @@
-"""`metro evaluate`, `metro attention` and `metro protocols`."""
+"""`metro evaluate`, `metro evaluate-photos`, `metro compare`, `metro attention` and `metro protocols`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from metro.cli.options import Batch, Between, Place, ToFolder, Word, refuse
+from metro.cli.options import Batch, Between, Place, ToFolder, Word
 from metro.errors import MetroError
 from metro.words import ProtocolName
 
@@ -20,9 +20,6 @@ def evaluate(
     model: Word = "open",
     protocol: Literal[ProtocolName, "photos"] = "open",
     out: ToFolder = Path("evaluation"),
-    images: Place | None = None,
-    detector: Word | None = None,
-    passes: Annotated[int | None, Parameter(validator=Between(1, 10))] = None,
     train: list[Path] | None = None,
     body: Place | None = None,
     batch_size: Batch = 64,
@@ -31,27 +28,18 @@ def evaluate(
     limit: Annotated[int, Parameter(validator=Between(1, 10**9))] | None = None,
     device: Word | None = None,
 ) -> str:
-    """Evaluate a model on a prepared dataset, or on labelled photographs: tables, intervals, baselines and figures.
+    """Evaluate a model on a prepared dataset: tables, intervals, baselines and figures.
 
     Parameters
     ----------
     data
-        Dataset folder written by a prepare stage; for `--protocol photos` a JSON file with boxes and 2D joints, as
-        COCO's person_keypoints_val2017.json.
+        Dataset folder written by a prepare stage.
     model
         Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
     protocol
-        Definition of the numbers, see `metro protocols`.
+        Definition of the numbers, see `metro protocols`; `photos` has a command of its own, `metro evaluate-photos`.
     out
         Folder for metrics.json, result.json, samples.npz and the figures.
-    images
-        Folder of the photographs; none: that of their labels.
-    detector
-        Who finds the people of photographs, `blazepose` or `torchvision`; joints of people it misses are wrong. None:
-        the annotated boxes are given.
-    passes
-        How often the network looks at each person of a photograph, from the second time on at the box around its mesh.
-        None: as `metro predict`.
     train
         Dataset folders the model was trained on; the mean-pose baselines come from their labels. Without them they come
         from the benchmark's own labels, which flatters the baselines.
@@ -67,13 +55,10 @@ def evaluate(
     limit
         Evaluate the first records only.
     device
-        Where to run, e.g. `cuda`; none: a GPU if there is one. Photographs: as `metro predict`.
+        Where to run, e.g. `cuda`; none: a GPU if there is one.
     """
     if protocol == "photos":
-        refuse({"train": train, "body": body}, "is for prepared datasets, which --protocol photos does not take")
-        return _photos(data, images or data.parent, model, out, detector, passes, batch_size, bootstrap, cases,
-                       limit, device)  # fmt: skip
-    refuse({"images": images, "detector": detector, "passes": passes}, "is for --protocol photos")
+        raise MetroError("--protocol photos: `metro evaluate-photos LABELS.json` judges photographs")
     import sys
     from functools import partial
 
@@ -119,6 +104,90 @@ def evaluate(
     result.write(out)
     write_figures(result, bundle.model, dataset, body_model, out, place)
     return f"{table(result.summary)}\nwritten to {out}"
+
+
+def evaluate_photos(
+    labels: Path,
+    /,
+    *,
+    model: Word = "open",
+    images: Place | None = None,
+    out: ToFolder = Path("evaluation"),
+    detector: Word | None = None,
+    passes: Annotated[int | None, Parameter(validator=Between(1, 10))] = None,
+    batch_size: Batch = 64,
+    bootstrap: Annotated[int, Parameter(validator=Between(1, 100_000))] = 1000,
+    cases: Annotated[int, Parameter(validator=Between(1, 100))] = 4,
+    limit: Annotated[int, Parameter(validator=Between(1, 10**9))] | None = None,
+    device: Word | None = None,
+) -> str:
+    """Evaluate a model on photographs by the joints that people marked in them: tables, intervals and figures.
+
+    Parameters
+    ----------
+    labels
+        JSON file with boxes and 2D joints, as COCO's person_keypoints_val2017.json.
+    model
+        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
+    images
+        Folder of the photographs; none: that of their labels.
+    out
+        Folder for metrics.json, result.json, samples.npz and the figures.
+    detector
+        Who finds the people, `blazepose` or `torchvision`; joints of people it misses are wrong. None: the annotated
+        boxes are given.
+    passes
+        How often the network looks at each person, from the second time on at the box around its mesh. None: as
+        `metro predict`.
+    batch_size
+        People per forward pass.
+    bootstrap
+        Resamples of the confidence intervals.
+    cases
+        Best, median and worst people drawn, of each.
+    limit
+        Evaluate the first people only.
+    device
+        Where PyTorch runs, e.g. `cuda`; none: ONNX Runtime on the CPU if the model has an ONNX file.
+    """
+    import sys
+
+    from tqdm import tqdm
+
+    import metro
+    from metro.detect import detector as open_detector
+    from metro.evaluation.photo_figures import write_cases
+    from metro.evaluation.photo_labels import read_labels
+    from metro.evaluation.photos import judge, shown
+
+    people, images = read_labels(labels, limit), images or labels.parent
+    finder = None if detector is None else open_detector(detector)
+    if detector is not None and finder is None:
+        raise MetroError("--detector none: leave it out, and the annotated boxes are given")
+    predictor = metro.load(model, device, detector="none")
+    predictor.passes = passes or predictor.passes
+    about = {
+        "model": model,
+        "passes": predictor.passes,
+        "boxes": detector or "annotated",
+        **predictor.network.meta["origin"],
+    }
+    with tqdm(total=len(people), desc="evaluate", unit="person", disable=not sys.stderr.isatty()) as bar:
+        result = judge(
+            predictor,
+            people,
+            images,
+            finder,
+            batch_size=batch_size,
+            resamples=bootstrap,
+            cases=cases,
+            benchmark=labels.stem,
+            about=about,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
+    result.write(out)
+    write_cases(result, predictor, images, out)
+    return f"{shown(result.summary)}\nwritten to {out}"
 
 
 def compare(
@@ -262,60 +331,6 @@ def protocols() -> str:
         rows = [f"    {metric.label:<24}{metric.meaning}" for metric in metrics]
         blocks.append("\n".join([f"{name}: {title}", text, *rows]))
     return "\n\n".join(blocks)
-
-
-def _photos(
-    labels: Path,
-    images: Path,
-    model: str,
-    out: Path,
-    detector: str | None,
-    passes: int | None,
-    batch_size: int,
-    bootstrap: int,
-    cases: int,
-    limit: int | None,
-    device: str | None,
-) -> str:
-    """`metro evaluate --protocol photos`."""
-    import sys
-
-    from tqdm import tqdm
-
-    import metro
-    from metro.detect import detector as open_detector
-    from metro.evaluation.photo_figures import write_cases
-    from metro.evaluation.photo_labels import read_labels
-    from metro.evaluation.photos import judge, shown
-
-    people = read_labels(labels, limit)
-    finder = None if detector is None else open_detector(detector)
-    if detector is not None and finder is None:
-        raise MetroError("--detector none: leave it out, and the annotated boxes are given")
-    predictor = metro.load(model, device, detector="none")
-    predictor.passes = passes or predictor.passes
-    about = {
-        "model": model,
-        "passes": predictor.passes,
-        "boxes": detector or "annotated",
-        **predictor.network.meta["origin"],
-    }
-    with tqdm(total=len(people), desc="evaluate", unit="person", disable=not sys.stderr.isatty()) as bar:
-        result = judge(
-            predictor,
-            people,
-            images,
-            finder,
-            batch_size=batch_size,
-            resamples=bootstrap,
-            cases=cases,
-            benchmark=labels.stem,
-            about=about,
-            progress=lambda done, total: bar.update(done - bar.n),
-        )
-    result.write(out)
-    write_cases(result, predictor, images, out)
-    return f"{shown(result.summary)}\nwritten to {out}"
 
 
 def _logged(summary: Mapping[str, Any], files: Sequence[Path]) -> str:

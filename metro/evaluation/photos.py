@@ -58,7 +58,7 @@ METRICS: dict[str, Metric] = {
 """What is measured of each person, by key."""
 
 DESCRIPTION = (
-    "For photographs with labels in COCO's layout (`metro evaluate LABELS.json --protocol photos --images FOLDER`), "
+    "For photographs with labels in COCO's layout (`metro evaluate-photos LABELS.json --images FOLDER`), "
     "not for prepared datasets. 12 limb joints (shoulders, elbows, wrists, hips, knees, ankles) regressed from the "
     "predicted full mesh and projected by the predicted camera, against the joints annotated in the photograph, hidden "
     "ones included. A joint is right if its distance is at most 0.1 (0.2) of the longer side of the person's annotated "

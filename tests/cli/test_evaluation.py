@@ -97,7 +97,7 @@ def test_photographs(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     people = [{"id": 4, "image_id": 9, "bbox": [40, 20, 40, 70], "keypoints": person}]
     labels = tmp_path / "people.json"
     labels.write_text(json.dumps({"images": [{"id": 9, "file_name": "in/a.png"}], "annotations": people}))
-    words = ["evaluate", str(labels), "--protocol", "photos", "--model", str(model), "--out", str(tmp_path / "out")]
+    words = ["evaluate-photos", str(labels), "--model", str(model), "--out", str(tmp_path / "out")]
     assert main(words) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"metro: {tmp_path}/in/a.png: no such image (1 of 1 labelled ones are missing)")
@@ -118,17 +118,15 @@ def test_photographs(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("set --images here", "--images is for --protocol photos"),
-        ("set --passes 2", "--passes is for --protocol photos"),
-        ("set --detector blazepose", "--detector is for --protocol photos"),
-        ("people.json --protocol photos --train set", "--train is for prepared datasets, which --protocol photos"),
-        ("people.json --protocol photos --body body.npz", "--body is for prepared datasets"),
-        ("people.json --protocol photos --passes 11", "Must be from 1 to 10"),
-        ("people.json --protocol photos", "people.json: not valid JSON"),
-        ("people.json --protocol photo", '"photos"'),
-        ("nobody.json --protocol photos", "nobody.json: has nobody to be judged (no annotations)"),
-        ("some.json --protocol photos --detector none", "--detector none: leave it out"),
-        ("some.json --protocol photos --detector other", "detector other: there is no such one"),
+        ("evaluate people.json --protocol photos", "`metro evaluate-photos LABELS.json` judges photographs"),
+        ("evaluate people.json --protocol photo", '"photos"'),
+        ("evaluate people.json --passes 2", "--passes"),
+        ("evaluate-photos people.json --passes 11", "Must be from 1 to 10"),
+        ("evaluate-photos people.json", "people.json: not valid JSON"),
+        ("evaluate-photos people.json --train set", "--train"),
+        ("evaluate-photos nobody.json", "nobody.json: has nobody to be judged (no annotations)"),
+        ("evaluate-photos some.json --detector none", "--detector none: leave it out"),
+        ("evaluate-photos some.json --detector other", "detector other: there is no such one"),
     ],
 )
 def test_mistakes_about_photographs_are_one_line(
@@ -139,7 +137,7 @@ def test_mistakes_about_photographs_are_one_line(
     Path("nobody.json").write_text('{"images": [], "annotations": []}')
     person = {"id": 4, "image_id": 9, "bbox": [40, 20, 40, 70], "keypoints": 17 * [50, 30, 2]}
     Path("some.json").write_text(json.dumps({"images": [{"id": 9, "file_name": "a.png"}], "annotations": [person]}))
-    assert main(["evaluate", *words.split()]) == 2
+    assert main(words.split()) == 2
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1

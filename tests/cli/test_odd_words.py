@@ -37,6 +37,7 @@ BASE = {
     "checkpoint export": ["missing", "out.bin"],
     "checkpoint release": ["missing", "out"],
     "evaluate": ["missing"],
+    "evaluate-photos": ["missing"],
     "compare": ["missing", "missing"],
     "attention": ["missing"],
     "serve": ["--model", "missing"],
