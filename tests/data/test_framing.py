@@ -85,6 +85,16 @@ def test_shares_and_shifts_are_those_asked_for():
     assert (moved.side_B == SIDE).all()
 
 
+def test_a_share_of_those_who_are_hidden_keeps_the_box_of_the_whole_person():
+    found = drawn(BoxConfig(part=1, part_edge=0.5, part_covered=0.25, part_whole=0.4), 4000)
+    hidden_B = np.array([past is not None for past in found.past])
+    whole_B = (found.side_B == SIDE) & (found.center_B2 == CENTER).all(1)
+    assert hidden_B.mean() == pytest.approx(0.75, abs=0.03)
+    assert whole_B[hidden_B].mean() == pytest.approx(0.4, abs=0.03)
+    assert not whole_B[~hidden_B].any()  # who goes on past the line is seen whole only in the box of a whole person
+    assert not (found.side_B[~whole_B] == SIDE).any()
+
+
 def test_people_of_whom_too_little_is_known_keep_their_box():
     joints = standing()
     joints[3:, 2] = 0
@@ -114,6 +124,15 @@ def test_a_part_changes_pictures_and_2d_labels_alone(made):
         pixels = ((batch["joints_2d"][..., :2].double() + 1) * 64 - 1) / 2
         frames.append(crop.apply(crop.invert(batch["affine"].double().numpy()), pixels.numpy()))
     np.testing.assert_allclose(frames[0], frames[1], atol=1e-3)
+
+
+def test_who_keeps_the_whole_box_keeps_all_labels_and_is_black_past_the_line(made):
+    """Affine, 2D and 3D are those of a whole person; what the picture lacks is black."""
+    whole, part = batch_of(made), batch_of(made, boxes=BoxConfig(part=1, part_edge=1, part_covered=0, part_whole=1))
+    assert {name for name in whole if not torch.equal(whole[name], part[name])} == {"image"}
+    gone = (whole["image"] != part["image"]).any(-1)
+    assert (part["image"][gone] == 0).all()
+    assert gone.flatten(1).any(1).float().mean() > 0.5
 
 
 def test_jitter_leaves_who_is_seen_in_part_alone(made):
