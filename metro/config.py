@@ -447,6 +447,15 @@ class BenchmarkConfig(Section):
     """Definition of the metrics (`metro protocols` describes them)."""
 
 
+class PhotosConfig(Section):
+    """One entry of `photos`: photographs of people whose 2D joints are annotated, judged under protocol `photos`."""
+
+    labels: Path
+    """JSON file with boxes and 2D joints, as COCO's person_keypoints_val2017.json. DVC watches it, and the folder."""
+    images: Path
+    """Folder of the photographs."""
+
+
 class EvaluateConfig(Section):
     """Benchmark evaluation."""
 
@@ -493,6 +502,21 @@ class ExportConfig(Section):
     """A torch.export program."""
 
 
+class FilesConfig(Section):
+    """Files that other parameters name, once more, for DVC to watch; where they name none, one that never changes."""
+
+    body: Path = Path("metro/body/__init__.py")
+    """What `body.path` names."""
+    sampling: Path = Path("metro/mesh/__init__.py")
+    """What `sampling.legacy` or `sampling.checkpoint` names."""
+    prior: Path = Path("metro/fitting/__init__.py")
+    """What `fit.prior` names."""
+    backbone: Path = Path("metro/model/__init__.py")
+    """What `model.backbone_weights` names."""
+    init: Path = Path("metro/training/__init__.py")
+    """What `train.init` names."""
+
+
 class Params(Section):
     """The whole of ``params.yaml``."""
 
@@ -507,14 +531,17 @@ class Params(Section):
     train: TrainConfig = TrainConfig()
     benchmarks: dict[str, BenchmarkConfig] = {}
     """Test sets and protocols; `evaluate@NAME` judges the trained model on each."""
+    photos: dict[str, PhotosConfig] = {}
+    """Labelled photographs; `evaluate-photos@NAME` judges the trained model on each."""
     evaluate: EvaluateConfig = EvaluateConfig()
     sweep: SweepConfig = SweepConfig()
     attention: AttentionConfig = AttentionConfig()
     export: ExportConfig = ExportConfig()
+    files: FilesConfig = FilesConfig()
 
     @model_validator(mode="after")
     def _names_are_plain(self) -> Params:
-        for section in ("datasets", "benchmarks"):
+        for section in ("datasets", "benchmarks", "photos"):
             for name in getattr(self, section):
                 if not re.fullmatch(
                     r"[a-z0-9][a-z0-9_-]*", name
@@ -523,6 +550,8 @@ class Params(Section):
                         f"{section}: {name!r} cannot be a name; a small letter or digit comes first, then more of them "
                         "and _ -"
                     )
+        if both := sorted(self.benchmarks.keys() & self.photos.keys()):
+            raise ValueError(f"photos: {both[0]!r} is a benchmark already, and both are written to reports/evaluate")
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """Presets: small YAML files of the parameters in which a way of using the project differs from the defaults.
 
 A preset may start with ``extends: OTHER``. Applying one writes ``params.yaml`` anew: defaults, then the presets from
-the furthest ancestor on, merged key by key; `datasets` and `benchmarks`, collections of named things, replaced whole.
+the furthest ancestor on, merged key by key; `datasets`, `benchmarks` and `photos`, collections of named things,
+replaced whole.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from metro.config import Params, Section, load_params
 from metro.errors import MetroError
 from metro.files import atomic_file, nearest, readable
 
-NAMED = ("datasets", "benchmarks")
+NAMED = ("datasets", "benchmarks", "photos")
 
 
 def summaries() -> dict[str, str]:

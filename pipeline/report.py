@@ -69,6 +69,7 @@ def main(params: Params) -> None:
                 "commit and date": "git log -1 dvc.lock",
             },
             benchmarks={name: EVALUATE / name for name in params.benchmarks},
+            photos={name: EVALUATE / name for name in params.photos},
             curves=CURVES,
             train={
                 "start": params.train.init,

@@ -57,6 +57,7 @@ def run(main: Callable[..., None]) -> None:
         if len(items) != wanted:
             raise MetroError(f"takes {wanted} argument{'s' * (wanted != 1)}, got {len(items)}: see dvc.yaml")
         params = load_params()
+        _check_files(params)
         if chosen.rank == 0:  # the others help it
             _hold(name())
         main(params, *items)
@@ -147,6 +148,26 @@ def _declared(stage: str) -> Iterator[Any]:
         raise MetroError(f"{err.filename}: missing; `dvc repro {stage}` makes what is needed") from None
     except DvcException as err:
         raise MetroError(f"dvc.yaml: cannot tell what {stage} reads and writes: {err}") from None
+
+
+def _check_files(params: Params) -> None:
+    """Refuse a file that a parameter names and DVC does not watch: nobody would notice that it changed."""
+    weights, init = params.model.backbone_weights, params.train.init
+    named = {
+        "body": ("body.path", params.body.path),
+        "sampling": ("sampling.legacy", params.sampling.legacy),
+        "prior": ("fit.prior", params.fit.prior),
+        "backbone": (
+            "model.backbone_weights",
+            None if weights in ("none", "imagenet", "packaged", "shipped") else Path(weights),
+        ),
+        "init": ("train.init", None if init in ("none", "open") else Path(init)),
+    }
+    if params.sampling.checkpoint not in (None, Path("open")):
+        named["sampling"] = "sampling.checkpoint", params.sampling.checkpoint
+    for key, (name, path) in named.items():
+        if path is not None and getattr(params.files, key) != path:
+            raise MetroError(f"{name} names {path}: set files.{key} to it as well, so that DVC notices when it changes")
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

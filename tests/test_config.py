@@ -18,6 +18,7 @@ from metro.errors import MetroError
 from metro.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
+PHOTOS = {"labels": "a.json", "images": "a"}
 NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
 
 
@@ -49,6 +50,11 @@ NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
         ({"train": {"datasets": ["synth"]}, "datasets": {"synt": {}}}, "did you mean 'synt'"),
         ({"fit": {"datasets": ["x"]}}, "fit.datasets: no dataset 'x'"),
         ({"benchmarks": {"b": {"dataset": "x"}}}, "benchmarks.b.dataset: no dataset 'x'"),
+        ({"photos": {"p": {"labels": "a.json"}}}, "photos.p.images: "),
+        (
+            {"datasets": {"a": {}}, "benchmarks": {"p": {"dataset": "a"}}, "photos": {"p": PHOTOS}},
+            "photos: 'p' is a benchmark already",
+        ),
     ],
 )
 def test_a_mistake_is_named(given: dict, said: str) -> None:
@@ -91,7 +97,7 @@ def leaves(kind: Any, rules: tuple[Any, ...] = (), path: tuple[str | int, ...] =
 
 LEAVES = list(leaves(Params))
 NUMBERS = [(path, kind, rules) for path, kind, rules, _ in LEAVES if kind in (int, float)]
-NEEDED = {"blocks": {"width": 8, "out": 3, "heads": 1}, "benchmarks": {"dataset": "a"}}
+NEEDED = {"blocks": {"width": 8, "out": 3, "heads": 1}, "benchmarks": {"dataset": "a"}, "photos": PHOTOS}
 
 
 def holding(path: tuple[str | int, ...], value: Any) -> Any:

@@ -82,6 +82,8 @@ class Content:
     would give every page other bytes."""
     benchmarks: Mapping[str, Path] = field(default_factory=dict)
     """Benchmark → folder with ``result.json`` and the figures of the evaluation."""
+    photos: Mapping[str, Path] = field(default_factory=dict)
+    """Labelled photographs → folder with ``result.json`` and the figures of their evaluation."""
     curves: Path | None = None
     """``curves.json`` of the training."""
     train: Mapping[str, Any] = field(default_factory=dict)
@@ -117,6 +119,7 @@ def write_report(content: Content, path: Path) -> Path:
         parts = {
             "benchmarks": benchmarks,
             "terms": _terms(benchmarks),
+            "photos": [_photos(name, folder) for name, folder in content.photos.items()],
             "training": _training(content, Path(charts)),
             "sweep": _sweep(content.sweep, Path(charts)),
             "attention": _attention(content.attention),
@@ -193,6 +196,14 @@ def _benchmark(name: str, folder: Path) -> dict[str, Any]:
         **told,
         "pictures": {key: _picture(path) for key in (*CASES, *CHARTS) if (path := folder / f"{key}.png").is_file()},
         "meshes": _meshes(meshes, result) if meshes.is_file() else None,
+    }
+
+
+def _photos(name: str, folder: Path) -> dict[str, Any]:
+    return {
+        "name": name,
+        "result": _json(folder / "result.json", "metrics", "joint_groups", "samples", "protocol"),
+        "pictures": {key: _picture(path) for key in CASES if (path := folder / f"{key}.png").is_file()},
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from metro.config import FitConfig, Params
+from metro.config import FilesConfig, FitConfig, Params
 from metro.presets import render
 from metro.sources import NAMES
 from pipeline import paths
@@ -57,15 +58,22 @@ class Stage(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def items() -> dict[str, Stage]:
-    """Every stage with its item."""
+def items(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
+    """Every stage with its item, of the committed parameters; with photographs, and files from elsewhere."""
     from dvc.dependency import ParamsDependency
     from dvc.repo import Repo
 
     from flows.dag import read_dag
 
-    dag = read_dag(ROOT)
-    with Repo(str(ROOT)) as repo:
+    folder = tmp_path_factory.mktemp("project")
+    Repo.init(str(folder), no_scm=True).close()
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["files"] = {name: f"/elsewhere/{name}" for name in FilesConfig.model_fields}
+    params["photos"] = {"my-photos": {"labels": "people.json", "images": "/elsewhere/photos"}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    dag = read_dag(folder)
+    with Repo(str(folder)) as repo:
         return {
             stage.name: Stage(
                 Path(stage.cmd.partition("-m ")[2].split()[0].replace(".", "/") + ".py"),
@@ -249,11 +257,21 @@ def kinds(names: Iterable[str]) -> set[str]:
         ("sweep.steps", {"sweep", "sweep-report", "report"}),
         (
             "train.lr",
-            {"train", "sweep", "evaluate", "sweep-report", "attention", "export", "report"},
+            {"train", "sweep", "evaluate", "evaluate-photos", "sweep-report", "attention", "export", "report"},
         ),
         (
             "sampling.sizes",
-            {"sampling", "train", "sweep", "evaluate", "sweep-report", "attention", "export", "report"},
+            {
+                "sampling",
+                "train",
+                "sweep",
+                "evaluate",
+                "evaluate-photos",
+                "sweep-report",
+                "attention",
+                "export",
+                "report",
+            },
         ),
     ],
 )
@@ -265,6 +283,35 @@ def test_a_change_to_one_dataset_leaves_the_others(items: dict[str, Stage]) -> N
     stale = rerun_by(items, "datasets.synth-2d.options.count")
     assert {"prepare@synth-2d", "fit@synth-2d", "catalogue"} <= stale
     assert not {"prepare@synth-3d", "fit@synth-3d", "prepare@synth-mesh", "body", "sampling"} & stale
+
+
+def test_photographs_are_judged_anew_when_their_files_change(items: dict[str, Stage]) -> None:
+    photos = items["evaluate-photos@my-photos"]
+    assert {Path("people.json"), Path("/elsewhere/photos")} <= photos.deps
+    assert photos.needs == {"body", "sampling", "train"}
+    assert "evaluate-photos@my-photos" in items["report"].needs
+
+
+@pytest.mark.parametrize(
+    ("file", "first"),
+    [
+        ("body", {"body", "prepare", "catalogue", "train", "sweep", "evaluate", "sweep-report", "report"}),
+        ("sampling", {"sampling"}),
+        ("prior", {"fit"}),
+        ("backbone", {"train", "sweep"}),
+        ("init", {"train", "sweep"}),
+    ],
+)
+def test_a_file_that_a_parameter_names_is_an_input_of_who_reads_it(
+    items: dict[str, Stage], file: str, first: set[str]
+) -> None:
+    assert kinds(name for name, stage in items.items() if Path("/elsewhere", file) in stage.deps) == first
+
+
+def test_where_no_file_is_named_one_stands_that_the_stages_depend_on_anyway(items: dict[str, Stage]) -> None:
+    for name, path in FilesConfig():
+        assert (ROOT / path).is_file()
+        assert all(covers(s.deps, path) for s in items.values() if Path("/elsewhere", name) in s.deps)
 
 
 def test_training_hangs_on_the_catalogue_of_its_own_sets_only(items: dict[str, Stage]) -> None:

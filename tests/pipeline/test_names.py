@@ -32,6 +32,7 @@ def project(folder: Path, name: str, ratio: str | float) -> Path:
         "datasets": {name: {"root": "raw"}},
         "fit": {"datasets": [name]},
         "benchmarks": {name: {"dataset": name}},
+        "photos": {name: {"labels": "raw", "images": "raw"}},
         "sweep": {"ratios": [ratio]},
     }
     (made / "params.yaml").write_text(yaml.safe_dump(sections))
@@ -40,7 +41,7 @@ def project(folder: Path, name: str, ratio: str | float) -> Path:
 
 
 def test_these_stages_have_names() -> None:
-    assert set(TEMPLATES) == {"prepare", "fit", "evaluate", "sweep"}
+    assert set(TEMPLATES) == {"prepare", "fit", "evaluate", "evaluate-photos", "sweep"}
 
 
 @pytest.mark.parametrize("entry", TEMPLATES.values(), ids=TEMPLATES)

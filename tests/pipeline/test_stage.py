@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,29 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DVC_STAGE", raising=False)
     (tmp_path / "params.yaml").write_text("preset: open\n")
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ("body: {path: a.npz}", "body.path names a.npz: set files.body to it as well"),
+        ("sampling: {checkpoint: models/mine}", "sampling.checkpoint names models/mine: set files.sampling to it"),
+        ("train: {init: mine}\nfiles: {init: models/other}", "train.init names mine: set files.init to it"),
+        ("body: {path: a.npz}\nfiles: {body: a.npz}\nfit: {prior: gmm_08.pkl}", "fit.prior names gmm_08.pkl: set"),
+        ("train: {init: open}\nsampling: {checkpoint: open}\nmodel: {backbone_weights: imagenet}", ""),
+        ("train: {init: models/mine}\nfiles: {init: models/mine}", ""),
+    ],
+)
+def test_a_file_is_named_where_dvc_watches_it(
+    params: str, said: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "params.yaml").write_text(params)
+    monkeypatch.setattr(sys, "argv", ["some.py"])
+    with pytest.raises(SystemExit) if said else nullcontext():
+        stage.run(lambda params: None)
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == bool(said)
 
 
 def test_a_folder_is_published_whole_and_replaces_the_old_one() -> None:

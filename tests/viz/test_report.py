@@ -218,6 +218,23 @@ def test_names_are_text_whatever_they_hold(content: Content, tmp_path: Path) -> 
     assert scripts[0] == scripts[1]
 
 
+def test_photographs_are_shown_in_shares(content: Content, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    both = {"pck10": {"value": 61.5, "ci95": None}, "pck20": {"value": None, "ci95": None}}
+    told = {
+        "metrics": {"pck10": entry(71.7, "%", "PCK@0.1")}, "joint_groups": [{"group": "wrists", "joints": [], **both}],
+        "samples": 38, "protocol": {"name": "photos", "description": "d"},
+    }  # fmt: skip
+    (tmp_path / "photos/result.json").write_text(json.dumps(told))
+    cv2.imwrite(str(tmp_path / "photos/worst.png"), PICTURE)
+    page = read(replace(content, benchmarks={}, photos={"street": tmp_path / "photos"}), tmp_path / "r.html")
+    assert "street: 38 people" in page.text
+    assert "71.7 % 69.7 – 73.7 50" in page.text
+    assert "wrists 61.5 –" in page.text
+    assert "photographs" in page.ids
+    assert any("worst cases of street" in text for text in page.pictures)
+
+
 @pytest.mark.parametrize("count", [1, 10])
 def test_any_number_of_benchmarks(content: Content, tmp_path: Path, count: int) -> None:
     many = {f"benchmark-{k}": content.benchmarks["b"] for k in range(count)}
