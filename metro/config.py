@@ -371,7 +371,8 @@ class TrainConfig(Section):
     views: int | None = Field(None, ge=1, le=10_000)
     """Augmented views that there are of each record, one after the other in successive passes. The features of each
     are computed once, kept on disk, and stand in for the picture, which needs `freeze: [backbone]`; none: every pass
-    augments anew (official). Masks are new in every step either way."""
+    augments anew (official). Masks are new in every step either way. Of `blazepose` and `blazehand` it is enough to
+    freeze `backbone.net.encoder.stem` and `backbone.net.encoder.stages.0` to `.3`; the rest of it learns then."""
     steps: Steps = 1000
     """Optimizer steps."""
     batch_size: Batch = 32
@@ -431,7 +432,7 @@ class TrainConfig(Section):
             raise ValueError(f"batch_size {self.batch_size} does not divide into accumulate={self.accumulate} parts")
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} are more than the {self.steps} steps of the run")
-        if self.views and "backbone" not in self.freeze:
+        if self.views and not any(name.split(".")[0] == "backbone" for name in self.freeze):
             raise ValueError(
                 f"views {self.views}: only features of a frozen backbone can be kept; add `backbone` to freeze"
             )

@@ -49,7 +49,7 @@ _EXPANDING = {
 class Backbone(nn.Module):
     """From images to a map of cells, in two steps: what is worth keeping of an image, and how cells are made of it.
 
-    The first is all that costs time, and smaller than the map where cells share numbers.
+    The first is most or all of what costs time, and smaller than the map where cells share numbers.
     """
 
     map_size: tuple[int, int, int]
@@ -62,6 +62,10 @@ class Backbone(nn.Module):
     def cells(self, features_BF: Tensor) -> Tensor:
         """(B, C, h, w): the map, from `features`."""
         return features_BF.unflatten(1, self.map_size)
+
+    def kept(self) -> dict[str, Tensor]:
+        """The weights that `features` are made with, by their names in here."""
+        return self.state_dict(keep_vars=True)
 
 
 class ResNet(Backbone, nn.Sequential):
@@ -105,6 +109,11 @@ class LandmarkMap(Backbone):
     The latter, 1,152 numbers about the whole image (the last 2 × 2 cells of a body, a mean of a hand), goes to every
     cell alike. All is brought to mean 0 and deviation 1, channel by channel, by statistics of synthetic people and
     hands (`tools/blazepose/standard.py`). The trunk has its own range of input, so that ImageNet's is undone first.
+
+    Attributes
+    ----------
+    early
+        How the names of the weights begin that make the encoder's map of 1/16 of the image's side.
     """
 
     mean_C: Tensor
@@ -115,14 +124,17 @@ class LandmarkMap(Backbone):
     def __init__(self, name: str) -> None:
         super().__init__()
         if name == "blazehand":
-            self.net: nn.Module = blazehand.HandTrunk()
+            self.net: blazepose.PoseTrunk | blazehand.HandTrunk = blazehand.HandTrunk()
             self.image_size, fine, side = blazehand.IMAGE_PX, blazehand.WIDTH, 7
-            whole = 6 * fine
+            whole, stages = 6 * fine, blazehand.STAGES
         else:
             variant = name.partition("_")[2] or "full"
             self.net = blazepose.PoseTrunk(variant)
             self.image_size, fine, side = blazepose.IMAGE_PX, blazepose.VARIANTS[variant].width, 8
-            whole = 4 * fine
+            whole, stages = 4 * fine, blazepose.VARIANTS[variant].stages
+        self.early = ("net.encoder.stem.", *(f"net.encoder.stages.{number}." for number in range(len(stages) - 1)))
+        self.early_size = stages[-2].width, 2 * side, 2 * side
+        self.one_way = name != "blazepose_heavy"  # which goes back to earlier maps
         self.map_size = fine + whole, side, side
         self.split = fine, whole
         self.register_buffer("mean_C", torch.zeros(fine + whole))
@@ -130,18 +142,38 @@ class LandmarkMap(Backbone):
         self.register_buffer("image_mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("image_sd", torch.tensor(IMAGENET_SD)[:, None, None], persistent=False)
 
+    @property
+    def thawed(self) -> bool:
+        """Whether the encoder's last stage or what follows it learns, and nothing before: its input is kept then."""
+        learning = [name for name, weight in self.named_parameters() if weight.requires_grad]
+        return self.one_way and bool(learning) and not any(name.startswith(self.early) for name in learning)
+
+    def kept(self) -> dict[str, Tensor]:
+        return {
+            name: tensor for name, tensor in super().kept().items() if not self.thawed or name.startswith(self.early)
+        }
+
     def features(self, images_B3HW: Tensor) -> Tensor:
-        map_BChw, *_, whole_B = self.net(images_B3HW * self.image_sd + self.image_mean)
-        (mean_C, mean_F), (sd_C, sd_F) = self.mean_C.split(self.split), self.sd_C.split(self.split)
-        map_BChw = (map_BChw - mean_C[:, None, None]) / sd_C[:, None, None]
-        return torch.cat((map_BChw.flatten(1), (whole_B.flatten(1) - mean_F) / sd_F), 1)
+        images_B3HW = images_B3HW * self.image_sd + self.image_mean
+        if self.thawed:
+            return self.net.encoder.early(images_B3HW).flatten(1)
+        return self._standard(self.net(images_B3HW))
 
     def cells(self, features_BF: Tensor) -> Tensor:
+        if self.thawed:
+            features_BF = self._standard(self.net.late(features_BF.unflatten(1, self.early_size)))
         fine, whole = self.split
         _, height, width = self.map_size
         map_BF, whole_BF = features_BF.split((fine * height * width, whole), 1)
         whole_BChw = whole_BF[:, :, None, None].expand(-1, -1, height, width)
         return torch.cat((map_BF.unflatten(1, (fine, height, width)), whole_BChw), 1)
+
+    def _standard(self, maps: blazepose.PoseMaps | blazehand.HandMaps) -> Tensor:
+        """(B, F): the first and the last of the trunk's maps, standardised."""
+        map_BChw, *_, whole_B = maps
+        (mean_C, mean_F), (sd_C, sd_F) = self.mean_C.split(self.split), self.sd_C.split(self.split)
+        map_BChw = (map_BChw - mean_C[:, None, None]) / sd_C[:, None, None]
+        return torch.cat((map_BChw.flatten(1), (whole_B.flatten(1) - mean_F) / sd_F), 1)
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
         return self.cells(self.features(images_B3HW))

@@ -59,8 +59,12 @@ class HandTrunk(nn.Module):
 
     def forward(self, images_B3HW: Tensor) -> HandMaps:
         """Maps of RGB images in [0, 1] of 224 × 224 pixels."""
-        maps, deep = self.encoder(images_B3HW)
-        return HandMaps(maps[-1], deep.mean((2, 3)))
+        return self.late(self.encoder.early(images_B3HW))
+
+    def late(self, early_BChw: Tensor) -> HandMaps:
+        """The maps from what `encoder.early` gives."""
+        map_7, deep = self.encoder.late(early_BChw)
+        return HandMaps(map_7, deep.mean((2, 3)))
 
 
 class BlazeHand(nn.Module):

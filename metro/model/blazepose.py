@@ -167,6 +167,18 @@ class Encoder(nn.Module):
             maps.append(x)
         return maps, self.last(x)
 
+    def early(self, images_B3HW: Tensor) -> Tensor:
+        """The map before the last stage, of 1/16 of the image's side."""
+        x = self.stem(images_B3HW)
+        for stage in self.stages[:-1]:
+            x = stage(x)
+        return x
+
+    def late(self, early_BChw: Tensor) -> tuple[Tensor, Tensor]:
+        """The last stage's map and the same widened six times, from the map before it."""
+        x = self.stages[-1](early_BChw)
+        return x, self.last(x)
+
 
 class UpAndDown(nn.Module):
     """From 8 cells a side to 64 and back to 8, joined with the encoder's maps on both ways (`heavy`)."""
@@ -279,6 +291,13 @@ class PoseTrunk(nn.Module):
         map_8 = self.bridge(deep_8)
         if self.up_and_down is not None:
             map_8 = map_8 + self.up_and_down(map_64, map_32, map_16, deep_8)
+        return self._down(map_8)
+
+    def late(self, early_BChw: Tensor) -> PoseMaps:
+        """The maps from what `encoder.early` gives; not of `heavy`, which goes back to earlier ones."""
+        return self._down(self.bridge(self.encoder.late(early_BChw)[1]))
+
+    def _down(self, map_8: Tensor) -> PoseMaps:
         map_4 = self.to_4(map_8)
         return PoseMaps(map_8, map_4, self.to_2(map_4))
 

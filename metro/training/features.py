@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, computed once for each view that a training shows of its records, and kept on disk.
+"""Features of a frozen backbone, or of the frozen part of one, computed once for each view and kept on disk.
 
 A view is a picture as augmentation made it in one of the first `train.views` passes; labels and masks stay with the
 loader. A folder of views is named after a digest of all that decides their bytes, so that trainings which differ in
@@ -150,13 +150,19 @@ class FeatureCache:
     Raises
     ------
     MetroError
-        There is too little room, the disk got full, a record cannot be read, or float16 cannot hold the features.
+        Weights that the features are made with learn, there is too little room, the disk got full, a record cannot be
+        read, or float16 cannot hold the features.
     """
 
     def __init__(
         self, root: Path, params: Params, datasets: Sequence[ShardDataset], backbone: Backbone, leads: bool
     ) -> None:
         config, side = params.train, params.model.image_size
+        if learning := [name for name, weight in backbone.kept().items() if weight.requires_grad]:
+            raise MetroError(
+                f"train.views: backbone.{learning[0]} learns, and features that are kept are made with it; "
+                "add `backbone` to train.freeze"
+            )
         self._backbone, self._side = backbone.eval(), side
         self._frames = TrainStream(datasets, params.model, config)
         with torch.inference_mode():
@@ -245,7 +251,7 @@ def _key(params: Params, datasets: Sequence[ShardDataset], backbone: Backbone) -
     train = params.train
     told = {
         "backbone": [params.model.backbone, params.model.image_size, torch.__version__, onnxruntime.__version__],
-        "weights": hashlib.sha256(save({k: v.contiguous() for k, v in backbone.state_dict().items()})).hexdigest(),
+        "weights": hashlib.sha256(save({k: v.data.contiguous() for k, v in backbone.kept().items()})).hexdigest(),
         "views": [train.augment.model_dump(mode="json"), train.seed, train.views],
         "records": [_records(dataset) for dataset in datasets],
         "code": [sha256_of(Path(str(sys.modules[name].__file__))) for name in _code_of(backbone)],

@@ -19,6 +19,8 @@ from metro.config import Params, load_params
 from metro.errors import MetroError
 from metro.files import sha256_of
 from metro.model.metro import Metro, build_model
+from metro.model.packaged import landmark_weights
+from metro.model.tensors import load_tensors
 from metro.training import features
 from metro.training.engine import train
 from metro.training.features import FeatureCache
@@ -31,7 +33,9 @@ FROZEN: dict[str, Any] = {"freeze": ["backbone"], "views": 2}
 @pytest.fixture(scope="module")
 def metro(setting: Setting) -> Metro:
     torch.manual_seed(0)
-    return build_model(setting.params.model, setting.body, setting.levels)
+    metro = build_model(setting.params.model, setting.body, setting.levels)
+    metro.backbone.requires_grad_(False)
+    return metro
 
 
 @pytest.fixture
@@ -50,7 +54,13 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_views_need_a_frozen_backbone():
     with pytest.raises(MetroError, match=r"views 2: only features of a frozen .* add `backbone` to freeze"):
-        load_params({"train": {"views": 2, "freeze": ["backbone.layer1"]}})
+        load_params({"train": {"views": 2, "freeze": ["blocks.0"]}})
+
+
+def test_features_are_not_kept_of_weights_that_learn(setting: Setting, tmp_path: Path):
+    params = small_params(views=2, freeze=["backbone.layer4"])
+    with pytest.raises(MetroError, match=r"train.views: backbone.conv1.weight learns, and features .* add `backbone` to"):
+        train(params, setting.datasets, setting.body, setting.levels, tmp_path)
 
 
 def test_training_without_views_loads_no_onnx_runtime():
@@ -94,6 +104,27 @@ def test_training_on_features_equals_training_on_pictures(setting: Setting, tmp_
         runs.append(train(params, setting.datasets, setting.body, setting.levels, tmp_path / str(views)))
     assert losses(runs[1]) == pytest.approx(losses(runs[0]), rel=1e-3)
     assert losses(runs[0])[-1] != pytest.approx(losses(runs[0])[0], rel=1e-2)  # it did learn meanwhile
+
+
+def test_the_end_of_a_trunk_learns_on_features_as_on_pictures(setting: Setting, tmp_path: Path):
+    early = ["backbone.net.encoder.stem", *(f"backbone.net.encoder.stages.{number}" for number in range(4))]
+    still = {"flip": 0.0, "rotation_off": 1.0, "scale_sd": 0.0, "colour": 0.0}
+    alike = {"augment": still, "mask": {"joints": 0, "vertices": 0}, "freeze": early, "steps": 3, "lr": 1e-4}
+    runs = []
+    for views in (None, 1):
+        params = small_params(**alike, views=views)
+        hand = {"backbone": "blazehand", "backbone_weights": "shipped", "image_size": 224}
+        model = params.model.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0, **hand})
+        params = params.model_copy(update={"model": model})
+        runs.append(train(params, setting.datasets, setting.body, setting.levels, tmp_path / str(views)))
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), rel=1e-3)
+    started, trained = load_tensors(landmark_weights("blazehand")), runs[1].checkpoint.weights()
+    trunk = {name.removeprefix("trunk."): weight.float() for name, weight in started.items() if "trunk." in name}
+    moved = {
+        name.rpartition(".")[0] for name, was in trunk.items() if not torch.equal(was, trained[f"backbone.net.{name}"])
+    }
+    late = {name.rpartition(".")[0] for name in trunk if name.startswith(("encoder.stages.4.", "encoder.last."))}
+    assert moved == late
 
 
 @pytest.mark.usefixtures("small_parts")
