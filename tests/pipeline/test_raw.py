@@ -23,6 +23,7 @@ body: {kind: open}
 datasets:
   people: {source: coco, root: raw/coco, options: {keep: limbs}}
   more: {source: mpii, root: raw/mpii}
+files: {body: body.npz}
 """
 
 
@@ -58,7 +59,8 @@ def declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "params.yaml").write_text(SETS)
     for dep in entry["do"]["deps"]:
         for source in ("coco", "mpii"):
-            path = folder / dep.replace("${item.source}", source).replace("${item.root}", f"raw/{source}")
+            found = dep.replace("${item.source}", source).replace("${item.root}", f"raw/{source}")
+            path = folder / found.replace("${files.body}", "body.npz")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("one")
     return folder
@@ -73,6 +75,13 @@ def test_touching_an_adapter_or_adding_an_option_prepares_its_own_set_again(decl
     assert set(stale(declared)) == {"prepare@people"}
     assert ran(declared) == ["prepare@people"]
     (declared / "metro/sources/index.py").write_text("two")
+    assert set(stale(declared)) == {"prepare@people", "prepare@more"}
+
+
+def test_a_body_from_elsewhere_that_changes_prepares_all_sets_again(declared: Path) -> None:
+    assert set(ran(declared)) == {"prepare@people", "prepare@more"}
+    assert stale(declared) == []
+    (declared / "body.npz").write_text("two")
     assert set(stale(declared)) == {"prepare@people", "prepare@more"}
 
 
