@@ -18,6 +18,7 @@ import torch
 from metro.config import Params, load_params
 from metro.errors import MetroError
 from metro.files import sha256_of
+from metro.model.backbones import Backbone
 from metro.model.metro import Metro, build_model
 from metro.model.packaged import landmark_weights
 from metro.model.tensors import load_tensors
@@ -59,7 +60,9 @@ def test_views_need_a_frozen_backbone():
 
 def test_features_are_not_kept_of_weights_that_learn(setting: Setting, tmp_path: Path):
     params = small_params(views=2, freeze=["backbone.layer4"])
-    with pytest.raises(MetroError, match=r"train.views: backbone.conv1.weight learns, and features .* add `backbone` to"):
+    with pytest.raises(
+        MetroError, match=r"train.views: backbone.conv1.weight learns, and features .* add `backbone` to"
+    ):
         train(params, setting.datasets, setting.body, setting.levels, tmp_path)
 
 
@@ -213,7 +216,7 @@ def test_too_little_room_is_told_before_anything_is_computed(
 
 
 def test_features_beyond_float16_are_refused(setting: Setting, metro: Metro, tmp_path: Path):
-    class Loud(torch.nn.Module):
+    class Loud(Backbone):
         def features(self, images: torch.Tensor) -> torch.Tensor:
             return 1e6 * images.flatten(1)
 
