@@ -18,11 +18,12 @@ def flops_per_image(metro: Metro) -> float:
 
 def flops_per_step(metro: Metro, frozen: Sequence[str] = (), cached: bool = False) -> float:
     """The same of a training step: forward and twice as much backward; what is frozen, at the start of the network,
-    goes forward only; a backbone whose features are `cached` does nothing."""
+    goes forward only, and what is frozen of a backbone whose features are `cached` does nothing."""
     flops = _flops(metro)
     outermost = [name for name in frozen if not name.startswith(tuple(f"{other}." for other in frozen))]
-    still = sum(flops.get(name, 0.0) for name in outermost)
-    return 3 * flops[""] - 2 * still - (flops["backbone"] if cached else 0.0)
+    still = {name: flops.get(name, 0.0) for name in outermost}
+    kept = sum(count for name, count in still.items() if name.split(".")[0] == "backbone")
+    return 3 * flops[""] - 2 * sum(still.values()) - (kept if cached else 0.0)
 
 
 def _flops(metro: Metro) -> dict[str, float]:
