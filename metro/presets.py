@@ -1,7 +1,8 @@
 """Presets: small YAML files of the parameters in which a way of using the project differs from the defaults.
 
 A preset may start with ``extends: OTHER``. Applying one writes ``params.yaml`` anew: defaults, then the presets from
-the furthest ancestor on, merged key by key; collections of named things (`datasets`, `benchmarks`, `studies`) replaced whole.
+the furthest ancestor on, merged key by key; collections of named things (datasets, benchmarks, studies) are replaced
+whole.
 """
 
 from __future__ import annotations
