@@ -18,7 +18,7 @@ from pipeline.paths import COSTS, STUDIES, STUDY_REPORTS
 def main(params: Params, name: str) -> None:
     """Compare, draw and tabulate."""
     from metro.evaluation.evaluate import Result
-    from metro.evaluation.studies import COST, NAMES, headline, people_of, summarise, table, verdict
+    from metro.evaluation.studies import COST, NAMES, headline, people_of, summarise, table
 
     study = params.studies[name]
     places = {variant: [Path(name, f"{variant}-{seed}") for seed in study.seeds] for variant in study.variants}
@@ -33,14 +33,13 @@ def main(params: Params, name: str) -> None:
     with tracking.joined(params, f"study@{name}-{first}-{study.seeds[0]}", parent=True) as run:
         with stage.publish(STUDY_REPORTS / name) as folder:
             stage.write_json(folder / "study.json", summary)
-            (folder / "verdict.txt").write_text(verdict(summary) + "\n", encoding="utf-8")
             (folder / "table.md").write_text(table(summary) + "\n", encoding="utf-8")
             draw(summary, folder / "study.png")
             for path in sorted(folder.iterdir()):
                 run.artifact(path, "study")
         run.log(headline(summary))
     stage.write_metrics(f"study-report/{name}", headline(summary))
-    print(table(summary, spent(places)), verdict(summary), sep="\n")
+    print(table(summary, spent(places)), summary["verdict"], sep="\n")
 
 
 def draw(summary: Mapping[str, Any], path: Path) -> Path:

@@ -5,6 +5,7 @@
 - ``study``, ``benchmark``, ``protocol`` (name, title), ``samples``, ``people`` (clusters of samples), ``seeds``
 - ``reference``: its name; ``axis``: what the numbers in the names of variants are, or none
 - ``metrics``: the headline metrics, key → label, unit, lower_is_better; ``ranked_by``: the first, which is tested
+- ``verdict``: a sentence
 - ``variants``: list of name, ``line`` and ``at`` (the word and the number of its name, or none), ``cost`` (see
   `pipeline.study`), and ``metrics``: key → value (mean over seeds), ci95 (Student's t over seeds; none for one), seeds
   (the mean of each), and, but for the reference, difference, people_ci95 (bootstrap over people of the difference that
@@ -163,7 +164,7 @@ def summarise(
         series = _SERIES.fullmatch(variant) if config.axis else None
         line, at = (series[1], int(series[2])) if series else (None, None)
         variants.append({"name": variant, "line": line, "at": at, "cost": dict(costs[variant]), "metrics": measured})
-    return {
+    summary = {
         "schema": SCHEMA,
         "study": name,
         "benchmark": config.benchmark,
@@ -184,6 +185,7 @@ def summarise(
         "ranked_by": keys[0],
         "variants": variants,
     }
+    return summary | {"verdict": verdict(summary)}
 
 
 def headline(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -87,7 +87,7 @@ class Content:
     train: Mapping[str, Any] = field(default_factory=dict)
     """Facts about the training, shown as a table."""
     studies: Mapping[str, Path] = field(default_factory=dict)
-    """Study → folder with ``study.json`` (`metro.evaluation.studies`), ``verdict.txt`` and ``study.png``."""
+    """Study → folder with ``study.json`` (`metro.evaluation.studies`) and ``study.png``."""
     attention: Path | None = None
     """Folder with ``attention.json`` and its figures."""
     datasets: Sequence[DataSet] = ()
@@ -251,13 +251,11 @@ def _training(content: Content, charts: Path) -> dict[str, Any] | None:
 
 
 def _study(folder: Path) -> dict[str, Any]:
-    study = _json(folder / "study.json", "study", "metrics", "variants", "ranked_by", "reference", "seeds")
-    with readable(folder / "verdict.txt", REMEDY):
-        told = (folder / "verdict.txt").read_text("utf-8").strip()
+    study = _json(folder / "study.json", "study", "metrics", "variants", "ranked_by", "reference", "seeds", "verdict")
     with readable(folder / "study.json", REMEDY):
         metrics = {key: {**metric, "unit": _unit(metric["unit"])} for key, metric in study["metrics"].items()}
         main = metrics[study["ranked_by"]]
-    return {**study, "metrics": metrics, "main": main, "told": told, "picture": _picture(folder / "study.png")}
+    return {**study, "metrics": metrics, "main": main, "picture": _picture(folder / "study.png")}
 
 
 def _attention(folder: Path | None) -> dict[str, Any] | None:

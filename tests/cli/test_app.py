@@ -25,7 +25,7 @@ COMMANDS = (
     *("doctor", "fit", "evaluate", "compare", "protocols", "attention", "export", "predict", "serve", "demo"),
     *("mesh info", "preset list", "preset show", "preset apply", "body info", "body convert", "body render"),
     *("data sources", "data doctor", "data fixture", "data stats", "data show", "data unpack", "data verify"),
-    *("checkpoint info", "checkpoint import", "checkpoint export", "checkpoint release"),
+    *("study plan", "checkpoint info", "checkpoint import", "checkpoint export", "checkpoint release"),
 )
 
 
