@@ -57,7 +57,7 @@ def preset_folder() -> Path:
 
 
 def resolve(name: str, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Parameters of a preset: `base` (default: nothing), its ancestors, itself; validated."""
+    """Parameters of a preset: `base` (default: nothing), its ancestors, itself, and the runs of its studies; validated."""
     chain: list[dict[str, Any]] = []
     seen: list[str] = []
     following: str | None = name
@@ -72,14 +72,13 @@ def resolve(name: str, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
         merged = merge_params(merged, part)
     merged["preset"] = name
     merged.pop("study_runs", None)  # they follow from the studies
-    load_params(merged)
-    return merged
+    runs = load_params(merged).planned_runs()
+    return merged | {"study_runs": {key: run.model_dump(mode="json", exclude_unset=True) for key, run in runs.items()}}
 
 
 def render(name: str, base: Mapping[str, Any] | None = None) -> str:
     """The complete ``params.yaml`` of a preset, every value with what it means."""
     params = load_params(resolve(name, base))
-    params = params.model_copy(update={"study_runs": params.planned_runs()})
     lines = [
         f"# The only configuration of the pipeline, made by `metro preset apply {name}`. Edit freely:",
         "# `dvc repro` re-runs the stages that depend on what changed.",

@@ -172,7 +172,7 @@ def test_values_that_do_not_go_together_are_refused(given: dict) -> None:
 
 def test_none_leaves_a_value_out_where_one_may_be_left_out() -> None:
     optional = [path for path, *_, may in LEAVES if may]
-    assert {"clip", "spike", "ema", "threads", "validation", "robust", "benchmark"} < {path[-1] for path in optional}
+    assert {"clip", "spike", "ema", "threads", "validation", "robust", "axis"} < {path[-1] for path in optional}
     for path in optional:
         assert load_params(holding(path, "none")) == load_params(holding(path, None)), path
     assert load_params({"train": {"init": "none"}, "model": {"backbone_weights": "none"}}).train.init == "none"
