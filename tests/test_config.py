@@ -111,6 +111,8 @@ def holding(path: tuple[str | int, ...], value: Any) -> Any:
         return [inner]
     if key in NEEDED and isinstance(inner, list | dict):
         inner = [NEEDED[key] | inner[0]] if isinstance(inner, list) else {"a": NEEDED[key] | inner["a"]}
+    if key == "studies":
+        return {key: inner, "benchmarks": {"a": {"dataset": "a"}}, "datasets": {"a": {"split": "test"}}}
     return {key: inner}
 
 
