@@ -199,6 +199,11 @@ class ModelConfig(Section):
     `model.safetensors`)."""
     token_source: Literal["grid", "pooled"] = "grid"
     """`grid`: learned mixture of the feature-map cells per token (official body); `pooled`: global mean (hand)."""
+    cells: int | None = Field(None, ge=1, le=256)
+    """Cells a side that the feature map is averaged to, which divide those that the backbone gives; none: all of them
+    (official)."""
+    positions: Literal["template", "learned"] = "template"
+    """What tells the queries apart: their places in the template and learned numbers (official), or those alone."""
     blocks: tuple[BlockConfig, ...] = Field(OFFICIAL_BODY_BLOCKS, min_length=1, max_length=16)
     """Encoder blocks, wide to narrow."""
     dropout: float = Field(0.1, ge=0, lt=1)

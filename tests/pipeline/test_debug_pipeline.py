@@ -108,7 +108,11 @@ def plan(folder: Path) -> None:
 
 
 def test_another_variant_or_seed_runs_nothing_else_again_and_a_dropped_one_leaves_the_report(project: Path) -> None:
-    edit(project, "      both-30:\n", "      both-50:\n        train.mask: {joints: 0.5, vertices: 0.5}\n      both-30:\n")
+    edit(
+        project,
+        "      both-30:\n",
+        "      both-50:\n        train.mask: {joints: 0.5, vertices: 0.5}\n      both-30:\n",
+    )
     command = [sys.executable, "-m", "dvc", "repro"]
     stale = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True, check=False)
     assert stale.returncode != 0
