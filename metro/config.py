@@ -385,7 +385,8 @@ class TrainConfig(Section):
     are computed once, kept on disk, and stand in for the picture, which needs `freeze: [backbone]`; none: every pass
     augments anew (official). Masks are new in every step either way."""
     views_seed: Seed | None = None
-    """Seed of these views; none: `seed`. Runs that differ in `seed` alone share their features where this is given."""
+    """Seed of these views, so that runs which differ in `seed` alone share their features; none, or no `views`:
+    `seed`."""
     steps: Steps = 1000
     """Optimizer steps."""
     batch_size: Batch = 32
@@ -445,13 +446,16 @@ class TrainConfig(Section):
             raise ValueError(f"batch_size {self.batch_size} does not divide into accumulate={self.accumulate} parts")
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} are more than the {self.steps} steps of the run")
-        if self.views_seed is not None and not self.views:
-            raise ValueError(f"views_seed {self.views_seed}: there are no views to draw; set views, or leave it out")
         if self.views and "backbone" not in self.freeze:
             raise ValueError(
                 f"views {self.views}: only features of a frozen backbone can be kept; add `backbone` to freeze"
             )
         return self
+
+    @property
+    def seen_by(self) -> int:
+        """Seed of what samples look like."""
+        return self.seed if self.views is None or self.views_seed is None else self.views_seed
 
 
 class BenchmarkConfig(Section):

@@ -57,7 +57,8 @@ def preset_folder() -> Path:
 
 
 def resolve(name: str, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Parameters of a preset: `base` (default: nothing), its ancestors, itself, and the runs of its studies; validated."""
+    """Parameters of a preset, the runs of its studies among them: `base` (default: nothing), its ancestors, itself;
+    validated."""
     chain: list[dict[str, Any]] = []
     seen: list[str] = []
     following: str | None = name

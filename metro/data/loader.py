@@ -179,9 +179,8 @@ class TrainStream:
 
     def _rngs(self, purpose: Purpose, epoch_B: np.ndarray, index_B: np.ndarray) -> Sequence[Generator]:
         """The random numbers that samples are seen by."""
-        seed = self._train.seed if self._train.views_seed is None else self._train.views_seed
         keys = zip(epoch_B.tolist(), index_B.tolist(), strict=True)
-        return [stream(seed, purpose, epoch, index) for epoch, index in keys]
+        return [stream(self._train.seen_by, purpose, epoch, index) for epoch, index in keys]
 
     def _seen(
         self, index_B: np.ndarray, view_B: np.ndarray, rngs: Sequence[Generator], read_features: ReadFeatures | None

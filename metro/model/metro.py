@@ -225,8 +225,8 @@ class Metro(nn.Module):
         side = config.cells
         if side and (height % side or width % side):
             raise MetroError(
-                f"model.cells: {config.backbone} gives {height} × {width} cells at {config.image_size} px, which do not "
-                f"make {side} a side"
+                f"model.cells: {config.backbone} gives {height} × {width} cells at {config.image_size} px, which do "
+                f"not make {side} a side"
             )
         self.pool = nn.AvgPool2d((height // side, width // side)) if side else None
         height, width = (side, side) if side else (height, width)

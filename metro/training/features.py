@@ -241,11 +241,10 @@ class _Features(nn.Module):
 def _key(params: Params, datasets: Sequence[ShardDataset], backbone: Backbone) -> str:
     """Digest of all that decides the bytes of the features, but the processor."""
     train = params.train
-    seed = train.seed if train.views_seed is None else train.views_seed
     told = {
         "backbone": [params.model.backbone, params.model.image_size, torch.__version__, onnxruntime.__version__],
         "weights": hashlib.sha256(save({k: v.contiguous() for k, v in backbone.state_dict().items()})).hexdigest(),
-        "views": [train.augment.model_dump(mode="json"), seed, train.views],
+        "views": [train.augment.model_dump(mode="json"), train.seen_by, train.views],
         "records": [_records(dataset) for dataset in datasets],
         "code": [sha256_of(Path(str(sys.modules[name].__file__))) for name in _code_of(backbone)],
     }

@@ -32,11 +32,11 @@ def study(variants: dict[str, list[np.ndarray]], people_N: np.ndarray | None = N
     """The summary of variants, each with the errors of the people for each seed; the first is the reference."""
     seeds = range(1, 1 + len(next(iter(variants.values()))))
     config = StudyConfig(
-        benchmark="b", reference=next(iter(variants)), seeds=tuple(seeds), variants=dict.fromkeys(variants, {}), **more
+        benchmark="b", reference=next(iter(variants)), seeds=tuple(seeds), variants={v: {} for v in variants}, **more
     )
     results = {name: [result(errors) for errors in of] for name, of in variants.items()}
     people_N = np.arange(len(next(iter(variants.values()))[0])) if people_N is None else people_N
-    costs = dict.fromkeys(variants, {"parameters_m": 1.5, "forward_gflop": 0.25})
+    costs = {variant: {"parameters_m": 1.5, "forward_gflop": 0.25} for variant in variants}
     return studies.summarise("s", config, results, costs, people_N, resamples=2000)
 
 

@@ -216,8 +216,9 @@ def test_paths_are_those_that_dvc_declares(items: dict[str, Stage]) -> None:
         if kind == "study":
             known |= {root / paths.study_run(runs[item]) for root in (paths.STUDIES, paths.STUDY_MODELS)}
         elif item:
+            makers = {"prepare": paths.shards, "fit": paths.fits}
             folders = {"evaluate": paths.EVALUATE, "study-report": paths.STUDY_REPORTS}
-            known.add({"prepare": paths.shards, "fit": paths.fits}.get(kind, lambda i: folders[kind] / i)(item))
+            known.add(makers[kind](item) if kind in makers else folders[kind] / item)
     kept = {paths.WORK, paths.FEATURES, paths.COSTS}
     for folder in kept:
         assert not any(covers(outs, folder) or covers([folder], out) for out in outs)

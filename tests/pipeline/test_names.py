@@ -32,7 +32,7 @@ def project(folder: Path, name: str) -> Path:
         "datasets": {name: {"root": "raw"}},
         "fit": {"datasets": [name]},
         "benchmarks": {name: {"dataset": name}},
-        "studies": {name: {}},
+        "studies": {name: {"benchmark": name, "reference": "a", "variants": {"a": {}, "b": {}}}},
         "study_runs": {name: {"study": name, "variant": name, "seed": 1, "benchmark": name, "dataset": name}},
     }
     (made / "params.yaml").write_text(yaml.safe_dump(sections))

@@ -101,11 +101,6 @@ def test_seeds_share_the_views_of_one_seed_and_nothing_else(setting: Setting, me
     assert torch.equal(*views)
 
 
-def test_views_need_a_name_only_where_there_are_any():
-    with pytest.raises(MetroError, match="views_seed 3: there are no views to draw"):
-        load_params({"train": {"views_seed": 3}})
-
-
 def test_training_on_features_equals_training_on_pictures(setting: Setting, tmp_path: Path):
     still = {"flip": 0.0, "rotation_off": 1.0, "scale_sd": 0.0, "colour": 0.0}
     alike = {"augment": still, "mask": {"joints": 0, "vertices": 0}, "freeze": ["backbone"], "steps": 6}
