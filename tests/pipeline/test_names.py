@@ -33,7 +33,7 @@ def project(folder: Path, name: str) -> Path:
         "fit": {"datasets": [name]},
         "benchmarks": {name: {"dataset": name}},
         "studies": {name: {"benchmark": name, "reference": "a", "variants": {"a": {}, "b": {}}}},
-        "study_runs": {name: {"study": name, "variant": name, "seed": 1, "benchmark": name, "dataset": name}},
+        "study_runs": {name: {"study": name, "variant": "v", "seed": 1, "benchmark": name, "dataset": name}},
     }
     (made / "params.yaml").write_text(yaml.safe_dump(sections))
     (made / "raw").mkdir()
@@ -61,7 +61,7 @@ def test_a_name_that_is_no_plain_folder_is_refused_before_an_output_is_removed(
 ) -> None:
     name = name.format(above=tmp_path.name)
     made = project(tmp_path / "toy", name)
-    out = body(TEMPLATES[stage])["outs"][-1].replace("${item.seed}", "1")
+    out = body(TEMPLATES[stage])["outs"][-1].replace("${item.variant}-${item.seed}", "v-1")
     theirs = made / re.sub(r"\$\{.*?\}", name, out)
     theirs.mkdir(parents=True)
     (theirs / "thesis.tex").touch()
