@@ -22,12 +22,12 @@ from machine import machine
 
 from metro.body.load import load_body
 from metro.body.model import BodyModel
-from metro.config import CropConfig, DatasetConfig, Params, load_params
+from metro.config import CropConfig, DatasetConfig, Params, load_params, merge_params
 from metro.data.loader import TrainStream
 from metro.data.records import Record
 from metro.data.shards import ShardDataset, ShardWriter
 from metro.evaluation.evaluate import evaluate
-from metro.presets import merge_params, resolve
+from metro.presets import resolve
 from metro.sources.prepare import prepare
 from metro.training.checkpoint import load_checkpoint, open_checkpoint
 from metro.training.engine import train

@@ -106,7 +106,7 @@ def run_pipeline(
     Parameters
     ----------
     targets
-        Stages wanted, with all they need; ``sweep`` stands for all of its items. None: everything.
+        Stages wanted, with all they need; ``study`` stands for all of its items. None: everything.
     parallel
         Stages that may run at the same time; none: one for every four cores, at least two.
     stage_timeout_minutes

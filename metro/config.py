@@ -7,7 +7,7 @@ nearest known one. The resolved `Params` travels inside every checkpoint, shard 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
@@ -21,6 +21,11 @@ from metro.section import Batch, Degrees, Section, Seed, Share, Steps, Weight, W
 from metro.words import CROP_PX, HAND_KINDS, SETS, Bending, BodyKind, Gender, ProtocolName, Source, Supervision
 
 Chosen = TypeVar("Chosen", bound=Section)
+
+NAMED = ("datasets", "benchmarks", "photos", "studies", "study_runs")
+"""Sections that are collections of named things."""
+STUDIES = ("studies", "study_runs")
+"""Those of them that say what else is trained."""
 
 
 class BodyConfig(Section):
@@ -194,6 +199,11 @@ class ModelConfig(Section):
     `model.safetensors`)."""
     token_source: Literal["grid", "pooled"] = "grid"
     """`grid`: learned mixture of the feature-map cells per token (official body); `pooled`: global mean (hand)."""
+    cells: int | None = Field(None, ge=1, le=256)
+    """Cells a side that the feature map is averaged to, which divide those that the backbone gives; none: all of them
+    (official)."""
+    positions: Literal["template", "learned"] = "template"
+    """What tells the queries apart: their places in the template and learned numbers (official), or those alone."""
     blocks: tuple[BlockConfig, ...] = Field(OFFICIAL_BODY_BLOCKS, min_length=1, max_length=16)
     """Encoder blocks, wide to narrow."""
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -350,6 +360,8 @@ class TrainConfig(Section):
 
     datasets: tuple[str, ...] = ()
     """Names of the training sets; empty: every dataset whose split is `train`."""
+    fits: bool = True
+    """Whether the pseudo-meshes of `fit.datasets` train the mesh; false: their people have joints alone."""
     mixture: dict[str, Annotated[float, Field(gt=0, le=1e9)]] = {}
     """Share of each training set among the samples, relative to the others; empty: by size (official: the sets are
     concatenated and shuffled)."""
@@ -373,6 +385,9 @@ class TrainConfig(Section):
     are computed once, kept on disk, and stand in for the picture, which needs `freeze: [backbone]`; none: every pass
     augments anew (official). Masks are new in every step either way. Of `blazepose` and `blazehand` it is enough to
     freeze `backbone.net.encoder.stem` and `backbone.net.encoder.stages.0` to `.3`; the rest of it learns then."""
+    views_seed: Seed | None = None
+    """Seed of these views, so that runs which differ in `seed` alone share their features; none, or no `views`:
+    `seed`."""
     steps: Steps = 1000
     """Optimizer steps."""
     batch_size: Batch = 32
@@ -438,6 +453,11 @@ class TrainConfig(Section):
             )
         return self
 
+    @property
+    def seen_by(self) -> int:
+        """Seed of what samples look like."""
+        return self.seed if self.views is None or self.views_seed is None else self.views_seed
+
 
 class BenchmarkConfig(Section):
     """One entry of `benchmarks`: a dataset and the protocol its numbers follow."""
@@ -468,21 +488,68 @@ class EvaluateConfig(Section):
     """Best, median and worst cases drawn, of each."""
 
 
-class SweepConfig(Section):
-    """Masking-ratio sweep: short runs that differ in the ratio alone."""
+class StudyConfig(Section):
+    """One entry of `studies`: trainings that differ in a few parameters, each judged on the same benchmark."""
 
-    ratios: tuple[Share, ...] = Field((0.0, 0.15, 0.3, 0.5), min_length=1, max_length=100)
-    """Ratios for joints and vertices alike."""
-    steps: Steps = 100
-    """Optimizer steps of each run."""
-    benchmark: str | None = None
-    """Benchmark they are judged on; none: the first one."""
+    benchmark: str
+    """Benchmark that every run is judged on (a key of `benchmarks`)."""
+    reference: str
+    """Variant that the others are compared with, person by person."""
+    seeds: tuple[Seed, ...] = Field((1, 2, 3), min_length=1, max_length=100)
+    """`train.seed` of the runs of each variant. One seed tells nothing of what another one would have given."""
+    settings: dict[str, Any] = {}
+    """Parameters of `model` and `train` that all runs have in common and the file has not, by section or dotted name
+    (`train.steps: 300`)."""
+    variants: dict[str, dict[str, Any]] = Field(min_length=2)
+    """Variant → parameters of `model` and `train` that it alone has. Those called WORD-NUMBER are drawn as a line over
+    the numbers, one for each word, where `axis` is given."""
+    axis: str | None = None
+    """What those numbers are, for the figure; none: one row for each variant."""
+    people: str | None = None
+    """Regular expression: records whose names agree in what it matches show one person, whom intervals take or leave
+    whole; none: every record is somebody else."""
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _names_are_text(cls, value: Any) -> Any:
+        for name in value if isinstance(value, dict) else ():
+            if not isinstance(name, str):
+                raise ValueError(f"YAML does not take {name} for a word; put the name of the variant in quotes")
+        return value
 
     @model_validator(mode="after")
-    def _each_once(self) -> Self:
-        if len(set(self.ratios)) < len(self.ratios):
-            raise ValueError(f"ratios {list(self.ratios)} name one more than once")
+    def _compares(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} name one more than once")
+        if self.reference not in self.variants:
+            raise ValueError(f"reference: no variant {self.reference!r}; {nearest(self.reference, self.variants)}")
+        for name in self.variants:
+            _require_plain("variants", name)
+        if self.people is not None:
+            try:
+                re.compile(self.people)
+            except re.error as err:
+                raise ValueError(f"people: {self.people!r} is no regular expression: {err}") from None
         return self
+
+
+class StudyRun(Section):
+    """One entry of `study_runs`: all that the stage `study@NAME` depends on beside the sections of the file."""
+
+    study: str
+    """Study."""
+    variant: str
+    """Variant of it."""
+    seed: Seed
+    """`train.seed` of the run."""
+    benchmark: str
+    """Benchmark that judges it."""
+    dataset: str
+    """Dataset of the benchmark."""
+    settings: dict[str, Any] = {}
+    """Parameters that all runs of the study have in common."""
+    changes: dict[str, Any] = {}
+    """Parameters of the variant."""
 
 
 class AttentionConfig(Section):
@@ -535,22 +602,22 @@ class Params(Section):
     photos: dict[str, PhotosConfig] = {}
     """Labelled photographs; `evaluate-photos@NAME` judges the trained model on each."""
     evaluate: EvaluateConfig = EvaluateConfig()
-    sweep: SweepConfig = SweepConfig()
     attention: AttentionConfig = AttentionConfig()
     export: ExportConfig = ExportConfig()
     files: FilesConfig = FilesConfig()
+    studies: dict[str, StudyConfig] = {}
+    """Questions that several trainings answer; `study-report@NAME` compares the variants of each."""
+    study_runs: dict[str, StudyRun] = {}
+    """The trainings of `studies`, one `study@NAME` each, as `metro study plan` lists them; not to be edited."""
 
     @model_validator(mode="after")
     def _names_are_plain(self) -> Params:
-        for section in ("datasets", "benchmarks", "photos"):
+        for section in ("datasets", "benchmarks", "photos", "studies"):
             for name in getattr(self, section):
-                if not re.fullmatch(
-                    r"[a-z0-9][a-z0-9_-]*", name
-                ):  # it becomes a folder, a word of the shell, a DVC key
-                    raise ValueError(
-                        f"{section}: {name!r} cannot be a name; a small letter or digit comes first, then more of them "
-                        "and _ -"
-                    )
+                _require_plain(section, name)
+        for name in self.studies:
+            if "-" in name:  # it would not be told from the variant in the name of a run
+                raise ValueError(f"studies: {name!r} cannot be a name; write _ for -")
         if both := sorted(self.benchmarks.keys() & self.photos.keys()):
             raise ValueError(f"photos: {both[0]!r} is a benchmark already, and both are written to reports/evaluate")
         return self
@@ -597,14 +664,98 @@ class Params(Section):
             names = getattr(self, field).datasets
             if len(set(names)) < len(names):
                 raise ValueError(f"{field}.datasets: {', '.join(names)} name one more than once")
-        if self.sweep.benchmark is not None and self.sweep.benchmark not in self.benchmarks:
-            hint = nearest(self.sweep.benchmark, sorted(self.benchmarks))
-            raise ValueError(f"sweep.benchmark: no benchmark {self.sweep.benchmark!r}; {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _studies_resolve(self) -> Params:
+        for name, study in self.studies.items():
+            if study.benchmark not in self.benchmarks:
+                hint = nearest(study.benchmark, sorted(self.benchmarks))
+                raise ValueError(f"studies.{name}.benchmark: no benchmark {study.benchmark!r}; {hint}")
+            self._with(f"studies.{name}.settings", study.settings)
+            for variant, changes in study.variants.items():
+                self._with(f"studies.{name}.variants.{variant}", study.settings, changes)
         return self
 
     def train_sets(self) -> tuple[str, ...]:
         """Names of the training sets, in the order of `train.datasets` or of the file."""
         return self.train.datasets or tuple(n for n, d in self.datasets.items() if d.split == "train")
+
+    def planned_runs(self) -> dict[str, StudyRun]:
+        """What `study_runs` has to be, variant by variant: the runs of one share what they keep of its pictures."""
+        return {
+            f"{name}-{variant}-{seed}": StudyRun(
+                study=name,
+                variant=variant,
+                seed=seed,
+                benchmark=study.benchmark,
+                dataset=self.benchmarks[study.benchmark].dataset,
+                settings=nested(study.settings),
+                changes=nested(changes),
+            )
+            for name, study in self.studies.items()
+            for variant, changes in study.variants.items()
+            for seed in study.seeds
+        }
+
+    def require_plan(self) -> None:
+        """Raise a MetroError unless `study_runs` lists the runs of `studies`."""
+        if self.study_runs != self.planned_runs():
+            raise MetroError("study_runs: not the runs that `studies` ask for; `metro study plan` lists them anew")
+
+    def of_run(self, name: str) -> Params:
+        """The parameters that the run `name` of `study_runs` trains with."""
+        run = self.study_runs[name]
+        return self._with(f"study_runs.{name}", run.settings, run.changes, {"train": {"seed": run.seed}})
+
+    def alone(self) -> Params:
+        """These parameters without the studies, which change nothing of a training of its own."""
+        return self.model_copy(update={"studies": {}, "study_runs": {}})
+
+    def _with(self, where: str, *overrides: Mapping[str, Any]) -> Params:
+        """These parameters with `model` and `train` overridden, validated anew."""
+        given: dict[str, Any] = {name: getattr(self, name).model_dump() for name in ("model", "train")}
+        for override in map(nested, overrides):
+            for name, section in override.items():
+                if name not in given:
+                    raise ValueError(f"{where}: {name!r} cannot differ between runs; only model and train can")
+                if not isinstance(section, Mapping):
+                    raise ValueError(f"{where}: {name} is a section; name the parameters of it that change")
+            given = merge_params(given, override)
+        known = {name: getattr(self, name) for name in type(self).model_fields if name not in (*given, *STUDIES)}
+        try:
+            changed = Params.model_validate(known | given)
+        except ValidationError as err:
+            raise ValueError(f"{where}: {'; '.join(_explain(e, known | given) for e in err.errors())}") from None
+        return changed.model_copy(update={name: getattr(self, name) for name in STUDIES})
+
+
+def nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters given by dotted names, in sections: ``{"train.steps": 3}`` is ``{"train": {"steps": 3}}``."""
+    tree: dict[str, Any] = {}
+    for dotted, value in overrides.items():
+        inner: Any = nested(value) if isinstance(value, Mapping) else value
+        for key in reversed(str(dotted).split(".")):
+            inner = {key: inner}
+        tree = merge_params(tree, inner)
+    return tree
+
+
+def merge_params(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, sections merged key by key and named collections replaced whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key not in NAMED
+        merged[key] = merge_params(merged[key], value) if both else value
+    return merged
+
+
+def _require_plain(section: str, name: str) -> None:
+    """Raise a ValueError unless a name may become a folder, a word of the shell and a key of DVC."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ValueError(
+            f"{section}: {name!r} cannot be a name; a small letter or digit comes first, then more of them and _ -"
+        )
 
 
 def load_params(source: Path | str | dict[str, Any] = "params.yaml", origin: str = "params") -> Params:

@@ -1,12 +1,13 @@
 """Presets: small YAML files of the parameters in which a way of using the project differs from the defaults.
 
 A preset may start with ``extends: OTHER``. Applying one writes ``params.yaml`` anew: defaults, then the presets from
-the furthest ancestor on, merged key by key; `datasets`, `benchmarks` and `photos`, collections of named things,
+the furthest ancestor on, merged key by key; collections of named things (datasets, benchmarks, photos, studies) are
 replaced whole.
 """
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,11 +15,9 @@ from typing import Any
 
 import yaml
 
-from metro.config import Params, Section, load_params
+from metro.config import NAMED, Params, Section, load_params, merge_params
 from metro.errors import MetroError
-from metro.files import atomic_file, nearest, readable
-
-NAMED = ("datasets", "benchmarks", "photos")
+from metro.files import atomic_file, nearest, read_yaml, readable
 
 
 def summaries() -> dict[str, str]:
@@ -58,7 +57,8 @@ def preset_folder() -> Path:
 
 
 def resolve(name: str, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Parameters of a preset: `base` (default: nothing), its ancestors, itself; validated."""
+    """Parameters of a preset, the runs of its studies among them: `base` (default: nothing), its ancestors, itself;
+    validated."""
     chain: list[dict[str, Any]] = []
     seen: list[str] = []
     following: str | None = name
@@ -72,17 +72,9 @@ def resolve(name: str, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
     for part in chain:
         merged = merge_params(merged, part)
     merged["preset"] = name
-    load_params(merged)
-    return merged
-
-
-def merge_params(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, sections merged key by key and named collections replaced whole."""
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key not in NAMED
-        merged[key] = merge_params(merged[key], value) if both else value
-    return merged
+    merged.pop("study_runs", None)  # they follow from the studies
+    runs = load_params(merged).planned_runs()
+    return merged | {"study_runs": {key: run.model_dump(mode="json", exclude_unset=True) for key, run in runs.items()}}
 
 
 def render(name: str, base: Mapping[str, Any] | None = None) -> str:
@@ -99,11 +91,48 @@ def render(name: str, base: Mapping[str, Any] | None = None) -> str:
         value = getattr(params, key)
         lines.append("")
         if key in NAMED:
-            kept = {n: item.model_dump(mode="json", exclude_unset=True) for n, item in value.items()}
-            lines += [f"# {field.description}", *(_yaml({key: kept}) if kept else [f"{key}: {{}}"])]
+            lines += [*_wrapped(f"{field.description}"), *_collection(key, value)]
             continue
         lines += [f"# {' '.join((type(value).__doc__ or '').split())}", f"{key}:", *_section(value, 2)]
     return "\n".join(lines)
+
+
+def plan(params: Path = Path("params.yaml")) -> str:
+    """Write the runs of the studies into `params`, the rest of which stays as it is; returns what changed."""
+    given = read_yaml(params, "run from the project root, or `metro preset apply open` makes one") or {}
+    if not isinstance(given, dict):
+        raise MetroError(f"{params}: holds no parameters by name; mend it")
+    before = given.pop("study_runs", None) or {}
+    after = load_params(given).planned_runs()
+    block = "\n".join(_collection("study_runs", after)) + "\n"
+    with readable(params, "mend it"):
+        text = params.read_text("utf-8")
+    present = re.compile(r"^study_runs:.*\n?(?:[ \t].*\n?)*", re.MULTILINE)
+    if not present.search(text):
+        text = text.rstrip("\n") + "\n\nstudy_runs:\n"
+    text = present.sub(lambda _: block, text, count=1)
+    load_params(_content(params, text)).require_plan()
+    with atomic_file(params) as temporary:
+        temporary.write_text(text)
+    told = {name: run.model_dump(mode="json", exclude_unset=True) for name, run in after.items()}
+    changes = [f"  - {name}" for name in before if name not in told]
+    changes += [f"  + {name}" for name in told if name not in before]
+    changes += [f"  {name}: changed" for name in told if name in before and before[name] != told[name]]
+    return "\n".join([f"{params}: {len(told)} runs in {len(load_params(given).studies)} studies", *changes])
+
+
+def _collection(key: str, value: Mapping[str, Section]) -> list[str]:
+    """A collection of named things as YAML, what is left to the defaults left out."""
+    kept = {name: item.model_dump(mode="json", exclude_unset=True) for name, item in value.items()}
+    if key != "study_runs" or not kept:
+        return _yaml({key: kept}) if kept else [f"{key}: {{}}"]
+    rows = [_yaml({name: run}, flow=True) for name, run in kept.items()]  # one a line: there may be hundreds
+    return [f"{key}:", *(f"  {line[1:-1]}" for row in rows for line in row)]
+
+
+def _wrapped(comment: str, pad: str = "") -> list[str]:
+    """A comment on lines of its own."""
+    return textwrap.wrap(" ".join(comment.split()), 120, initial_indent=f"{pad}# ", subsequent_indent=f"{pad}# ")
 
 
 def _section(section: Section, indent: int) -> Iterator[str]:
@@ -120,14 +149,15 @@ def _section(section: Section, indent: int) -> Iterator[str]:
         if len(rows) == 1 and len(pad) + max(34, len(rows[0])) + len(comment) < 120:
             yield f"{pad}{rows[0]:<33} # {comment}"
         else:
-            yield from textwrap.wrap(comment, 120, initial_indent=f"{pad}# ", subsequent_indent=f"{pad}# ")
+            yield from _wrapped(comment, pad)
             yield from (pad + row for row in rows)
 
 
-def _yaml(value: Mapping[str, Any]) -> list[str]:
-    """Block style outside, flow style for collections of scalars."""
-    flow = None if any(isinstance(v, dict | list) for v in value.values()) else False
-    text: str = yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, default_flow_style=flow, width=100)
+def _yaml(value: Mapping[str, Any], flow: bool = False) -> list[str]:
+    """Block style outside, flow style for collections of scalars; or all of it in a line."""
+    style = flow or (None if any(isinstance(v, dict | list) for v in value.values()) else False)
+    width = 10**6 if flow else 100
+    text: str = yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, default_flow_style=style, width=width)
     return text.splitlines()
 
 

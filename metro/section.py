@@ -39,7 +39,7 @@ class Section(BaseModel):
         if bool in kinds:
             if not isinstance(value, bool):
                 raise ValueError("give true or false")
-        elif any(isinstance(part, bool) for part in _parts(value, get_origin(kind))):
+        elif Any not in kinds and any(isinstance(part, bool) for part in _parts(value, get_origin(kind))):
             raise ValueError("true and false are for switches")
         return value
 

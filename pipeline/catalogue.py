@@ -1,6 +1,7 @@
 """Stage `catalogue`: which records train and which test, by digest, and the mean poses that any model must beat.
 
-Training depends on this small file instead of on all datasets, so that a change to a test set does not train again.
+Training depends on this small file instead of on all datasets, so that a change to a test set does not train again;
+each variant of a study on one of its own, so that another variant does not train it again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from metro.config import Params
 from metro.errors import MetroError
 from metro.files import sha256_of
 from pipeline import stage
-from pipeline.paths import BENCHMARK_SETS, BODY, MEAN_POSES, TRAIN_SETS, fits, shards
+from pipeline.paths import BENCHMARK_SETS, BODY, MEAN_POSES, STUDY_SETS, TRAIN_SETS, fits, shards
 from pipeline.sets import open_set
 
 if TYPE_CHECKING:
@@ -32,26 +33,57 @@ def main(params: Params) -> None:
     names = params.train_sets()
     if not names:
         raise MetroError("train.datasets: no training set; give a dataset the split `train` or name some here")
-    validation = params.train.validation
-    benchmarks = {name: benchmark.dataset for name, benchmark in params.benchmarks.items()}
-    wanted = dict.fromkeys([*names, *([validation] if validation else []), *benchmarks.values()])
-    datasets = {name: open_set(shards(name), fitted(name, params)) for name in wanted}
-    entries = {name: entry(name, dataset, params) for name, dataset in datasets.items()}
-    train = [entries[name] for name in names]
-    stage.write_json(TRAIN_SETS, {"train": train, "validation": entries[validation] if validation else None})
-    stage.write_json(BENCHMARK_SETS, {name: entries[dataset] for name, dataset in benchmarks.items()})
+    opened = Entries()
+    train = opened.training(params)
+    stage.write_json(TRAIN_SETS, train)
+    benchmarks = {name: opened.entry(benchmark.dataset, params) for name, benchmark in params.benchmarks.items()}
+    stage.write_json(BENCHMARK_SETS, benchmarks)
+    with stage.publish(STUDY_SETS) as folder:
+        for name, run in params.study_runs.items():
+            stage.write_json(folder / run.study / f"{run.variant}.json", opened.training(params.of_run(name)))
     mean_poses(
-        [datasets[name] for name in names], BodyModel(read_npz(BODY), variants=partial(load_variant, params.body))
+        [opened.dataset(name, params) for name in names],
+        BodyModel(read_npz(BODY), variants=partial(load_variant, params.body)),
     ).save(MEAN_POSES)
-    for item in train:
+    for item in train["train"]:
         meshes = f"{item['has_mesh']} with meshes ({item['fitted']} fitted)"
         joints = f"{item['has_3d']} with 3D and {item['has_2d']} with 2D joints"
         print(f"{item['name']}: {item['records']} records, {meshes}, {joints}")
 
 
+class Entries:
+    """What the catalogue says of datasets, each opened once however many trainings use it."""
+
+    def __init__(self) -> None:
+        self._opened: dict[tuple[str, bool], tuple[ShardDataset, dict[str, Any]]] = {}
+
+    def training(self, params: Params) -> dict[str, Any]:
+        """The sets that a training sees and the one that it is validated on."""
+        validation = params.train.validation
+        return {
+            "train": [self.entry(name, params) for name in params.train_sets()],
+            "validation": self.entry(validation, params) if validation else None,
+        }
+
+    def dataset(self, name: str, params: Params) -> ShardDataset:
+        """A dataset, with the labels that these parameters give it."""
+        return self._open(name, params)[0]
+
+    def entry(self, name: str, params: Params) -> dict[str, Any]:
+        """What the catalogue says of it."""
+        return self._open(name, params)[1]
+
+    def _open(self, name: str, params: Params) -> tuple[ShardDataset, dict[str, Any]]:
+        folder = fitted(name, params)
+        if (name, folder is not None) not in self._opened:
+            dataset = open_set(shards(name), folder)
+            self._opened[name, folder is not None] = dataset, entry(name, dataset, params)
+        return self._opened[name, folder is not None]
+
+
 def fitted(name: str, params: Params) -> Path | None:
-    """Folder of a dataset's pseudo-meshes, if it has any."""
-    return fits(name) if name in params.fit.datasets else None
+    """Folder of a dataset's pseudo-meshes, if it has any and they are used."""
+    return fits(name) if params.train.fits and name in params.fit.datasets else None
 
 
 def entry(name: str, dataset: ShardDataset, params: Params) -> dict[str, Any]:

@@ -17,11 +17,10 @@ from pipeline.paths import (
     EXPORT,
     MODEL,
     REPORT,
-    SWEEP_REPORT,
+    STUDY_REPORTS,
     TRAIN_SETS,
     fits,
     shards,
-    sweep,
 )
 from pipeline.tracking.lineage import made
 from pipeline.tracking.store import query
@@ -79,7 +78,7 @@ def main(params: Params) -> None:
                 "records": sum(item["records"] for item in catalogue["train"]),
                 "with meshes": sum(item["has_mesh"] for item in catalogue["train"]),
             },
-            sweep=SWEEP_REPORT / "sweep.json",
+            studies={name: STUDY_REPORTS / name for name in params.studies},
             attention=ATTENTION,
             datasets=datasets,
             export={str(path.relative_to(EXPORT)): path.stat().st_size for path in exported()},
@@ -96,8 +95,8 @@ def exported() -> list[Path]:
 
 def runs(params: Params) -> dict[str, str]:
     """What finds the runs in MLflow, by stage: they are known by what they made, so that the page names no run."""
-    stages = ["train", *(f"sweep@{sweep(ratio).name}" for ratio in params.sweep.ratios)]
-    stages += [f"fit@{name}" for name in params.fit.datasets]
+    stages = ["train", *(f"fit@{name}" for name in params.fit.datasets)]
+    stages += [f"study-report@{name}" for name in params.studies]
     return {name: query(made(name)) for name in stages}
 
 

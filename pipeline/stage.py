@@ -57,6 +57,7 @@ def run(main: Callable[..., None]) -> None:
         if len(items) != wanted:
             raise MetroError(f"takes {wanted} argument{'s' * (wanted != 1)}, got {len(items)}: see dvc.yaml")
         params = load_params()
+        params.require_plan()
         _check_files(params)
         if chosen.rank == 0:  # the others help it
             _hold(name())

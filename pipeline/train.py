@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,43 +29,39 @@ if TYPE_CHECKING:
 
 def main(params: Params) -> None:
     """Train, and note the last losses and errors."""
-    result = train_into(MODEL.parent, params)
-    if result is not None:
-        last = {key: value for record in result.curves for key, value in in_millimetres(record).items()}
-        shown = {key: value for key, value in last.items() if key.startswith(("loss/", "validation/"))}
-        stage.write_metrics("train", {"step": result.checkpoint.step, **shown})
-
-
-def train_into(folder: Path, params: Params, **run_options: Any) -> TrainResult | None:
-    """Train in a tracked run (`run_options` as for `tracking.tracked`).
-
-    The best (or last) checkpoint and the curves come into `folder`. A process that another one started to share its
-    training leaves that to it, and returns None.
-    """
     from metro.training.checkpoint import copy_weights
 
     work = stage.work_folder(params)
-    if environment().rank > 0:
+    if environment().rank > 0:  # started by another process to share its training, which does the rest
         train_in(work, params, tracking.Run())
-        return None
-    with tracking.tracked(params, work=work, **run_options) as run:
+        return
+    with tracking.tracked(params, work=work) as run:
         result = train_in(work, params, run)
-        copy_weights(result.checkpoint.folder, folder / MODEL.name)
-        stage.write_json(folder / CURVES.name, result.curves)
+        copy_weights(result.checkpoint.folder, MODEL)
+        stage.write_json(CURVES, result.curves)
     stage.forget_work(work)
-    return result
+    last = {key: value for record in result.curves for key, value in in_millimetres(record).items()}
+    shown = {key: value for key, value in last.items() if key.startswith(("loss/", "validation/"))}
+    stage.write_metrics("train", {"step": result.checkpoint.step, **shown})
 
 
-def train_in(work: Path, params: Params, run: tracking.Run) -> TrainResult:
-    """Train in the folder `work`, telling `run`."""
+def train_in(
+    work: Path,
+    params: Params,
+    run: tracking.Run,
+    catalogue: Path = TRAIN_SETS,
+    heard: Callable[[Mapping[str, float]], object] = lambda record: None,
+) -> TrainResult:
+    """Train in the folder `work` on the sets that a file of the catalogue names, telling `run`, and `heard` of each log
+    record."""
     from metro.body.arrays import read_npz
     from metro.mesh.sampling import load_sampling
     from metro.training.engine import train
     from pipeline.tracking.pictures import painter
 
-    sets = stage.read_json(TRAIN_SETS, "catalogue")
+    sets = stage.read_json(catalogue, "catalogue")
     names = tuple(item["name"] for item in sets["train"])
-    params = params.model_copy(update={"train": params.train.model_copy(update={"datasets": names})})
+    params = params.alone().model_copy(update={"train": params.train.model_copy(update={"datasets": names})})
     for item in sets["train"]:
         run.dataset(item["name"], item["digest"], Path(item["shards"]), "training")
     body = read_npz(BODY)
@@ -75,6 +71,11 @@ def train_in(work: Path, params: Params, run: tracking.Run) -> TrainResult:
         run.dataset(item["name"], item["digest"], Path(item["shards"]), "validation")
         held_out = open_sets([item])[0].first(params.train.validation_count)
         validate, figure = validator(held_out, body, params), painter(held_out, body, run)
+
+    def log(record: Mapping[str, float], step: int) -> None:
+        run.log(in_millimetres(record), step)
+        heard(record)
+
     return train(
         params,
         open_sets(sets["train"]),
@@ -82,7 +83,7 @@ def train_in(work: Path, params: Params, run: tracking.Run) -> TrainResult:
         load_sampling(SAMPLING),
         work,
         features=FEATURES,
-        log=lambda record, step: run.log(in_millimetres(record), step),
+        log=log,
         validate=validate,
         figure=figure,
     )

@@ -97,7 +97,13 @@ def leaves(kind: Any, rules: tuple[Any, ...] = (), path: tuple[str | int, ...] =
 
 LEAVES = list(leaves(Params))
 NUMBERS = [(path, kind, rules) for path, kind, rules, _ in LEAVES if kind in (int, float)]
-NEEDED = {"blocks": {"width": 8, "out": 3, "heads": 1}, "benchmarks": {"dataset": "a"}, "photos": PHOTOS}
+NEEDED = {
+    "blocks": {"width": 8, "out": 3, "heads": 1},
+    "benchmarks": {"dataset": "a"},
+    "photos": PHOTOS,
+    "studies": {"benchmark": "a", "reference": "b", "variants": {"b": {}, "c": {}}},
+    "study_runs": {"study": "a", "variant": "b", "seed": 1, "benchmark": "a", "dataset": "a"},
+}
 
 
 def holding(path: tuple[str | int, ...], value: Any) -> Any:
@@ -112,6 +118,8 @@ def holding(path: tuple[str | int, ...], value: Any) -> Any:
         return [inner]
     if key in NEEDED and isinstance(inner, list | dict):
         inner = [NEEDED[key] | inner[0]] if isinstance(inner, list) else {"a": NEEDED[key] | inner["a"]}
+    if key == "studies":
+        return {key: inner, "benchmarks": {"a": {"dataset": "a"}}, "datasets": {"a": {"split": "test"}}}
     return {key: inner}
 
 
@@ -159,9 +167,6 @@ def test_every_number_has_bounds_and_no_odd_value_passes(path: Any, kind: type, 
          "train": {"augment": {"flip": 0.5}}},
         {"train": {"batch_size": 6, "accumulate": 4}},
         {"train": {"steps": 5, "warmup_steps": 6}},
-        {"sweep": {"ratios": []}},
-        {"sweep": {"ratios": [0.3, 0.30]}},
-        {"sweep": {"benchmark": "none-such"}},
         {"preset": ""},
         {"body": {"path": ""}},
         {"body": {"path": "a\0b"}},
@@ -176,7 +181,7 @@ def test_values_that_do_not_go_together_are_refused(given: dict) -> None:
 
 def test_none_leaves_a_value_out_where_one_may_be_left_out() -> None:
     optional = [path for path, *_, may in LEAVES if may]
-    assert {"clip", "spike", "ema", "threads", "validation", "robust", "benchmark"} < {path[-1] for path in optional}
+    assert {"clip", "spike", "ema", "threads", "validation", "robust", "axis"} < {path[-1] for path in optional}
     for path in optional:
         assert load_params(holding(path, "none")) == load_params(holding(path, None)), path
     assert load_params({"train": {"init": "none"}, "model": {"backbone_weights": "none"}}).train.init == "none"
@@ -325,3 +330,103 @@ def test_a_preset_takes_the_levels_of_the_weights_it_starts_from_and_of_no_other
     params = load_params(presets.resolve(preset))
     shipped = [str(name) for name in (params.train.init, params.sampling.checkpoint) if str(name) == "open"]
     assert len(shipped) in (0, 2)
+
+
+STUDY = {"benchmark": "b", "reference": "plain", "seeds": [3, 4], "variants": {"plain": {}, "less": {"train.lr": 1e-5}}}
+BASE = {"datasets": {"d": {"split": "test"}, "t": {}}, "benchmarks": {"b": {"dataset": "d"}}}
+
+
+def studying(name: str = "rate", **changes: Any) -> dict[str, Any]:
+    """Parameters with one study."""
+    return BASE | {"studies": {name: STUDY | changes}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"benchmark": "c"}, "studies.rate.benchmark: no benchmark 'c'; known: b"),
+        ({"reference": "les"}, "reference: no variant 'les'; did you mean 'less'?"),
+        ({"seeds": []}, "studies.rate.seeds: "),
+        ({"seeds": [3, 3]}, "seeds [3, 3] name one more than once"),
+        ({"people": "("}, "people: '(' is no regular expression"),
+        ({"variants": {"plain": {}}}, "studies.rate.variants: "),
+        ({"variants": {"plain": {}, "a/b": {}}}, "variants: 'a/b' cannot be a name"),
+        ({"variants": {"plain": {}, False: {}}}, "YAML does not take False for a word; put the name of the variant in"),
+        ({"settings": {"train.stpes": 3}}, "studies.rate.settings: unknown key 'train.stpes'; did you mean 'steps'?"),
+        (
+            {"variants": {"plain": {}, "less": {"train": {"mask": {"joint": 0.3}}}}},
+            "studies.rate.variants.less: unknown key 'train.mask.joint'; did you mean 'joints'?",
+        ),
+        (
+            {"variants": {"plain": {}, "less": {"train.datasets": ["x"]}}},
+            "studies.rate.variants.less: train.datasets: no dataset 'x'",
+        ),
+        ({"settings": {"fit.iterations": 3}}, "studies.rate.settings: 'fit' cannot differ between runs"),
+        ({"settings": {"train": 3}}, "studies.rate.settings: train is a section"),
+    ],
+)
+def test_a_mistake_in_a_study_is_named_with_its_place(changes: dict, said: str) -> None:
+    with pytest.raises(MetroError) as caught:
+        load_params(studying(**changes))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "a;b", "a-b"])
+def test_the_name_of_a_study_ends_where_that_of_its_variant_begins(name: str) -> None:
+    with pytest.raises(MetroError, match=r"studies: .* cannot be a name"):
+        load_params(studying(name))
+
+
+def test_a_run_has_the_parameters_of_the_file_then_of_the_study_then_of_its_variant() -> None:
+    given = studying(
+        settings={"train.steps": 7, "train.mask": {"joints": 0.1}, "model.dropout": 0.2},
+        variants={"plain": {}, "masked": {"train": {"mask.joints": 0.4, "channels_last": False}}},
+    )
+    params = load_params(given | {"train": {"batch_size": 6, "mask": {"vertices": 0.5}}})
+    params = params.model_copy(update={"study_runs": params.planned_runs()})
+    assert [*params.study_runs] == ["rate-plain-3", "rate-plain-4", "rate-masked-3", "rate-masked-4"]
+    plain, masked = params.of_run("rate-plain-4"), params.of_run("rate-masked-3")
+    assert (plain.train.seed, plain.train.steps, plain.train.batch_size, plain.model.dropout) == (4, 7, 6, 0.2)
+    assert (plain.train.mask.joints, plain.train.mask.vertices, plain.train.channels_last) == (0.1, 0.5, True)
+    assert (masked.train.mask.joints, masked.train.mask.vertices, masked.train.channels_last) == (0.4, 0.5, False)
+    assert masked.alone().studies == masked.alone().study_runs == {}
+
+
+def test_a_list_of_runs_that_is_not_that_of_the_studies_names_the_command() -> None:
+    params = load_params(studying())
+    for runs in ({}, {"rate-plain-3": params.planned_runs()["rate-plain-3"]}):
+        with pytest.raises(MetroError, match=r"^study_runs: .*`metro study plan`"):
+            params.model_copy(update={"study_runs": runs}).require_plan()
+    params.model_copy(update={"study_runs": params.planned_runs()}).require_plan()
+
+
+def test_planning_changes_the_list_of_runs_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    rest = "# mine\npreset: a  # kept\n" + yaml.safe_dump(studying())
+    for before in ("", "study_runs: {}\n", "study_runs:\n  gone-x-1: {study: gone}\n"):
+        path.write_text(before + rest)
+        assert "+ rate-less-4" in presets.plan(path)
+        text = path.read_text()
+        assert rest.strip() in text
+        assert "gone" not in text
+        assert text.count("\n") <= rest.count("\n") + 2 + 4  # a heading and a line for each run
+        load_params(path).require_plan()
+        assert presets.plan(path).splitlines() == [f"{path}: 4 runs in 1 studies"]
+        assert path.read_text() == text
+
+
+def test_a_plan_of_broken_parameters_is_refused_and_leaves_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    for text in (yaml.safe_dump(studying(benchmark="c")), "- 1\n", "studies: ["):
+        path.write_text(text)
+        with pytest.raises(MetroError) as caught:
+            presets.plan(path)
+        assert "\n" not in str(caught.value)
+        assert path.read_text() == text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_lists_the_runs_of_its_studies(name: str, tmp_path: Path) -> None:
+    presets.apply(name, tmp_path / "params.yaml")
+    load_params(tmp_path / "params.yaml").require_plan()

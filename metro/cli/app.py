@@ -11,7 +11,7 @@ from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
-from metro.cli import body, data, doctor, evaluation, export, fitting, mesh, preset, raw, serve, training, viz
+from metro.cli import body, data, doctor, evaluation, export, fitting, mesh, preset, raw, serve, study, training, viz
 from metro.errors import MetroError
 from metro.version import __version__
 
@@ -36,6 +36,10 @@ presets.command(preset.list_presets, name="list")
 presets.command(preset.show)
 presets.command(preset.apply)
 app.command(presets)
+
+studies = App(name="study", help="Trainings that are compared with one another: plan.")
+studies.command(study.plan)
+app.command(studies)
 
 bodies = App(name="body", help="Body and hand models: describe, convert, draw.")
 bodies.command(body.info)

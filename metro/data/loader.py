@@ -95,7 +95,8 @@ class TrainStream:
     a round runs on into the next. Without `weights` a round is one epoch of the concatenated datasets. Batches are
     those of `EvalPass` with boxes, geometry and `colour` augmented (the gains are not yet applied), seen by worse
     cameras (`metro.data.photo`), and with `mask` (B, T) bool, true where masked; `index` is the position in the
-    concatenated datasets. With `train.views` V, pass k over a dataset augments as pass k mod V did, and masks anew.
+    concatenated datasets. With `train.views` V, pass k over a dataset augments as pass k mod V did, and masks anew
+    (`train.views_seed` names other random numbers for the augmentation than for order and masks).
 
     Parameters
     ----------
@@ -167,7 +168,8 @@ class TrainStream:
         arrays = self._seen(index_B, view_B, rngs, self._read_features)
         if self._draw_mask:
             if views is not None:  # a view comes back, its masks do not
-                rngs = self._rngs(Purpose.SAMPLE, epoch_B, index_B, 1)
+                keys = zip(epoch_B.tolist(), index_B.tolist(), strict=True)
+                rngs = [stream(self._train.seed, Purpose.SAMPLE, epoch, index, 1) for epoch, index in keys]
             arrays["mask"] = np.array([self._draw_mask(rng) for rng in rngs])
         return _tensors(arrays)
 
@@ -175,10 +177,10 @@ class TrainStream:
         """Views (B,) of the records (B,), which is which pass over them, with their pictures; nothing masked."""
         return _tensors(self._seen(index_B, view_B, self._rngs(Purpose.SAMPLE, view_B, index_B), None))
 
-    def _rngs(self, purpose: Purpose, epoch_B: np.ndarray, index_B: np.ndarray, *more: int) -> Sequence[Generator]:
-        """The random numbers of samples."""
+    def _rngs(self, purpose: Purpose, epoch_B: np.ndarray, index_B: np.ndarray) -> Sequence[Generator]:
+        """The random numbers that samples are seen by."""
         keys = zip(epoch_B.tolist(), index_B.tolist(), strict=True)
-        return [stream(self._train.seed, purpose, epoch, index, *more) for epoch, index in keys]
+        return [stream(self._train.seen_by, purpose, epoch, index) for epoch, index in keys]
 
     def _seen(
         self, index_B: np.ndarray, view_B: np.ndarray, rngs: Sequence[Generator], read_features: ReadFeatures | None

@@ -222,6 +222,14 @@ class Metro(nn.Module):
         self.backbone, channels, (height, width) = build_backbone(
             config.backbone, config.backbone_weights, config.image_size
         )
+        side = config.cells
+        if side and (height % side or width % side):
+            raise MetroError(
+                f"model.cells: {config.backbone} gives {height} × {width} cells at {config.image_size} px, which do "
+                f"not make {side} a side"
+            )
+        self.pool = nn.AvgPool2d((height // side, width // side)) if side else None
+        height, width = (side, side) if side else (height, width)
         self.mix = nn.Linear(height * width, tokens) if config.token_source == "grid" else None
         widths_in = [3 + channels, *(block.out for block in config.blocks[:-1])]
         blocks = [EncoderBlock(n, tokens, block, config) for n, block in zip(widths_in, config.blocks, strict=True)]
@@ -259,6 +267,8 @@ class Metro(nn.Module):
             False stops at the coarsest mesh when upsampling is fixed (`mesh_joints` need no finer one).
         """
         map_BChw = self.backbone.cells(images) if images.ndim == 2 else self.backbone(images)
+        if self.pool is not None:
+            map_BChw = self.pool(map_BChw)
         features_BPC = map_BChw.flatten(2).mT
         if self.mix is None:
             features_BPC = features_BPC.mean(1, keepdim=True)

@@ -32,6 +32,8 @@ from metro.version import __version__
 FORMAT = 2
 WEIGHTS, LEVELS, META, TRAINING = "model.safetensors", "levels.npz", "checkpoint.json", "training.pt"
 CARD = "MODEL_CARD.md"
+RETIRED = ("sweep",)
+"""Sections of the parameters that earlier versions had; they said nothing about the network."""
 _DAMAGED = "restore or delete the checkpoint"
 
 
@@ -174,7 +176,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     remedy = "give a checkpoint folder that training wrote, or `open`; older ones lack the mesh levels: train again"
     meta = read_json(folder / META, remedy, version=("format", FORMAT), shape=_Meta)
     try:
-        params = load_params(meta["params"], f"{folder / META}: params")
+        given = {name: section for name, section in meta["params"].items() if name not in RETIRED}
+        params = load_params(given, f"{folder / META}: params")
     except MetroError as err:
         by = f"metro {meta.get('metro')!r:.20}, this is {__version__!r}"
         raise MetroError(f"{err}; written by {by}: use the version that wrote it, or train again") from None

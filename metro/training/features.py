@@ -2,7 +2,7 @@
 
 A view is a picture as augmentation made it in one of the first `train.views` passes; labels and masks stay with the
 loader. A folder of views is named after a digest of all that decides their bytes, so that trainings which differ in
-something else (the sweep's, for instance) share it:
+something else (those of a study, for instance) share it:
 
     KEY/part-00000.bin   rows: float16 (F,) of one view, then crc32 of these bytes, uint32. The views of a record
                          follow one another, as records do; parts hold whole records, each the same number
@@ -252,7 +252,7 @@ def _key(params: Params, datasets: Sequence[ShardDataset], backbone: Backbone) -
     told = {
         "backbone": [params.model.backbone, params.model.image_size, torch.__version__, onnxruntime.__version__],
         "weights": hashlib.sha256(save({k: v.data.contiguous() for k, v in backbone.kept().items()})).hexdigest(),
-        "views": [train.augment.model_dump(mode="json"), train.seed, train.views],
+        "views": [train.augment.model_dump(mode="json"), train.seen_by, train.views],
         "records": [_records(dataset) for dataset in datasets],
         "code": [sha256_of(Path(str(sys.modules[name].__file__))) for name in _code_of(backbone)],
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -153,30 +153,67 @@ def metric_label(name: str) -> str:
     return name.removeprefix("validation/").replace("_", "-").upper()
 
 
-def ratio_curve(
-    ratios: Sequence[float],
-    values: Sequence[float],
-    intervals: Sequence[Sequence[float] | None],
+class Measured(NamedTuple):
+    """A variant of a study in one metric."""
+
+    value: float
+    """Mean over its seeds."""
+    interval: Sequence[float] | None
+    """95 % interval of that mean."""
+    seeds: Sequence[float]
+    """Mean of each seed."""
+
+
+def variant_lines(
+    lines: Mapping[str, Mapping[float, Measured]],
+    reference: tuple[str, Measured],
     path: Path,
     *,
+    axis: str,
     label: str = "MPJPE",
     unit: str = "mm",
 ) -> Path:
-    """A metric over the masking ratio, with 95 % intervals. Where a value is not finite there is no point."""
-    order = np.argsort(ratios)
-    x, y = 100 * np.asarray(ratios, float)[order], np.asarray(values, float)[order]
-    with figure(path, (5.4, 3.5)) as (drawn, axes):
+    """Lines of variants over a number, with their seeds as points; the reference lies across as a band."""
+    name, level = reference
+    with figure(path, (6.2, 4.0)) as (drawn, axes):
         ax = axes[0, 0]
-        bars = np.array([intervals[k] or (values[k], values[k]) for k in order], float)
-        ax.fill_between(x, bars[:, 0], bars[:, 1], color=BLUE, alpha=0.12, lw=0)
-        ax.errorbar(x, y, np.abs(bars.T - y), fmt="o-", color=BLUE, ecolor=BLUE, capsize=3, ms=5, elinewidth=1)
-        if np.isfinite(y).any():
-            best = int(np.nanargmin(y))
-            name = f"lowest, at {x[best]:.0f} %"
-            ax.plot(x[best], y[best], "o", ms=10, mfc="none", mec=ORANGE, mew=1.8, ls="none", label=name)
-            _legend_below(drawn)
-        ax.set(title=f"{label} over the largest masked share", xlabel="masking ratio, %", ylabel=unit)
-        ax.set_xticks(x)
+        if level.interval:
+            ax.axhspan(*level.interval, color=GREY, alpha=0.18, lw=0)
+        ax.axhline(level.value, color=MUTED, lw=1.2, ls="--", label=name)
+        places = sorted({place for points in lines.values() for place in points})
+        apart = 0.012 * (places[-1] - places[0]) if places else 0.0
+        for k, (line, points) in enumerate(lines.items()):
+            colour, x = SERIES[k % len(SERIES)], sorted(points)
+            shifted = [place + apart * (k - (len(lines) - 1) / 2) for place in x]
+            bounds = np.array([points[p].interval or (points[p].value,) * 2 for p in x], float)
+            y = np.array([points[p].value for p in x], float)
+            ax.errorbar(
+                shifted, y, np.abs(bounds.T - y), fmt="o-", color=colour, capsize=2.5, ms=5, elinewidth=1, label=line
+            )
+            for place, p in zip(shifted, x, strict=True):
+                ax.plot([place] * len(points[p].seeds), points[p].seeds, "o", color=colour, ms=2.6, alpha=0.55)
+        ax.set(title=f"{label} by variant, 95 % over seeds", xlabel=axis, ylabel=unit, xticks=places)
+        _legend_below(drawn)
+    return path
+
+
+def variant_rows(
+    variants: Mapping[str, Measured], reference: str, path: Path, *, label: str = "MPJPE", unit: str = "mm"
+) -> Path:
+    """A row for each variant: mean and interval over seeds, the seeds as points; a line where the reference is."""
+    y = np.arange(len(variants))[::-1]
+    with figure(path, (6.2, 1.1 + 0.32 * len(variants))) as (_, axes):
+        ax = axes[0, 0]
+        ax.axvline(variants[reference].value, color=MUTED, lw=1.2, ls="--")
+        for place, (name, found) in zip(y, variants.items(), strict=True):
+            colour = MUTED if name == reference else BLUE
+            if found.interval:
+                ax.plot(found.interval, [place, place], color=colour, lw=2.2)
+            ax.plot(found.seeds, [place] * len(found.seeds), "o", color=colour, ms=2.6, alpha=0.55)
+            ax.plot(found.value, place, "o", color=colour, ms=5.5)
+        ax.set_yticks(y, [*variants])
+        ax.set(title=f"{label} by variant, 95 % over seeds", xlabel=unit)
+        ax.grid(axis="y", visible=False)
     return path
 
 

@@ -88,8 +88,8 @@ class Content:
     """``curves.json`` of the training."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Facts about the training, shown as a table."""
-    sweep: Path | None = None
-    """``sweep.json``: benchmark, metric, unit, steps and points (ratio, value, ci95)."""
+    studies: Mapping[str, Path] = field(default_factory=dict)
+    """Study → folder with ``study.json`` (`metro.evaluation.studies`) and ``study.png``."""
     attention: Path | None = None
     """Folder with ``attention.json`` and its figures."""
     datasets: Sequence[DataSet] = ()
@@ -121,7 +121,7 @@ def write_report(content: Content, path: Path) -> Path:
             "terms": _terms(benchmarks),
             "photos": [_photos(name, folder) for name, folder in content.photos.items()],
             "training": _training(content, Path(charts)),
-            "sweep": _sweep(content.sweep, Path(charts)),
+            "studies": [_study(folder) for folder in content.studies.values()],
             "attention": _attention(content.attention),
             "datasets": [_dataset(d) for d in content.datasets],
         }
@@ -261,28 +261,12 @@ def _training(content: Content, charts: Path) -> dict[str, Any] | None:
     return {"picture": _picture(picture), "errors": errors, "labels": labels}
 
 
-def _sweep(path: Path | None, charts: Path) -> dict[str, Any] | None:
-    from metro.viz import plots
-
-    if path is None:
-        return None
-    sweep = _json(path, "points")
-    with readable(path, REMEDY):
-        points = sorted(sweep["points"], key=lambda p: p["ratio"])
-        label, unit = sweep.get("label", "MPJPE"), _unit(sweep.get("unit", "mm"))
-        picture = plots.ratio_curve(
-            [p["ratio"] for p in points],
-            [p["value"] for p in points],
-            [p.get("ci95") for p in points],
-            charts / "mask_ratio.png",
-            label=label,
-            unit=unit,
-        )
-        best = min((p for p in points if _finite(p["value"])), key=lambda p: p["value"], default=None)
-        others = [p for p in points if p is not best and p.get("ci95")] if best and best.get("ci95") else []
-        apart = [p for p in others if p["ci95"][0] > best["ci95"][1]]  # type: ignore[index]
-    told = {"points": points, "best": best, "others": others, "apart": apart, "picture": _picture(picture)}
-    return {**sweep, **told, "label": label, "unit": unit}
+def _study(folder: Path) -> dict[str, Any]:
+    study = _json(folder / "study.json", "study", "metrics", "variants", "ranked_by", "reference", "seeds", "verdict")
+    with readable(folder / "study.json", REMEDY):
+        metrics = {key: {**metric, "unit": _unit(metric["unit"])} for key, metric in study["metrics"].items()}
+        main = metrics[study["ranked_by"]]
+    return {**study, "metrics": metrics, "main": main, "picture": _picture(folder / "study.png")}
 
 
 def _attention(folder: Path | None) -> dict[str, Any] | None:

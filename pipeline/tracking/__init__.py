@@ -82,7 +82,7 @@ def tracked(
                 log_system_metrics=True,
             )
             run = MlflowRun(started.info.run_id, own=True)
-            run.params(flatten(params.model_dump(mode="json")))
+            run.params(_logged(params))
             _keep_definition(run, env)
     if pointer:
         stage.write_json(pointer, {"run_id": run.run_id})
@@ -168,6 +168,11 @@ def _ended(run: MlflowRun, makes: bool) -> Iterator[None]:
         run.end(status)
 
 
+def _logged(params: Params) -> dict[str, Any]:
+    """The parameters of a run by dotted name; those of other trainings are none of it."""
+    return flatten(params.alone().model_dump(mode="json"))
+
+
 def _interrupted(pointer: Path | None) -> str | None:
     """Run that the half-done work belongs to."""
     if pointer is None or not pointer.is_file():
@@ -217,7 +222,7 @@ def _maker(experiment: str, params: Params, of: str, parent: bool) -> str:
         )
         known = {"stage": of.partition("@")[0], "dvc.stage": of, "preset": params.preset, NOTE: note}
         title = _title(params, f"{of}, made elsewhere,")
-        return _ended_run(experiment, title, outs | known, flatten(params.model_dump(mode="json")))
+        return _ended_run(experiment, title, outs | known, _logged(params))
 
 
 def _parent(experiment: str, group: str, params: Params, grouped: Mapping[str, Any]) -> str:
@@ -227,7 +232,7 @@ def _parent(experiment: str, group: str, params: Params, grouped: Mapping[str, A
         found = newest(experiment, {"metro.group": group})
         if found is not None:
             return str(found.info.run_id)
-        note = f"Runs of preset `{params.preset}` that differ in one parameter alone, compared with one another."
+        note = f"Runs of preset `{params.preset}` that are compared with one another."
         tags = {"metro.group": group, "stage": kind, "preset": params.preset, NOTE: note, **git_facts(Path())}
         return _ended_run(experiment, f"{kind} {params.preset} {digest[:7]}", tags, flatten(grouped))
 

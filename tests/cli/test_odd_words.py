@@ -25,6 +25,7 @@ BASE = {
     "body convert": ["missing.pkl", "out.npz"],
     "body render": ["out.png", "--kind", "mano"],
     "mesh info": ["missing.npz"],
+    "study plan": [],
     "data stats": ["missing"],
     "data show": ["missing"],
     "data doctor": ["coco", "--raw", "missing"],

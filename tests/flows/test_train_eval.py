@@ -84,7 +84,7 @@ def test_a_killed_stage_is_tried_again_and_targets_limit_the_run(project: Path) 
 def test_wrong_parameters_stop_the_flow_before_any_stage(project: Path) -> None:
     from flows.train_eval import run_pipeline
 
-    (project / "params.yaml").write_text(toy.PARAMS.replace("ratios", "ratio"))
-    with pytest.raises(MetroError, match="did you mean 'ratios'"):
+    (project / "params.yaml").write_text(toy.PARAMS.replace("yaws_deg", "yaw_deg"))
+    with pytest.raises(MetroError, match="did you mean 'yaws_deg'"):
         run_pipeline()
     assert not (project / "out").exists()

@@ -16,14 +16,14 @@ stages:
     outs: [out/root]
   item:
     matrix:
-      ratio: ${sweep.ratios}
+      ratio: ${fit.yaws_deg}
     cmd: python work.py item@${item.ratio} out/item/${item.ratio} out/root
     deps: [work.py, out/root]
     outs: ["out/item/${item.ratio}"]
   gather:
     cmd: python work.py gather out/gather out/item
     deps: [work.py, out/item]
-    params: [sweep]
+    params: [fit.yaws_deg]
     outs: [out/gather]
   alone:
     cmd: python work.py alone out/alone
@@ -53,7 +53,7 @@ text = "".join(p.read_text() for i in inputs for p in ([Path(i)] if Path(i).is_f
 Path(out).write_text(f"{name}({text})")
 """
 
-PARAMS = "preset: toy\ntrain: {seed: 1}\nsweep: {ratios: [0.1, 0.2]}\n"
+PARAMS = "preset: toy\ntrain: {seed: 1}\nfit: {yaws_deg: [0.1, 0.2]}\n"
 
 
 def make(folder: Path) -> Path:

@@ -215,6 +215,9 @@ def test_template_of_a_body_stands_upside_down_in_camera_axes() -> None:
     assert wrist[1] > joints["L_Wrist"][1] + 0.3
     assert wrist[0] < joints["L_Wrist"][0] - 0.1
 
+    learned = template_tokens(config.model_copy(update={"positions": "learned"}), body, levels)
+    assert torch.equal(learned, torch.zeros(445, 3))
+
 
 def test_template_of_a_hand_is_its_mean_pose() -> None:
     hand = load_body("open_hand")
@@ -241,3 +244,16 @@ def test_build_model_joins_body_and_levels() -> None:
 def build_model_config(**changes: object) -> ModelConfig:
     block = BlockConfig(width=8, out=3, layers=1, heads=1, ffn=8)
     return ModelConfig(**{"backbone": "resnet18", "image_size": 64, "blocks": (block,)} | changes)
+
+
+def test_averaged_cells_are_those_of_a_backbone_with_as_many(make, images) -> None:
+    coarse, plain = make(cells=1), make(token_source="pooled")
+    assert coarse.mix.weight.shape == (TOKENS, 1)
+    state = {key: value for key, value in coarse.state_dict().items() if not key.startswith("mix.")}
+    plain.load_state_dict(state)
+    with torch.no_grad():  # one cell that every query takes as it is: the pooled feature of hands
+        coarse.mix.weight.fill_(1.0)
+        coarse.mix.bias.zero_()
+        torch.testing.assert_close(coarse.eval()(images).joints, plain.eval()(images).joints)
+    with pytest.raises(MetroError, match=r"model\.cells: .* do not make 7 a side"):
+        make(cells=7)

@@ -102,10 +102,30 @@ def test_everything_is_made_once(project: Path) -> None:
     assert repro(project) == []
 
 
-def test_a_dropped_sweep_value_leaves_the_report(project: Path) -> None:
-    edit(project, "ratios: [0.0, 0.3]", "ratios: [0.3]")
-    assert set(repro(project)) == {"sweep-report", "report"}
-    assert list(json.loads((project / "reports/metrics/sweep.json").read_text())) == ["0.3"]
+def plan(folder: Path) -> None:
+    command = [sys.executable, "-m", "metro.cli.app", "study", "plan"]
+    subprocess.run(command, cwd=folder, env=environment(), check=True)
+
+
+def test_another_variant_or_seed_runs_nothing_else_again_and_a_dropped_one_leaves_the_report(project: Path) -> None:
+    edit(
+        project,
+        "      both-30:\n",
+        "      both-50:\n        train.mask: {joints: 0.5, vertices: 0.5}\n      both-30:\n",
+    )
+    command = [sys.executable, "-m", "dvc", "repro"]
+    stale = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True, check=False)
+    assert stale.returncode != 0
+    assert "`metro study plan` lists them anew" in stale.stderr
+    plan(project)
+    added = {"study@masking-both-50-1", "study@masking-both-50-2"}
+    assert set(repro(project)) == {"catalogue", *added, "study-report@masking", "report"}
+    edit(project, "seeds: [1, 2]", "seeds: [2]")
+    plan(project)
+    assert set(repro(project)) == {"catalogue", "study-report@masking", "report"}
+    told = json.loads((project / "reports/study-report/masking/study.json").read_text())
+    assert told["seeds"] == [2]
+    assert [variant["name"] for variant in told["variants"]] == ["unmasked", "both-50", "both-30"]
 
 
 def test_two_clones_make_the_same_lock(tmp_path: Path) -> None:
@@ -119,7 +139,7 @@ def test_two_clones_make_the_same_lock(tmp_path: Path) -> None:
     assert metrics(one) == metrics(two)
     joins = ("train", "evaluate@synth-test", "attention", "export", "report")
     for page in pages:
-        assert {"train", "fit@synth-3d", "sweep@0.0", "sweep@0.3", "sweep-report", "report"} <= page.keys()
+        assert {"train", "fit@synth-3d", "study@masking-both-30-2", "study-report@masking", "report"} <= page.keys()
         assert len({page[stage] for stage in joins}) == 1
     repro(two, "--force", "-s", "train")
     assert (one / "dvc.lock").read_text() == (two / "dvc.lock").read_text()
@@ -153,7 +173,7 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
             killed += 1
     repro(harried)
     assert killed >= 5
-    assert {"train.json", "sweep.json", "evaluate/synth-test.json"} <= metrics(calm).keys()
+    assert {"train.json", "study-report/masking.json", "evaluate/synth-test.json"} <= metrics(calm).keys()
     assert metrics(harried) == metrics(calm)
     assert contents(harried) == contents(calm)
     assert repro(harried) == []

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from metro.config import FilesConfig, FitConfig, Params
+from metro.config import FilesConfig, FitConfig, Params, load_params
 from metro.presets import render
 from metro.sources import NAMES
 from pipeline import paths
@@ -177,7 +177,7 @@ def test_exceptions_are_reached_and_no_stage_reaches_the_command_line(items: dic
     assert not any(covers(["metro/cli", "metro/presets.py"], file) for file in reached)
 
 
-@pytest.mark.parametrize("stage", ["prepare", "fit", "train", "sweep"], indirect=True)
+@pytest.mark.parametrize("stage", ["prepare", "fit", "train"], indirect=True)
 def test_pictures_and_tables_are_made_again_without_what_takes_long(stage: Stage) -> None:
     drawing = ("metro/viz/overlay.py", "metro/viz/plots.py", "metro/viz/report.py", "metro/data/show.py")
     assert not any(covers(stage.deps, Path(file)) for file in drawing)
@@ -218,14 +218,23 @@ def test_paths_are_those_that_dvc_declares(items: dict[str, Stage]) -> None:
     """Every output is where `pipeline.paths` says, and every path there is (or holds, or lies in) an output."""
     outs = {out for stage in items.values() for out in stage.outs}
     known = {value for value in vars(paths).values() if isinstance(value, Path)}
+    runs = load_params(yaml.safe_load(render("open"))).study_runs
     for name in items:
         kind, _, item = name.partition("@")
-        if item:
-            makers = {"prepare": paths.shards, "fit": paths.fits, "sweep": paths.sweep}
-            known.add(makers[kind](item) if kind in makers else paths.EVALUATE / item)
-    for kept in (paths.WORK, paths.FEATURES):
-        assert not any(covers(outs, kept) or covers([kept], out) for out in outs)
-    known -= {paths.WORK, paths.FEATURES}
+        if kind == "study":
+            known |= {root / paths.study_run(runs[item]) for root in (paths.STUDIES, paths.STUDY_MODELS)}
+        elif item:
+            makers = {"prepare": paths.shards, "fit": paths.fits}
+            folders = {
+                "evaluate": paths.EVALUATE,
+                "evaluate-photos": paths.EVALUATE,
+                "study-report": paths.STUDY_REPORTS,
+            }
+            known.add(makers[kind](item) if kind in makers else folders[kind] / item)
+    kept = {paths.WORK, paths.FEATURES, paths.COSTS}
+    for folder in kept:
+        assert not any(covers(outs, folder) or covers([folder], out) for out in outs)
+    known -= kept
     metrics = {out for out in outs if covers([paths.METRICS], out)}
     assert all(any(covers([out], path) for path in known) for out in outs - metrics)
     assert all(any(covers([out], path) or covers([path], out) for out in outs) for path in known)
@@ -254,20 +263,19 @@ def kinds(names: Iterable[str]) -> set[str]:
     [
         ("export.onnx", {"export", "report"}),
         ("attention.samples", {"attention", "report"}),
-        ("sweep.steps", {"sweep", "sweep-report", "report"}),
         (
             "train.lr",
-            {"train", "sweep", "evaluate", "evaluate-photos", "sweep-report", "attention", "export", "report"},
+            {"train", "study", "evaluate", "evaluate-photos", "study-report", "attention", "export", "report"},
         ),
         (
             "sampling.sizes",
             {
                 "sampling",
                 "train",
-                "sweep",
+                "study",
                 "evaluate",
                 "evaluate-photos",
-                "sweep-report",
+                "study-report",
                 "attention",
                 "export",
                 "report",
@@ -295,11 +303,11 @@ def test_photographs_are_judged_anew_when_their_files_change(items: dict[str, St
 @pytest.mark.parametrize(
     ("file", "first"),
     [
-        ("body", {"body", "prepare", "catalogue", "train", "sweep", "evaluate", "sweep-report", "report"}),
+        ("body", {"body", "prepare", "catalogue", "train", "study", "evaluate", "report"}),
         ("sampling", {"sampling"}),
         ("prior", {"fit"}),
-        ("backbone", {"train", "sweep"}),
-        ("init", {"train", "sweep"}),
+        ("backbone", {"train", "study"}),
+        ("init", {"train", "study"}),
     ],
 )
 def test_a_file_that_a_parameter_names_is_an_input_of_who_reads_it(
@@ -312,6 +320,17 @@ def test_where_no_file_is_named_one_stands_that_the_stages_depend_on_anyway(item
     for name, path in FilesConfig():
         assert (ROOT / path).is_file()
         assert all(covers(s.deps, path) for s in items.values() if Path("/elsewhere", name) in s.deps)
+
+
+def test_a_run_of_a_study_hangs_on_its_own_parameters_and_sets_only(items: dict[str, Stage]) -> None:
+    name = "masking-both-30-1"
+    run = items[f"study@{name}"]
+    assert {p for p in run.params if "." in p} == {f"study_runs.{name}", "benchmarks.synth-test"}
+    assert not {"datasets", "studies", "study_runs", "benchmarks", "fit"} & run.params
+    catalogue = {dep for dep in run.deps if covers(["data/catalogue"], dep)}
+    assert catalogue == {Path("data/catalogue/studies/masking/both-30.json"), paths.MEAN_POSES}
+    assert run.needs == {"body", "sampling", "catalogue", "prepare@synth-test"}
+    assert all(stage.outs.isdisjoint(run.outs) for other, stage in items.items() if other != f"study@{name}")
 
 
 def test_training_hangs_on_the_catalogue_of_its_own_sets_only(items: dict[str, Stage]) -> None:

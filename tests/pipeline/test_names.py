@@ -21,8 +21,8 @@ def body(entry: dict) -> dict:
     return entry.get("do", entry)
 
 
-def project(folder: Path, name: str, ratio: str | float) -> Path:
-    """A project whose only set and benchmark have this name; the stages as declared, but for their inputs."""
+def project(folder: Path, name: str) -> Path:
+    """A project whose only set, benchmark and study have this name; the stages as declared, but for their inputs."""
     made = toy.make(folder)
     entries = yaml.safe_load(yaml.safe_dump(TEMPLATES))
     for entry in entries.values():
@@ -33,7 +33,8 @@ def project(folder: Path, name: str, ratio: str | float) -> Path:
         "fit": {"datasets": [name]},
         "benchmarks": {name: {"dataset": name}},
         "photos": {name: {"labels": "raw", "images": "raw"}},
-        "sweep": {"ratios": [ratio]},
+        "studies": {name: {"benchmark": name, "reference": "a", "variants": {"a": {}, "b": {}}}},
+        "study_runs": {name: {"study": name, "variant": "v", "seed": 1, "benchmark": name, "dataset": name}},
     }
     (made / "params.yaml").write_text(yaml.safe_dump(sections))
     (made / "raw").mkdir()
@@ -41,7 +42,7 @@ def project(folder: Path, name: str, ratio: str | float) -> Path:
 
 
 def test_these_stages_have_names() -> None:
-    assert set(TEMPLATES) == {"prepare", "fit", "evaluate", "evaluate-photos", "sweep"}
+    assert set(TEMPLATES) == {"prepare", "fit", "evaluate", "evaluate-photos", "study", "study-report"}
 
 
 @pytest.mark.parametrize("entry", TEMPLATES.values(), ids=TEMPLATES)
@@ -60,8 +61,8 @@ def test_a_name_that_is_no_plain_folder_is_refused_before_an_output_is_removed(
     stage: str, name: str, tmp_path: Path
 ) -> None:
     name = name.format(above=tmp_path.name)
-    made = project(tmp_path / "toy", name, ratio=name)
-    (out,) = body(TEMPLATES[stage])["outs"]
+    made = project(tmp_path / "toy", name)
+    out = body(TEMPLATES[stage])["outs"][-1].replace("${item.variant}-${item.seed}", "v-1")
     theirs = made / re.sub(r"\$\{.*?\}", name, out)
     theirs.mkdir(parents=True)
     (theirs / "thesis.tex").touch()
@@ -73,7 +74,7 @@ def test_a_name_that_is_no_plain_folder_is_refused_before_an_output_is_removed(
 
 def test_a_name_is_no_word_of_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    made = project(tmp_path / "toy", "a;touch pwned", ratio=0.1)
+    made = project(tmp_path / "toy", "a;touch pwned")
     with pytest.raises(subprocess.CalledProcessError) as caught:
         toy.dvc(made, "repro", "--single-item", "prepare@a;touch pwned")
     assert "'a;touch pwned' cannot be a name" in caught.value.stderr

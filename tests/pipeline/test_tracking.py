@@ -280,14 +280,14 @@ def test_values_that_were_refused_are_sent_again_in_order(monkeypatch: pytest.Mo
 def test_runs_of_a_group_share_a_parent_with_what_they_have_in_common(train: Callable[..., tracking.Run]) -> None:
     parents = set()
     for ratio in ("0.1", "0.2"):
-        run = train(ratio, name=f"mask {ratio}", group="mask-sweep:77", grouped={"sweep": {"steps": 100}})
+        run = train(ratio, name=f"mask {ratio}", group="study-mask:77", grouped={"train": {"steps": 100}})
         parents.add(read(run.run_id).data.tags["mlflow.parentRunId"])
         with tracking.joined(Params(), "train", parent=True) as parent:
             parents.add(parent.run_id)
     (only,) = parents
     found = read(only)
-    assert found.data.tags["metro.group"] == "mask-sweep:77"
-    assert found.data.params == {"sweep.steps": "100"}
+    assert found.data.tags["metro.group"] == "study-mask:77"
+    assert found.data.params == {"train.steps": "100"}
     assert found.info.status == "FINISHED"
 
 

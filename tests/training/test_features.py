@@ -96,6 +96,30 @@ def test_a_view_is_what_the_loader_shows_in_that_pass(setting: Setting, metro: M
         torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_seeds_share_the_views_of_one_seed_and_nothing_else(setting: Setting, metro: Metro, tmp_path: Path):
+    from metro.data.loader import TrainStream
+
+    folders = [make(setting, metro, tmp_path, seed=seed, views_seed=3).stored.folder for seed in (1, 2)]
+    assert folders[0] == folders[1]
+    assert make(setting, metro, tmp_path, seed=3).stored.folder == folders[0]  # the views of that seed itself
+    assert make(setting, metro, tmp_path, seed=1).stored.folder != folders[0]
+    streams = [
+        TrainStream(
+            setting.datasets,
+            setting.params.model,
+            small_params(**FROZEN, seed=seed, views_seed=3).train,
+            lambda rng: rng.random(8) < 0.5,
+        )
+        for seed in (1, 2)
+    ]
+    one, other = (next(iter(stream)) for stream in streams)
+    assert one["index"].tolist() != other["index"].tolist()
+    assert not torch.equal(one["mask"], other["mask"])
+    views = [stream.pictures(np.arange(10), np.zeros(10, int))["image"] for stream in streams]
+    assert torch.equal(*views)
+
+
 def test_training_on_features_equals_training_on_pictures(setting: Setting, tmp_path: Path):
     still = {"flip": 0.0, "rotation_off": 1.0, "scale_sd": 0.0, "colour": 0.0}
     alike = {"augment": still, "mask": {"joints": 0, "vertices": 0}, "freeze": ["backbone"], "steps": 6}

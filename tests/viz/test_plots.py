@@ -21,10 +21,13 @@ CURVES = [
     {"step": 100, "validation/mpjpe": 0.12, "validation/pa_mpjpe": 0.08},
 ]
 
+LINE = {10: plots.Measured(91.0, None, [91.0]), 30: plots.Measured(90.0, (88.0, 92.0), [89.0, 91.0])}
+
 CHARTS: dict[str, Callable[[Path], Path]] = {
     "curves": lambda p: plots.learning_curves(CURVES, p),
     "curves_without_validation": lambda p: plots.learning_curves(CURVES[:-1], p),
-    "ratio": lambda p: plots.ratio_curve([0.3, 0.0, 0.5], [90, 100, 95], [(88, 92), None, (90, 99)], p),
+    "lines": lambda p: plots.variant_lines({"both": LINE}, ("none", LINE[10]), p, axis="share, %"),
+    "rows": lambda p: plots.variant_rows({"a": LINE[10], "b": LINE[30]}, "a", p),
     "bars": lambda p: plots.bars(["a", "b"], [3, 4], p, intervals=[(2, 4), None], baseline=[5, 6], title="t"),
     "pck": lambda p: plots.pck_curves({"thresholds": [0, 50, 100], "model": [0, 0.5, 1], "camera_mean": [0, 0, 1]}, p),
     "histogram": lambda p: plots.histogram([1, 2, np.nan, 4], p, title="t", unit="mm", marks={"mean": 2.3}),
@@ -57,7 +60,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return kept
 
 
-@pytest.mark.parametrize("name", ["curves", "ratio", "bars", "pck", "histogram"])
+@pytest.mark.parametrize("name", ["curves", "lines", "bars", "pck", "histogram"])
 def test_no_legend_covers_what_is_drawn(name: str, tmp_path: Path, drawn: list[Figure]) -> None:
     CHARTS[name](tmp_path / "1.png")
     figure = drawn[0]
@@ -70,11 +73,20 @@ def test_no_legend_covers_what_is_drawn(name: str, tmp_path: Path, drawn: list[F
 
 
 def test_values_that_are_not_finite_leave_a_gap(tmp_path: Path, drawn: list[Figure]) -> None:
-    plots.ratio_curve([0.0, 0.3, 0.5], [np.nan, 90, 95], [None, (88, 92), None], tmp_path / "1.png")
-    plots.ratio_curve([0.0, 0.3], [np.nan, np.nan], [None, None], tmp_path / "2.png")
     plots.histogram([np.nan, np.nan], tmp_path / "3.png", title="t", unit="mm", marks={"mean": np.nan})
-    assert [text.get_text() for legend in drawn[0].legends for text in legend.get_texts()] == ["lowest, at 30 %"]
-    assert [figure.legends for figure in drawn[1:]] == [[], []]
+    assert [figure.legends for figure in drawn] == [[]]
+
+
+def test_every_variant_and_seed_has_its_place(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.variant_lines({"both": LINE, "joints": {30: LINE[30]}}, ("none", LINE[10]), tmp_path / "1.png", axis="%")
+    plots.variant_rows({"a": LINE[10], "b": LINE[30]}, "a", tmp_path / "2.png")
+    lines, rows = (figure.axes[0] for figure in drawn)
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["none", "both", "joints"]
+    assert list(lines.get_xticks()) == [10, 30]
+    assert [label.get_text() for label in rows.get_yticklabels()] == ["a", "b"]
+    for axes, seeds in ((lines, [89.0, 91.0]), (rows, [89.0, 91.0])):
+        values = [list(line.get_ydata() if axes is lines else line.get_xdata()) for line in axes.get_lines()]
+        assert seeds in values
 
 
 def test_smoothing_keeps_constants_and_length() -> None:

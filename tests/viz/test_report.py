@@ -19,6 +19,20 @@ from metro.viz.report import Content, DataSet, _quantised, verdict, write_report
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
+COST = {"parameters_m": 1.25, "trained_parameters_m": 0.5, "forward_gflop": 0.125, "training_tflop": 3.0}
+STUDY = {
+    "study": "masking", "benchmark": "b", "samples": 50, "seeds": [1, 2], "reference": "off", "axis": None,
+    "metrics": {"mpjpe": {"label": "MPJPE", "unit": "mm", "lower_is_better": True}}, "ranked_by": "mpjpe",
+    "verdict": "Best in MPJPE is <both>.",
+    "variants": [
+        {"name": "off", "cost": COST, "metrics": {"mpjpe": {"value": 12.0, "ci95": [11, 13], "seeds": [11.5, 12.5]}}},
+        {"name": "both", "cost": COST, "metrics": {"mpjpe": {
+            "value": 9.0, "ci95": None, "seeds": [9.0], "difference": -3.0, "people_ci95": [-4, -2],
+            "seeds_ci95": None, "p": 0.01, "p_holm": 0.02, "told_apart": False,
+        }}},
+    ],
+}  # fmt: skip
+
 FIT = {
     "count": 7, "accepted": 5, "rejected": {"no joints": 2}, "kept_meshes": 0, "converged": 1.0,
     "error_3d_mm": {"mean": 1.334, "p50": 1.2, "p95": 2.5, "max": 3.0}, "error_2d_percent": None,
@@ -80,8 +94,9 @@ def content(tmp_path: Path) -> Content:
     manifest = {"count": 7, "skipped": 1, "licence": "CC0", "shards": [{"bytes": 1200}], "statistics": {"has_mesh": 5}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "curves.json").write_text(json.dumps([{"step": s, "loss/total": 1.0, "lr": 1e-3} for s in range(5)]))
-    points = [{"ratio": 0.3, "value": 9.0, "ci95": [8, 10]}, {"ratio": 0.0, "value": 12.0, "ci95": [11, 13]}]
-    (tmp_path / "sweep.json").write_text(json.dumps({"benchmark": "b", "steps": 100, "points": points}))
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/study.json").write_text(json.dumps(STUDY))
+    cv2.imwrite(str(tmp_path / "study/study.png"), PICTURE)
     return Content(
         title="A title & more",
         lead="Lead.",
@@ -89,7 +104,7 @@ def content(tmp_path: Path) -> Content:
         benchmarks={"b": folder},
         curves=tmp_path / "curves.json",
         train={"steps": 1200},
-        sweep=tmp_path / "sweep.json",
+        studies={"masking": tmp_path / "study"},
         attention=attention,
         datasets=[DataSet("people", tmp_path / "manifest.json", "training", None, FIT)],
         export={"bundle/bundle.json": 2345},
@@ -155,12 +170,13 @@ def test_everything_is_in_one_file(content: Content, tmp_path: Path) -> None:
     assert all(source.startswith("data:image/") for source in page.sources)
     assert [link for link in page.links if not link.startswith("#")] == []
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
-    assert {"results", "cases", "training", "masking", "attention", "data", "artefacts", "reading"} <= page.ids
+    assert {"results", "cases", "training", "studies", "attention", "data", "artefacts", "reading"} <= page.ids
     assert "A title &amp; more" in text
     assert "Open &lt;benchmark&gt;" in text
     assert not re.search(r"url\(|@import|<link", text)
     assert "<code>tags.`dvc.out` = &#39;abc.dir&#39;</code>" in text
-    assert "Its interval lies below those of 0 %" in text
+    assert "Best in MPJPE is &lt;both&gt;." in text
+    assert "both 9.0 -3.0 -4.0 – -2.0 0.02 1.25 0.50 0.12 3.0" in page.text
     assert "spreads its attention almost evenly" in text
 
 
@@ -254,13 +270,13 @@ def test_what_is_not_a_number_is_a_dash(content: Content, tmp_path: Path) -> Non
     (content.benchmarks["b"] / "result.json").write_text(json.dumps(unknown))
     with np.load(content.benchmarks["b"] / "cases.npz") as arrays:
         np.savez(content.benchmarks["b"] / "cases.npz", **{**arrays, "predicted": np.full((3, 4, 3), np.nan)})
-    points = [{"ratio": 0.0, "value": nan, "ci95": None}, {"ratio": 0.3, "value": nan, "ci95": None}]
-    content.sweep.write_text(json.dumps({"points": points}))  # type: ignore[union-attr]
+    study = json.loads(json.dumps(STUDY))
+    study["variants"][1]["metrics"]["mpjpe"] |= {"value": nan, "difference": nan, "people_ci95": None}
+    (content.studies["masking"] / "study.json").write_text(json.dumps(study))
     path = tmp_path / "r.html"
     page = read(content, path)
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b", page.text, re.IGNORECASE)
     assert "MPJPE is not known" in page.text
-    assert "The lowest error" not in page.text
     packed = re.search(r'id="meshes-1">(.*?)</script>', path.read_text(), re.S)[1]  # type: ignore[index]
     assert [case["predicted"] for case in json.loads(packed, parse_constant=pytest.fail)["cases"]] == [None] * 3
 
@@ -318,7 +334,8 @@ def test_verdict_without_baseline() -> None:
         ("attention/attention.json", "{}"),
         ("curves.json", '["step"]'),
         ("curves.json", '[{"loss/total": 1.0}]'),
-        ("sweep.json", '{"points": [{"value": 1}]}'),
+        ("study/study.json", '{"variants": [{"name": 1}]}'),
+        ("study/study.png", "x"),
         ("manifest.json", '{"shards": 3}'),
     ],
 )
