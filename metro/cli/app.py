@@ -11,7 +11,21 @@ from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
-from metro.cli import body, data, doctor, evaluation, export, fitting, mesh, preset, raw, serve, training, viz
+from metro.cli import (
+    attention,
+    body,
+    data,
+    doctor,
+    evaluation,
+    export,
+    fitting,
+    mesh,
+    preset,
+    raw,
+    serve,
+    training,
+    viz,
+)
 from metro.errors import MetroError
 from metro.version import __version__
 
@@ -69,7 +83,7 @@ app.command(checkpoints)
 app.command(evaluation.evaluate)
 app.command(evaluation.compare)
 app.command(evaluation.protocols)
-app.command(evaluation.attention)
+app.command(attention.attention)
 app.command(export.export)
 app.command(export.predict)
 app.command(serve.serve)
