@@ -80,10 +80,10 @@ def _over_dataset(
     from metro.export.load import body_of, open_bundle
     from metro.model.device import device_of
 
-    place, bundle = device_of(device), open_bundle(model)
+    place, dataset, bundle = device_of(device), ShardDataset(data), open_bundle(model)
     own_body = body_of(bundle.meta, body)
     config = AttentionConfig(samples=samples, examples=examples)
-    measured = measure_attention(bundle.model, ShardDataset(data), own_body, bundle.levels, config, place)
+    measured = measure_attention(bundle.model, dataset, own_body, bundle.levels, config, place)
     summary = write_attention(measured, own_body, bundle.levels, out)
     return {"written": str(out), **{k: summary[k] for k in ("images", "tokens", "layers")}}
 

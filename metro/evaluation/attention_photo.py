@@ -148,8 +148,7 @@ def write_watched(
     times_JP = parts.times_even(times_JT / tokens)
     rows = [names.index(name) for name in FIGURES[person.joint_set].queries] if joint is None else [joint]
 
-    zoom = TILE / person.crop_size
-    to_tile = compose(enlarging(1 / zoom), person.affine)
+    to_tile = compose(enlarging(TILE / person.crop_size), person.affine)
     picture = cv2.warpAffine(photo.pixels, to_tile, (TILE, TILE), flags=cv2.INTER_AREA, borderValue=overlay.PAPER)
     drawn = Figure(
         picture.astype(np.uint8), person.vertices, person.faces, person.joints, person.camera, person.joint_set,

@@ -56,7 +56,7 @@ class Figure:
         for token in chosen[times_T[chosen] > 1]:
             level = min((times_T[token] - 1) / (top - 1), 1.0)
             colour = tuple((255 * _ramp(np.array([level]))[0]).round().astype(int).tolist())
-            drawn, width = canvas.copy(), max(1, round((0.5 + 1.5 * level) * size / 200))
+            drawn, width = canvas.copy(), max(1, round((0.4 + level) * size / 200))
             cv2.line(drawn, _fixed(points[joint]), _fixed(points[token]), colour, width, cv2.LINE_AA, _SHIFT)
             radius = (2 if token < len(self.joints_J3) else 1) * size / 200
             cv2.circle(drawn, _fixed(points[token]), round(2**_SHIFT * radius), colour, -1, cv2.LINE_AA, _SHIFT)
