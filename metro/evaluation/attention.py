@@ -142,12 +142,12 @@ class Example:
 
     index: int
     """Position in the dataset."""
-    kind: str
-    """One of `KINDS`."""
     hidden: float
     """Share of the limb joints that cannot be seen (`metro.evaluation.hardness`); nan: not known."""
     folding: float
     """Mean bend of the joints, degrees; nan: not known."""
+    kind: str
+    """One of `KINDS`."""
     image: np.ndarray
     seen: Seen
 
@@ -279,32 +279,36 @@ def measure_attention(
     measured = Attention(model.config.joint_set, heads_of(model), parts_of(body, levels), len(model.template_T3))
     some = dataset.first(config.samples or len(dataset))
     hidden_of = None if dataset.figure is HAND else Hidden()
-    best: dict[str, list[tuple[float, int, float, float]]] = {kind: [] for kind in KINDS}
+    best: dict[str, list[tuple[float, _Person]]] = {kind: [] for kind in KINDS}
     for batch in EvalPass(some, model.config, batch_size):
-        images, indices = batch["image"], batch["index"].tolist()
+        images = batch["image"]
         measured.add([look(model, image) for image in images])
         hidden = hidden_of(images.numpy()) if hidden_of else np.full(len(images), np.nan)
         folded = folding(batch["joints_3d"].numpy(), dataset.figure)
-        for kind, score in zip(KINDS, (hidden, folded, -np.array(indices, np.float64)), strict=True):
-            rows = zip(score.tolist(), indices, hidden.tolist(), folded.tolist(), strict=True)
-            known = [row for row in rows if np.isfinite(row[0])]
-            best[kind] = sorted(best[kind] + known, key=lambda row: (-row[0], row[1]))[: config.examples]
-    for kind, (index, hidden_share, bend) in _picked(best, min(config.examples, len(some))):
-        image = next(iter(EvalPass(some.subset([index]), model.config, 1)))["image"][0]
-        measured.examples.append(Example(index, kind, hidden_share, bend, image.numpy(), look(model, image)))
+        people = [*map(_Person, batch["index"].tolist(), hidden.tolist(), folded.tolist())]
+        for kind, scores in zip(KINDS, (hidden, folded, -batch["index"].numpy()), strict=True):
+            found = [(score, one) for score, one in zip(scores.tolist(), people, strict=True) if np.isfinite(score)]
+            best[kind] = sorted(best[kind] + found, key=lambda row: (-row[0], row[1].index))[: config.examples]
+    for kind, person in _picked(best, min(config.examples, len(some))):
+        image = next(iter(EvalPass(some.subset([person.index]), model.config, 1)))["image"][0]
+        measured.examples.append(Example(*person, kind, image.numpy(), look(model, image)))
     return measured
 
 
-def _picked(
-    best: dict[str, list[tuple[float, int, float, float]]], count: int
-) -> Iterator[tuple[str, tuple[int, float, float]]]:
-    """So many people, each once: the first of each kind in turn who is left, as (index, hidden, folding)."""
+class _Person(NamedTuple):
+    index: int
+    hidden: float
+    folding: float
+
+
+def _picked(best: dict[str, list[tuple[float, _Person]]], count: int) -> Iterator[tuple[str, _Person]]:
+    """So many people, each once: the first of each kind in turn who is left, and the first of all for want of one."""
     taken: set[int] = set()
-    for kind in itertools.islice(itertools.cycle(KINDS), count):
-        left = [row for row in best[kind] if row[1] not in taken]
-        kind, row = (kind, left[0]) if left else ("plain", next(r for r in best["plain"] if r[1] not in taken))
-        taken.add(row[1])
-        yield kind, row[1:]
+    for wanted in itertools.islice(itertools.cycle(KINDS), count):
+        left = ((kind, one) for kind in (wanted, "plain") for _, one in best[kind] if one.index not in taken)
+        kind, person = next(left)
+        taken.add(person.index)
+        yield kind, person
 
 
 def verdict(attention: Attention, layer: int) -> str:

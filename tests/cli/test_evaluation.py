@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from metro.cli import evaluation as commands
-from metro.cli.attention import attention
 from metro.cli.app import main
+from metro.cli.attention import attention
 from metro.data.hdf5 import SCHEMA
 from metro.errors import MetroError
 from metro.export.bundle import META, bundle_of, write_bundle

@@ -177,8 +177,8 @@ def knees_elbows_hips(joints_J4: np.ndarray) -> float:
     """Mean bend in degrees, by the law of cosines."""
     names, bends = JOINT_SETS["J24"], []
     for side in ("R_", "L_"):
-        for chain in ((side + "Hip", side + "Knee", side + "Ankle"), (side + "Shoulder", side + "Elbow", side + "Wrist"),
-                      ("Neck", side + "Hip", side + "Knee")):  # fmt: skip
+        leg, arm = [side + j for j in ("Hip", "Knee", "Ankle")], [side + j for j in ("Shoulder", "Elbow", "Wrist")]
+        for chain in (leg, arm, ["Neck", *leg[:2]]):
             p, q, r = (joints_J4[names.index(name), :3].astype(float) for name in chain)
             x, y, z = np.linalg.norm(p - q), np.linalg.norm(r - q), np.linalg.norm(p - r)
             bends.append(180 - np.degrees(np.arccos((x**2 + y**2 - z**2) / (2 * x * y))))
