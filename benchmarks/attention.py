@@ -22,7 +22,7 @@ from metro.config import AttentionConfig, BodyConfig, DatasetConfig, Params
 from metro.data.augment import normalise
 from metro.data.loader import EvalPass
 from metro.data.shards import ShardDataset, ShardWriter
-from metro.evaluation.attention import Attention, measure_attention, top_parts, verdict
+from metro.evaluation.attention import Attention, Parts, measure_attention, top_parts, verdict
 from metro.evaluation.hardness import Hidden
 from metro.export.load import body_of, open_bundle
 from metro.model.metro import Metro
@@ -66,16 +66,25 @@ def rolled_out(model: Metro, dataset: ShardDataset) -> tuple[np.ndarray, np.ndar
     return rollout_JT / count, raw_LJT / count
 
 
-def explained(rollout_JT: np.ndarray, raw_LJT: np.ndarray) -> tuple[float, float, list[float]]:
-    """R² of the rollout, a joint's own token aside, explained by a weighted sum of the raw maps, the same of their
-    plain sum, and the correlation with each of them."""
-    joints, tokens = rollout_JT.shape
-    others = ~np.eye(joints, tokens, dtype=bool)
-    y, x = rollout_JT[others], raw_LJT[:, others].T
-    design = np.column_stack((x, np.ones(len(y))))
-    left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
-    plain = np.corrcoef(y, x.sum(1))[0, 1] ** 2
-    return 1 - left.var() / y.var(), plain, [float(np.corrcoef(y, column)[0, 1]) for column in x.T]
+def compared(rollout_JT: np.ndarray, raw_LJT: np.ndarray, parts: Parts) -> list[str]:
+    """The table of what raw maps explain of the rollout: of its weights, a joint's own token aside, and of the
+    attention to each part."""
+    others = ~np.eye(*rollout_JT.shape, dtype=bool)
+    flattened = {
+        "weights": (rollout_JT[others], raw_LJT[:, others]),
+        "joints × parts": (
+            parts.times_even(rollout_JT).ravel(),
+            parts.times_even(raw_LJT).reshape(len(raw_LJT), -1),
+        ),
+    }
+    lines = ["| | sum of the raw maps | weighted sum | each map, first to last |", "| --- | ---: | ---: | --- |"]
+    for name, (y, raw_LX) in flattened.items():
+        design = np.column_stack((raw_LX.T, np.ones(len(y))))
+        left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+        squares = [np.corrcoef(y, x)[0, 1] ** 2 for x in (raw_LX.sum(0), *raw_LX)]
+        cells = [f"{100 * square:.0f} %" for square in (squares[0], 1 - left.var() / y.var(), *squares[1:])]
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} | {', '.join(cells[2:])} |")
+    return lines
 
 
 def parts_table(measured: Attention, layer: int) -> list[str]:
@@ -124,11 +133,10 @@ def main() -> None:
         ms = 1000 * (time.process_time() - start) / len(dataset)
         hidden_of = Hidden()
         told_N = np.concatenate([hidden_of(b["image"].numpy()) for b in EvalPass(dataset, bundle.model.config, 8)])
-        rollout = explained(*rolled_out(bundle.model, dataset.first(ROLLED)))
+        rollout = compared(*rolled_out(bundle.model, dataset.first(ROLLED)), measured.parts)
 
     hardest = np.argsort(-told_N, kind="stable")[:HARDEST]
     layers = range(len(measured.layers))
-    fit, plain, single = rollout
     lines = [
         "# Attention",
         "",
@@ -173,9 +181,10 @@ def main() -> None:
         "",
         "## Rollout",
         "",
-        f"Over {ROLLED} people, a joint's own token aside: a weighted sum of the raw maps explains "
-        f"{100 * fit:.1f} % of the variance of the rolled-out map, their plain sum {100 * plain:.1f} %; it correlates "
-        f"with the layers, first to last, by {', '.join(f'{r:.2f}' for r in single)}.",
+        f"What raw maps explain of the variance of the rolled-out map, mean over {ROLLED} people; a joint's own token, "
+        "which rollout gives an eighth of all by construction, is left aside.",
+        "",
+        *rollout,
         "",
         "## Are those picked as hidden hidden?",
         "",
