@@ -89,8 +89,7 @@ class Parts:
     def claimed_V(self) -> np.ndarray:
         """Whether a vertex is of a lower arm or lower leg."""
         rows = [any(name.endswith(part) for part in CLAIMED) for name in self.names]
-        of_V: np.ndarray = self.of_PV[rows].any(0)
-        return of_V
+        return np.asarray(self.of_PV[rows].any(0))
 
 
 def parts_of(body: BodyData, levels: Sequence[Level]) -> Parts:
@@ -290,15 +289,15 @@ def measure_attention(
         people = [*map(_Person, batch["index"].tolist(), hidden.tolist(), folded.tolist())]
         for kind, scores in zip(KINDS, (hidden, folded, -batch["index"].numpy()), strict=True):
             found = [(score, one) for score, one in zip(scores.tolist(), people, strict=True) if np.isfinite(score)]
-            best[kind] = sorted(best[kind] + found, key=lambda row: (-row[0], row[1].index))[: config.examples]
+            best[kind] = sorted(best[kind] + found, key=lambda row: (-row[0], row[1].place))[: config.examples]
     for kind, person in _picked(best, min(config.examples, len(some))):
-        image = next(iter(EvalPass(some.subset([person.index]), model.config, 1)))["image"][0]
+        image = next(iter(EvalPass(some.subset([person.place]), model.config, 1)))["image"][0]
         measured.examples.append(Example(*person, kind, image.numpy(), look(model, image)))
     return measured
 
 
 class _Person(NamedTuple):
-    index: int
+    place: int
     hidden: float
     folding: float
 
@@ -307,9 +306,9 @@ def _picked(best: dict[str, list[tuple[float, _Person]]], count: int) -> Iterato
     """So many people, each once: the first of each kind in turn who is left, and the first of all for want of one."""
     taken: set[int] = set()
     for wanted in itertools.islice(itertools.cycle(KINDS), count):
-        left = ((kind, one) for kind in (wanted, "plain") for _, one in best[kind] if one.index not in taken)
+        left = ((kind, one) for kind in (wanted, "plain") for _, one in best[kind] if one.place not in taken)
         kind, person = next(left)
-        taken.add(person.index)
+        taken.add(person.place)
         yield kind, person
 
 
