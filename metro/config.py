@@ -555,10 +555,10 @@ class StudyRun(Section):
 class AttentionConfig(Section):
     """Attention maps of the trained model."""
 
-    samples: int = Field(64, ge=1, le=10**6)
-    """Images averaged."""
+    samples: int | None = Field(64, ge=1, le=10**9)
+    """Images averaged, the first ones of the first benchmark; none: all of it."""
     examples: int = Field(4, ge=1, le=100)
-    """Images drawn."""
+    """Images drawn: the most hidden, the most folded and the first person in turn."""
 
 
 class ExportConfig(Section):

@@ -24,8 +24,9 @@ def main(params: Params) -> None:
         raise MetroError("benchmarks: none, so there is no image to look at; name one in params.yaml")
     dataset = ShardDataset(Path(next(iter(benchmarks.values()))["shards"]))
     with tracking.joined(params, "train") as run, stage.publish(ATTENTION) as folder:
-        measured = measure_attention(load_network(MODEL), dataset, params.attention, device_of(None))
-        write_attention(measured, read_npz(BODY), load_sampling(SAMPLING), folder)
+        body, levels = read_npz(BODY), load_sampling(SAMPLING)
+        measured = measure_attention(load_network(MODEL), dataset, body, levels, params.attention, device_of(None))
+        write_attention(measured, body, levels, folder)
         for path in sorted(folder.glob("*.png")):
             run.artifact(path, "attention")
 

@@ -11,7 +11,22 @@ from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
-from metro.cli import body, data, doctor, evaluation, export, fitting, mesh, preset, raw, serve, study, training, viz
+from metro.cli import (
+    attention,
+    body,
+    data,
+    doctor,
+    evaluation,
+    export,
+    fitting,
+    mesh,
+    preset,
+    raw,
+    serve,
+    study,
+    training,
+    viz,
+)
 from metro.errors import MetroError
 from metro.version import __version__
 
@@ -74,7 +89,7 @@ app.command(evaluation.evaluate)
 app.command(evaluation.evaluate_photos)
 app.command(evaluation.compare)
 app.command(evaluation.protocols)
-app.command(evaluation.attention)
+app.command(attention.attention)
 app.command(export.export)
 app.command(export.predict)
 app.command(serve.serve)

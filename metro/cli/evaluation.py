@@ -1,4 +1,4 @@
-"""`metro evaluate`, `metro evaluate-photos`, `metro compare`, `metro attention` and `metro protocols`."""
+"""`metro evaluate`, `metro evaluate-photos`, `metro compare` and `metro protocols`."""
 
 from __future__ import annotations
 
@@ -270,50 +270,6 @@ def compare(
         f"written to {files[1]}" + (f", without pictures: {unseen}" * bool(unseen)),
     ]
     return "\n".join([*lines, _logged(compared.summary, files)])
-
-
-def attention(
-    data: Path,
-    /,
-    *,
-    model: Word = "open",
-    out: ToFolder = Path("attention"),
-    samples: Annotated[int, Parameter(validator=Between(1, 10**6))] = 64,
-    examples: Annotated[int, Parameter(validator=Between(1, 100))] = 4,
-    body: Place | None = None,
-    device: Word | None = None,
-) -> dict[str, Any]:
-    """Draw what the joint queries attend to, on average and for single images.
-
-    Parameters
-    ----------
-    data
-        Dataset folder written by a prepare stage.
-    model
-        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
-    out
-        Folder for attention.npz, attention.json and the figures.
-    samples
-        Images averaged.
-    examples
-        Images drawn.
-    body
-        Licensed body model file, for models that were trained on one.
-    device
-        Where to run, e.g. `cuda`; none: a GPU if there is one.
-    """
-    from metro.config import AttentionConfig
-    from metro.data.shards import ShardDataset
-    from metro.evaluation.attention import measure_attention, write_attention
-    from metro.export.load import body_of, open_bundle
-    from metro.model.device import device_of
-
-    place, bundle = device_of(device), open_bundle(model)
-    dataset = ShardDataset(data)
-    config = AttentionConfig(samples=samples, examples=examples)
-    measured = measure_attention(bundle.model, dataset, config, place)
-    summary = write_attention(measured, body_of(bundle.meta, body), bundle.levels, out)
-    return {"written": str(out), **{k: summary[k] for k in ("images", "tokens", "layers")}}
 
 
 def protocols() -> str:

@@ -272,14 +272,15 @@ def _study(folder: Path) -> dict[str, Any]:
 def _attention(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
-    summary = _json(folder / "attention.json", "images", "tokens", "layers")
+    summary = _json(folder / "attention.json", "images", "tokens", "layers", "heads", "examples")
     shown = []
     for key, prefix in (("last", ""), ("sharpest", "sharpest_")):
         if key in summary:
             names = {n: folder / f"{prefix}{n}.png" for n in ("joints", "parts", "mean", "examples")}
             pictures = {n: _picture(path) for n, path in names.items() if path.is_file()}
             shown.append({**summary[key], "kind": key, "pictures": pictures})
-    return {**summary, "shown": shown}
+    by_head = folder / "heads.png"
+    return {**summary, "shown": shown, "by_head": _picture(by_head) if by_head.is_file() else ""}
 
 
 def _dataset(data: DataSet) -> dict[str, Any]:

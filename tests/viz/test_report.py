@@ -85,10 +85,12 @@ def content(tmp_path: Path) -> Content:
         true=true,
         faces=np.array([[0, 1, 2], [0, 2, 3]], np.int32),
     )
-    query = {"joint": "Neck", "on_joints": 0.1, "top_joints": {"Neck": 2.0}, "top_parts": {"head": 3}}
+    part = {"part": "head", "times_even": 3.0, "ci95": [2.875, 3.125]}
+    query = {"joint": "Neck", "on_joints": 0.1, "top_joints": {"Neck": 2.0}, "top_parts": [part]}
     last = {"block": 1, "layer": 1, "share_on_joints": 0.2, "share_on_joints_if_uniform": 0.03, "queries": [query]}
-    layers = [{"block": 1, "layer": 1, "effective_tokens": 444.0}]
-    facts = {"images": 4, "tokens": 445, "layers": layers, "last": last}
+    layer = {"block": 1, "layer": 1, "effective_tokens": 444.0, "same_for_all": 0.9, "lower_limbs": "Refuted here."}
+    head = {"block": 1, "layer": 1, "head": 2, "effective_tokens": 440.0, "share_on_joints": 0.2, "top_parts": {}}
+    facts = {"images": 4, "tokens": 445, "layers": [layer], "heads": [head], "examples": [], "last": last}
     (attention / "attention.json").write_text(json.dumps(facts))
     cv2.imwrite(str(attention / "mean.png"), PICTURE)
     manifest = {"count": 7, "skipped": 1, "licence": "CC0", "shards": [{"bytes": 1200}], "statistics": {"has_mesh": 5}}
