@@ -26,6 +26,7 @@ def evaluate(
     train: list[Path] | None = None,
     body: Place | None = None,
     batch_size: Batch = 64,
+    processes: Annotated[int | None, Parameter(validator=Between(1, 256))] = None,
     bootstrap: Annotated[int, Parameter(validator=Between(1, 100_000))] = 1000,
     cases: Annotated[int, Parameter(validator=Between(1, 100))] = 4,
     limit: Annotated[int, Parameter(validator=Between(1, 10**9))] | None = None,
@@ -60,6 +61,8 @@ def evaluate(
         of the dataset are posed on the body of their gender.
     batch_size
         Images per forward pass.
+    processes
+        Processes on the processor, each with one thread; files are the same however many there are. None: one per core.
     bootstrap
         Resamples of the confidence intervals.
     cases
@@ -70,7 +73,10 @@ def evaluate(
         Where to run, e.g. `cuda`; none: a GPU if there is one. Photographs: as `metro predict`.
     """
     if protocol == "photos":
-        refuse({"train": train, "body": body}, "is for prepared datasets, which --protocol photos does not take")
+        refuse(
+            {"train": train, "body": body, "processes": processes},
+            "is for prepared datasets, which --protocol photos does not take",
+        )
         return _photos(data, images or data.parent, model, out, detector, passes, batch_size, bootstrap, cases,
                        limit, device)  # fmt: skip
     refuse({"images": images, "detector": detector, "passes": passes}, "is for --protocol photos")
@@ -101,7 +107,7 @@ def evaluate(
         baseline = mean_poses([ShardDataset(folder) for folder in train], body_model)
     elif np.any(dataset.labels["has_mesh"]):
         baseline = mean_poses([dataset], body_model, origin="the benchmark's own labels")
-    config = EvaluateConfig(batch_size=batch_size, bootstrap=bootstrap, overlays=cases)
+    config = EvaluateConfig(batch_size=batch_size, processes=processes, bootstrap=bootstrap, overlays=cases)
     about = {"model": model, **bundle.meta["origin"]}
     with tqdm(total=len(dataset), desc="evaluate", unit="img", disable=not sys.stderr.isatty()) as bar:
         result = run(

@@ -6,8 +6,9 @@ Shapes: B samples, N points, J joints, V vertices, K thresholds. Points are floa
 singular values and nearest points are computed in float64.
 
 Sources: METRO's evaluation (MPJPE, PA-MPJPE, MPVE: Lin et al. 2021 §4), the FreiHAND scorer (Zimmermann et al. 2019:
-similarity alignment that may reflect, AUC over 0–50 mm in 100 thresholds, F-score by strict nearest-point distance)
-and the 3DPW challenge scorer (PCK at 50 mm, AUC over 0–199 mm in whole millimetres).
+similarity alignment that may reflect, AUC over 0–50 mm in 100 thresholds, F-score by strict nearest-point distance),
+the 3DPW challenge scorer (PCK at 50 mm, AUC over 0–199 mm in whole millimetres) and MPI-INF-3DHP's (Mehta et al. 2017:
+PCK at 150 mm and its mean over 0, 5, … 150 mm, strict).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+WHOLE_MM = torch.arange(200, dtype=torch.float64) / 1000
+"""Thresholds of the 3DPW challenge's curve: 0 to 199 mm."""
 _PAIR_BUDGET = 16_000_000
 """Point pairs held at once by `f_score` (float64: 128 MB)."""
 
@@ -118,31 +121,33 @@ def weighted_mean(errors: Tensor, weights: Tensor | None) -> Tensor:
     return (errors * w).sum(1) / w.sum(1)
 
 
-def pck(errors: Tensor, threshold: float, weights: Tensor | None = None) -> Tensor:
-    """Share (B,) of the errors (B, N) that are at most `threshold` (metres), over the points whose weight is not 0."""
-    return weighted_mean((errors <= threshold).double(), weights)
-
-
-def pck_curve(errors: Tensor, thresholds: Tensor, weights: Tensor | None = None) -> Tensor:
-    """`pck` (B, K) at each of the `thresholds` (K,)."""
-    return torch.stack([pck(errors, t, weights) for t in thresholds.tolist()], dim=1)
+def pck(errors: Tensor, threshold: float, weights: Tensor | None = None, *, strict: bool = False) -> Tensor:
+    """Share (B,) of the errors (B, N) of at most `threshold` (metres; `strict`: below), over points of some weight."""
+    return weighted_mean((errors < threshold if strict else errors <= threshold).double(), weights)
 
 
 def auc(errors: Tensor, thresholds: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Area (B,) under the PCK curve of errors (B, N) over ascending `thresholds` (K,), by trapezoid, in [0, 1].
+    """Area (B,) under the curve of `pck` over ascending `thresholds` (K,), by the trapezoidal rule, as a share of 1.
 
-    The area is linear in the curve, so the mean over samples equals the area under the mean curve.
+    Each error adds the areas of the thresholds that it does not exceed, so that the curve itself is not computed.
     """
     x = thresholds.to(errors.device, torch.float64)
-    return torch.trapezoid(pck_curve(errors, x, weights), x, dim=-1) / (x[-1] - x[0])
+    ends = torch.cat((x[:1], x, x[-1:]))
+    areas = (ends[2:] - ends[:-2]) / 2 / (x[-1] - x[0])  # of each threshold's share in the rule
+    return weighted_mean(_from_first(errors, x, areas), weights)
 
 
-def pck_auc(
-    pred: Tensor, target: Tensor, *, root: Sequence[int] | None = None, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """PCK at 50 mm and AUC over 0–199 mm (B,), (B,) as the 3DPW challenge scores root-centred joints (B, J, 3)."""
-    errors = joint_errors(pred, target, root=root)
-    return pck(errors, 0.05, weights), auc(errors, torch.arange(200, dtype=torch.float64) / 1000, weights)
+def mean_pck(errors: Tensor, thresholds: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean (B,) over ascending `thresholds` (K,) of the shares strictly below them: MPI-INF-3DHP's area."""
+    x = thresholds.to(errors.device, torch.float64)
+    return weighted_mean(_from_first(errors, x, torch.full_like(x, 1 / len(x)), strict=True), weights)
+
+
+def _from_first(errors: Tensor, thresholds: Tensor, amounts: Tensor, *, strict: bool = False) -> Tensor:
+    """Sum (B, N) of the amounts (K,) of the thresholds (K,) that are reached by (`strict`: are above) each error."""
+    left = torch.cat((amounts.flip(0).cumsum(0).flip(0), amounts.new_zeros(1)))  # from each threshold on
+    first = torch.searchsorted(thresholds, errors.contiguous(), right=strict)
+    return left[first]
 
 
 def f_score(pred: Tensor, target: Tensor, threshold: float | Sequence[float]) -> Tensor:

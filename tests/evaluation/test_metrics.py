@@ -119,11 +119,10 @@ def test_pck_and_auc() -> None:
 
 def test_pck_auc_of_the_challenge() -> None:
     target = cloud(10)
-    share, area = m.pck_auc(target + 0.04, target, root=(0,))
-    assert share.tolist() == [1, 1, 1]
-    assert area.tolist() == pytest.approx([1, 1, 1], abs=0.003)
-    share, _ = m.pck_auc(target + 0.04, target)  # 69 mm away without centring
-    assert share.tolist() == [0, 0, 0]
+    errors = m.joint_errors(target + 0.04, target, root=(0,))
+    assert m.pck(errors, 0.05).tolist() == [1, 1, 1]
+    assert m.auc(errors, m.WHOLE_MM).tolist() == pytest.approx([1, 1, 1], abs=0.003)
+    assert m.pck(m.joint_errors(target + 0.04, target), 0.05).tolist() == [0, 0, 0]  # 69 mm away without centring
 
 
 def test_f_score_against_double_loop() -> None:
