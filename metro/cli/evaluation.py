@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from metro.cli.options import Batch, Between, Place, ToFolder, Word, refuse
+from metro.cli.options import Batch, Between, Place, ToFile, ToFolder, Word, refuse
 from metro.errors import MetroError
 from metro.words import ProtocolName
 
@@ -251,6 +251,53 @@ def attention(
     measured = measure_attention(bundle.model, dataset, config, place)
     summary = write_attention(measured, body_of(bundle.meta, body), bundle.levels, out)
     return {"written": str(out), **{k: summary[k] for k in ("images", "tokens", "layers")}}
+
+
+def submission(
+    root: Path,
+    /,
+    *,
+    model: Word,
+    out: ToFile = Path("pred.zip"),
+    body: Place | None = None,
+    batch_size: Batch = 64,
+    device: Word | None = None,
+) -> str:
+    """Predict FreiHAND's evaluation pictures for its server: `pred.json` in a zip, checked by the scorer's rules.
+
+    Parameters
+    ----------
+    root
+        Raw tree of FreiHAND, with evaluation/rgb; labels are not needed.
+    model
+        Checkpoint or bundle folder of a hand model on MANO, or an MLflow models:/ URI.
+    out
+        The zip.
+    body
+        Licensed body model file.
+    batch_size
+        Images per forward pass.
+    device
+        Where to run, e.g. `cuda`; none: a GPU if there is one.
+    """
+    import sys
+
+    from tqdm import tqdm
+
+    from metro.body.model import BodyModel
+    from metro.evaluation import submission as freihand
+    from metro.export.load import body_of, open_bundle
+    from metro.model.device import device_of
+
+    place, paths, bundle = device_of(device), freihand.pictures(root), open_bundle(model)
+    hand = BodyModel(body_of(bundle.meta, body))
+    freihand.check_hand(bundle.model, hand)
+    with tqdm(total=len(paths), desc="predict", unit="img", disable=not sys.stderr.isatty()) as bar:
+        hands = freihand.predict(
+            bundle.model, hand, paths, place, batch_size=batch_size, progress=lambda done: bar.update(done - bar.n)
+        )
+    freihand.write(hands, out)
+    return f"{len(paths)} hands written to {out}"
 
 
 def protocols() -> str:

@@ -174,6 +174,5 @@ def _processes(config: EvaluateConfig, device: torch.device | str) -> int:
     if multiprocessing.get_start_method() == "fork":
         return config.processes or len(os.sched_getaffinity(0))
     if config.processes:
-        raise MetroError(f"evaluate.processes: {config.processes} processes cannot share a network, this system does not "
-                         "fork; leave it out")  # fmt: skip
+        raise MetroError("evaluate.processes: this system does not fork, so that processes share nothing; leave it out")
     return 0

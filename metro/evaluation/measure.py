@@ -316,13 +316,14 @@ def check_people(dataset: ShardDataset, protocol: Protocol) -> None:
         found = told(key)
         if found.get("subject", "S9") not in ("S9", "S11"):
             raise MetroError(
-                f"{dataset.name}: {key.decode()} is of a subject of the training set; protocol {protocol.name} is about "
-                "S9 and S11, which `split: test` of the dataset gives"
+                f"{dataset.name}: {key.decode()} is of a subject of the training set, protocol {protocol.name} of S9 "
+                "and S11 alone; prepare the dataset with `split: test`"
             )
         if protocol.cameras and found.get("camera", protocol.cameras[0]) not in protocol.cameras:
             raise MetroError(
                 f"{dataset.name}: {key.decode()} is of camera {found['camera']}, protocol {protocol.name} of "
-                f"{', '.join(protocol.cameras)} alone; prepare the dataset with `protocol: p2_graphcmr`, or choose h36m-p1"
+                f"{', '.join(protocol.cameras)} alone; prepare the dataset with its option `protocol: p2_graphcmr`, or "
+                "choose h36m-p1"
             )
 
 

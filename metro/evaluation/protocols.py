@@ -125,7 +125,7 @@ PROTOCOLS: dict[str, Protocol] = {
             metrics=("mpjpe", "pa_mpjpe", "pck50", "auc200", "token_mpjpe"),
             headline=("mpjpe", "pa_mpjpe"),
             description=(
-                "Subjects 9 and 11, frontal camera (records of another are refused). 14 joints regressed from the predicted "
+                "Subjects 9 and 11, frontal camera; others are refused. 14 joints regressed from the predicted "
                 "mesh with the H36M regressor against the motion-capture joints, centred at the middle of the hips "
                 "(METRO's rule). No mesh is annotated, so there is no MPVE. METRO (HRNet-W64) reports 54.0 / 36.7 mm. "
                 "Results depend on the crop: the box is the annotated joints' times 1.2."

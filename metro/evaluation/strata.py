@@ -51,7 +51,7 @@ def told(key: bytes) -> Mapping[str, str]:
     return found | ({"subject": f"S{int(found['subject'])}"} if found else {})
 
 
-def named_groups(keys: Sequence[bytes], index_N: np.ndarray) -> dict[str, list[tuple[str, np.ndarray]]]:
+def named_groups(keys: Sequence[bytes] | np.ndarray, index_N: np.ndarray) -> dict[str, list[tuple[str, np.ndarray]]]:
     """Groups of N records by what their names tell: name and rows (N,) bool of each, in the order of names.
 
     Records whose name does not tell it are in none; what no name tells is left out.

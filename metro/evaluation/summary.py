@@ -53,7 +53,7 @@ def summarise(
     config: EvaluateConfig,
     baseline: Baselines | None = None,
     *,
-    keys: Sequence[bytes],
+    keys: Sequence[bytes] | np.ndarray,
     benchmark: str = "",
     about: Mapping[str, Any] | None = None,
     data: Mapping[str, str] | None = None,
@@ -235,7 +235,7 @@ def _bins(samples: Samples) -> dict[str, list[tuple[str, np.ndarray]]]:
 
 
 def _groups(
-    samples: Samples, protocol: Protocol, resamples: int, keys: Sequence[bytes]
+    samples: Samples, protocol: Protocol, resamples: int, keys: Sequence[bytes] | np.ndarray
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     """Groups, and why there are none of the others."""
     bins = _bins(samples) | named_groups(keys, samples.index)
@@ -277,7 +277,9 @@ def _joint_groups(samples: Samples, protocol: Protocol, resamples: int) -> list[
     return table
 
 
-def _cases(samples: Samples, key: str, keys: Sequence[bytes], count: int) -> dict[str, list[dict[str, Any]]]:
+def _cases(
+    samples: Samples, key: str, keys: Sequence[bytes] | np.ndarray, count: int
+) -> dict[str, list[dict[str, Any]]]:
     values = samples.values[key]
     order = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")[: np.isfinite(values).sum()]
     count = min(count, len(order))

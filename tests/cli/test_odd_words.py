@@ -38,6 +38,7 @@ BASE = {
     "checkpoint release": ["missing", "out"],
     "evaluate": ["missing"],
     "compare": ["missing", "missing"],
+    "submission": ["missing", "--model", "missing"],
     "attention": ["missing"],
     "serve": ["--model", "missing"],
     "demo": ["--model", "missing"],
