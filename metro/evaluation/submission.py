@@ -56,8 +56,8 @@ def pictures(root: Path, count: int = EVALUATION) -> list[Path]:
     folder = root / "evaluation" / "rgb"
     found = sorted(path for path in folder.glob("*.jpg") if re.fullmatch(r"\d{8}", path.stem))
     if [int(path.stem) for path in found] != list(range(count)):
-        raise MetroError(f"{folder}: holds {len(found)} pictures, not 00000000.jpg to {count - 1:08d}.jpg, all of which "
-                         f"the server scores; {GET_AGAIN}")  # fmt: skip
+        raise MetroError(f"{folder}: holds {len(found)} pictures, not 00000000.jpg to {count - 1:08d}.jpg, which the "
+                         f"server scores all; {GET_AGAIN}")  # fmt: skip
     return found
 
 
@@ -143,7 +143,7 @@ def check(path: Path, count: int = EVALUATION) -> Hands:
         if not ((extent_N > low) & (extent_N < high)).all():
             raise ValueError(f"hand {int(np.argmax((extent_N <= low) | (extent_N >= high)))} is no hand in metres")
         tips_N53 = hands.joints_N213[:, index_map("HAND21", FINGERTIPS)]
-        off_N = np.linalg.norm(tips_N53 - hands.vertices_N7783[:, TIP_VERTICES["freihand"]], axis=2).mean(1)
+        off_N = np.linalg.norm(tips_N53 - hands.vertices_N7783[:, list(TIP_VERTICES["freihand"])], axis=2).mean(1)
         if np.median(off_N) > TIP_FAR:
             raise ValueError(
                 "tips of fingers are not at the tips of the meshes: joints or vertices are in another order"
