@@ -136,13 +136,14 @@ def test_f_score_against_double_loop() -> None:
             assert m.f_score(pred, target, (0.005, 0.015))[b, k].item() == pytest.approx(expected)
 
 
-def test_f_score_extremes_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f_score_extremes_and_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     points = cloud(13, 20, 5)
     assert m.f_score(points, points, 0.005).tolist() == [1.0] * 5
     assert m.f_score(points + 100, points, 0.005).tolist() == [0.0] * 5
-    whole = m.f_score(points, points + 0.3, 0.5)
-    monkeypatch.setattr(m, "_PAIR_BUDGET", 1)
-    assert torch.equal(m.f_score(points, points + 0.3, 0.5), whole)
+    whole = [score(points, 1.1 * points + 0.3) for score in (m.pa_mpjpe, m.mpve)]
+    monkeypatch.setattr(m, "_SLAB", 1)
+    for score, found in zip((m.pa_mpjpe, m.mpve), whole, strict=True):
+        torch.testing.assert_close(score(points, 1.1 * points + 0.3), found, rtol=1e-12, atol=0)
 
 
 def test_freihand_scores_against_the_scorers_steps() -> None:
