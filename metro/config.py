@@ -482,6 +482,8 @@ class EvaluateConfig(Section):
 
     batch_size: Batch = 64
     """Images per forward pass."""
+    processes: int | None = Field(None, ge=1, le=256)
+    """Processes, on the processor, that give the same result however many; none: one per core."""
     bootstrap: int = Field(1000, ge=0, le=100_000)
     """Resamples of the confidence intervals."""
     overlays: int = Field(4, ge=0, le=100)

@@ -8,7 +8,7 @@ Gender = Literal["neutral", "female", "male"]
 """Variants of a body model."""
 GENDERS: tuple[str, ...] = get_args(Gender)
 """All of them; shards and batches hold the position in this tuple, 0 for neutral."""
-ProtocolName = Literal["open", "h36m_p2", "3dpw", "freihand"]
+ProtocolName = Literal["open", "h36m-p2", "h36m-p1", "3dpw", "3dpw-gendered", "mpi-inf-3dhp", "freihand"]
 """Definitions of the metrics (`metro.evaluation.protocols`)."""
 Supervision = Literal["mesh", "joints_3d", "joints_2d"]
 """Labels, strongest first."""

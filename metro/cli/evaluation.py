@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from metro.cli.options import Batch, Between, Place, ToFolder, Word
+from metro.cli.options import Batch, Between, Place, ToFile, ToFolder, Word
 from metro.errors import MetroError
 from metro.words import ProtocolName
 
@@ -23,6 +23,7 @@ def evaluate(
     train: list[Path] | None = None,
     body: Place | None = None,
     batch_size: Batch = 64,
+    processes: Annotated[int | None, Parameter(validator=Between(1, 256))] = None,
     bootstrap: Annotated[int, Parameter(validator=Between(1, 100_000))] = 1000,
     cases: Annotated[int, Parameter(validator=Between(1, 100))] = 4,
     limit: Annotated[int, Parameter(validator=Between(1, 10**9))] | None = None,
@@ -48,6 +49,8 @@ def evaluate(
         of the dataset are posed on the body of their gender.
     batch_size
         Images per forward pass.
+    processes
+        Processes on the processor, each with one thread; files are the same however many there are. None: one per core.
     bootstrap
         Resamples of the confidence intervals.
     cases
@@ -86,7 +89,7 @@ def evaluate(
         baseline = mean_poses([ShardDataset(folder) for folder in train], body_model)
     elif np.any(dataset.labels["has_mesh"]):
         baseline = mean_poses([dataset], body_model, origin="the benchmark's own labels")
-    config = EvaluateConfig(batch_size=batch_size, bootstrap=bootstrap, overlays=cases)
+    config = EvaluateConfig(batch_size=batch_size, processes=processes, bootstrap=bootstrap, overlays=cases)
     about = {"model": model, **bundle.meta["origin"]}
     with tqdm(total=len(dataset), desc="evaluate", unit="img", disable=not sys.stderr.isatty()) as bar:
         result = run(
@@ -270,6 +273,53 @@ def compare(
         f"written to {files[1]}" + (f", without pictures: {unseen}" * bool(unseen)),
     ]
     return "\n".join([*lines, _logged(compared.summary, files)])
+
+
+def submission(
+    root: Path,
+    /,
+    *,
+    model: Word,
+    out: ToFile = Path("pred.zip"),
+    body: Place | None = None,
+    batch_size: Batch = 64,
+    device: Word | None = None,
+) -> str:
+    """Predict FreiHAND's evaluation pictures for its server: `pred.json` in a zip, checked by the scorer's rules.
+
+    Parameters
+    ----------
+    root
+        Raw tree of FreiHAND, with evaluation/rgb; labels are not needed.
+    model
+        Checkpoint or bundle folder of a hand model on MANO, or an MLflow models:/ URI.
+    out
+        The zip.
+    body
+        Licensed body model file.
+    batch_size
+        Images per forward pass.
+    device
+        Where to run, e.g. `cuda`; none: a GPU if there is one.
+    """
+    import sys
+
+    from tqdm import tqdm
+
+    from metro.body.model import BodyModel
+    from metro.evaluation import submission as freihand
+    from metro.export.load import body_of, open_bundle
+    from metro.model.device import device_of
+
+    place, paths, bundle = device_of(device), freihand.pictures(root), open_bundle(model)
+    hand = BodyModel(body_of(bundle.meta, body))
+    freihand.check_hand(bundle.model, hand)
+    with tqdm(total=len(paths), desc="predict", unit="img", disable=not sys.stderr.isatty()) as bar:
+        hands = freihand.predict(
+            bundle.model, hand, paths, place, batch_size=batch_size, progress=lambda done: bar.update(done - bar.n)
+        )
+    freihand.write(hands, out)
+    return f"{len(paths)} hands written to {out}"
 
 
 def protocols() -> str:

@@ -64,7 +64,7 @@ class EvalPass:
     batch_size
         Records of a batch.
     rank, world_size
-        This process and how many there are; each gets its slice of the records.
+        This process and how many there are; each gets its slice of the batches, which are those of a single process.
 
     Raises
     ------
@@ -76,16 +76,25 @@ class EvalPass:
         self, dataset: ShardDataset, model: ModelConfig, batch_size: int, *, rank: int = 0, world_size: int = 1
     ) -> None:
         self._people = _People([dataset], model)
-        self._slice = range(len(dataset) * rank // world_size, len(dataset) * (rank + 1) // world_size)
-        self._batch_size = batch_size
+        self._batch_size, batches = batch_size, -(-len(dataset) // batch_size)
+        first, last = (batches * part // world_size for part in (rank, rank + 1))
+        self._slice = range(first * batch_size, min(last * batch_size, len(dataset)))
 
     def __len__(self) -> int:
         return -(-len(self._slice) // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for first in range(0, len(self._slice), self._batch_size):
-            index_B = np.array(self._slice[first : first + self._batch_size])
-            yield _tensors(self._people.batch(index_B, augment.no_draws(len(index_B))))
+        return map(self.batch, range(len(self)))
+
+    @property
+    def records(self) -> int:
+        """Records of all batches."""
+        return len(self._slice)
+
+    def batch(self, number: int) -> Batch:
+        """One of the batches, counted from 0."""
+        index_B = np.array(self._slice[number * self._batch_size : (number + 1) * self._batch_size])
+        return _tensors(self._people.batch(index_B, augment.no_draws(len(index_B))))
 
 
 class TrainStream:

@@ -1,8 +1,9 @@
 """Benchmark evaluation: one exact pass over a dataset, tables with confidence intervals, baselines beside every number.
 
-`evaluate` runs `measure` (network and metrics, one row per sample) and `summarise` (tables). Rows are keyed by sample
-and sorted, so the result depends neither on the batch size nor on how many processes measured: `merge` joins their
-parts and counts each sample once. (The official code averages per-process means over padded, repeated samples.)
+`evaluate` runs `measure` (network and metrics, one row per sample) and `summarise` (tables). On the processor each
+process has one thread and takes whole batches, so that files are the same to the last byte however many there are;
+`merge` joins what several machines measured and counts each sample once. (The official code averages per-process means
+over padded, repeated samples.)
 
 Files: ``result.json`` (tables, described in `metro.evaluation.summary`), ``metrics.json`` (its flat extract) and
 ``samples.npz`` (one row per sample).
@@ -11,6 +12,8 @@ Files: ``result.json`` (tables, described in `metro.evaluation.summary`), ``metr
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ from metro.body.joints import names_of
 from metro.body.model import BodyModel
 from metro.config import EvaluateConfig
 from metro.data.shards import ShardDataset
+from metro.errors import MetroError
 from metro.evaluation.baselines import Baselines
 from metro.evaluation.measure import Samples, measure
 from metro.evaluation.protocols import Protocol, protocol_of
@@ -130,7 +134,7 @@ def evaluate(
     body
         Body model the ground truth is expressed in (neutral), with its `variants` where people have a gender.
     protocol
-        `open`, `h36m_p2`, `3dpw` or `freihand`.
+        A protocol or the name of one (`metro.evaluation.protocols.PROTOCOLS`).
     baseline
         Mean poses of the training sets; none: the result has no baselines, and says so.
     benchmark, about
@@ -145,8 +149,30 @@ def evaluate(
     """
     protocol = protocol_of(protocol)
     config = config or EvaluateConfig()
-    samples = measure(model, dataset, body, protocol, baseline, device, batch_size=config.batch_size, progress=progress)
-    keys = [key.decode() for key in dataset.labels["keys"]]
+    samples = measure(
+        model,
+        dataset,
+        body,
+        protocol,
+        baseline,
+        device,
+        batch_size=config.batch_size,
+        processes=_processes(config, device),
+        progress=progress,
+    )
     data = {"records": dataset.digest(), "body": body.kind}
-    summary = summarise(samples, protocol, config, baseline, keys=keys, benchmark=benchmark, about=about, data=data)
+    summary = summarise(
+        samples, protocol, config, baseline, keys=dataset.labels["keys"], benchmark=benchmark, about=about, data=data
+    )
     return Result(protocol, samples, summary)
+
+
+def _processes(config: EvaluateConfig, device: torch.device | str) -> int:
+    """Processes to share the work; 0: this one has it all."""
+    if torch.device(device).type != "cpu":
+        return 0
+    if multiprocessing.get_start_method() == "fork":
+        return config.processes or len(os.sched_getaffinity(0))
+    if config.processes:
+        raise MetroError("evaluate.processes: this system does not fork, so that processes share nothing; leave it out")
+    return 0

@@ -5,7 +5,7 @@ Shape suffixes: B sample, J joint, V vertex, K SMPL joint. Lengths in metres, ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metro.body.joints import index_map
+from metro.body.joints import index_map, names_of
 from metro.body.model import BodyModel
 from metro.config import CROP_PX
 from metro.data.augment import normalise
-from metro.data.loader import EvalPass
+from metro.data.loader import EvalPass, made_by_workers
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
 from metro.evaluation import metrics as m
 from metro.evaluation.baselines import BASELINES, Baselines, heading_degrees
 from metro.evaluation.protocols import Protocol
+from metro.evaluation.strata import overlaps, told
 from metro.model.losses import project
 from metro.model.metro import Metro
 
@@ -30,6 +31,12 @@ CHALLENGE_LIMBS = tuple(
     f"{side}_{joint}" for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist") for side in ("left", "right")
 )
 """SMPL joints of the 3DPW challenge's PCK."""
+MPI_INF_17 = (*names_of("J14"), "Pelvis", "Spine", "Jaw")
+"""Annotated joints that MPI-INF-3DHP's mean error is over."""
+_IN_MESH = index_map("H36M17", (*names_of("J14"), "Pelvis", "Torso", "Nose"))
+"""What the regressor has for them (SPIN's choice)."""
+_STEPS_5_MM = torch.arange(31, dtype=torch.float64) * 5 / 1000
+"""Thresholds of MPI-INF-3DHP's area: 0, 5, … 150 mm."""
 
 
 class Truth(NamedTuple):
@@ -42,6 +49,10 @@ class Truth(NamedTuple):
     """Minus the mesh's own root; nan where there is no mesh."""
     smpl_BK3: Tensor | None
     """Kinematic joints of the true mesh; nan where there is none."""
+    root_B3: Tensor
+    """What the true joints are centred at."""
+    annotated_BA4: Tensor
+    """All annotated joints, with confidence."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,8 @@ class Samples:
     """`mpjpe`, `pa_mpjpe` and each baseline → (N, J)."""
     attributes: dict[str, np.ndarray]
     """`heading` (degrees), `inside` (share of the joints that are labelled and in the crop, hidden ones included),
-    `distance` (metres) → (N,)."""
+    `distance` (metres), `side` (of the square crop, px of the frame), `overlap` (largest share of the box that the box
+    of another person of the frame covers; nan: there is no other) → (N,)."""
     baselines: dict[str, dict[str, np.ndarray]]
     """Baseline → headline metric → (N,)."""
     camera: np.ndarray
@@ -66,7 +78,6 @@ class Samples:
         return len(self.index)
 
 
-@torch.inference_mode()
 def measure(
     model: Metro,
     dataset: ShardDataset,
@@ -76,40 +87,89 @@ def measure(
     device: torch.device | str = "cpu",
     *,
     batch_size: int = 64,
+    processes: int = 0,
     rank: int = 0,
     world_size: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
-    """Scores of every sample of a dataset, or of this process's slice of it; see `evaluate` for the parameters."""
+    """Scores of every sample of a dataset, or of this slice of it; see `evaluate` for the parameters.
+
+    Memory holds one row of numbers per sample, and a few batches.
+
+    Parameters
+    ----------
+    processes
+        Processes that share this one's memory, each with one thread: scores are the same to the last bit, however many
+        there are. 0: this process, with the threads that it has.
+    rank, world_size
+        Which slice, of how many.
+    """
     check_compatible(model, body, protocol)
+    check_people(dataset, protocol)
     model, body = model.to(device).eval(), body.to(device)
     body.require(dataset.genders)
-    parts: list[Samples] = []
-    for batch in EvalPass(dataset, model.config, batch_size, rank=rank, world_size=world_size):
-        batch = {k: v.to(device) for k, v in batch.items()}
-        output = model(normalise(batch["image"], batch["colour"]))
-        truth = ground_truth(batch, body, protocol)
-        vertices = output.vertices[-1]
-        values = score(vertices, truth, body, protocol, protocol.metrics)
-        if "token_mpjpe" in protocol.metrics:
-            root = protocol.figure.root_rows
-            values["token_mpjpe"] = m.mpjpe(output.joints, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
-        if "error_2d" in protocol.metrics:
-            values["error_2d"] = _error_2d(mesh_joints(vertices, body, protocol), output.camera, batch, protocol)
-        joint_errors, baselines = _per_joint(vertices, truth, body, protocol), {}
-        for name in BASELINES if baseline is not None else ():
-            assert baseline is not None
-            constant = baseline.predict(name, truth.joints_BJ3, protocol.joint_set)
-            baselines[name] = score(constant, truth, body, protocol, protocol.headline)
-            joint_errors[name] = _per_joint(constant, truth, body, protocol)["mpjpe"]
-        attributes = _attributes(batch, truth, protocol)
-        row = (batch["index"], values, joint_errors, attributes, baselines, output.camera)  # as the fields of Samples
-        parts.append(Samples(*map(_arrays, row)))
+    batches = EvalPass(dataset, model.config, batch_size, rank=rank, world_size=world_size)
+    overlap_N = torch.from_numpy(overlaps(dataset.labels))
+
+    def scored(number: int) -> Samples:
+        batch = batches.batch(number)
+        batch["side"] = 200 * torch.from_numpy(dataset.labels["scale"][batch["index"].numpy()]).double()
+        batch["overlap"] = overlap_N[batch["index"]]
+        return _scored({k: v.to(device) for k, v in batch.items()}, model, body, protocol, baseline)
+
+    parts = made_by_workers(scored, range(len(batches)), processes)
+    return _table(parts, batches.records, progress)
+
+
+@torch.inference_mode()
+def _scored(
+    batch: Mapping[str, Tensor], model: Metro, body: BodyModel, protocol: Protocol, baseline: Baselines | None
+) -> Samples:
+    output = model(normalise(batch["image"], batch["colour"]))
+    truth = ground_truth(batch, body, protocol)
+    vertices = output.vertices[-1]
+    values = score(vertices, truth, body, protocol, protocol.metrics)
+    if "token_mpjpe" in protocol.metrics:
+        root = protocol.figure.root_rows
+        values["token_mpjpe"] = m.mpjpe(output.joints, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
+    if "error_2d" in protocol.metrics:
+        values["error_2d"] = _error_2d(mesh_joints(vertices, body, protocol), output.camera, batch, protocol)
+    joint_errors, baselines = _per_joint(vertices, truth, body, protocol), {}
+    for name in BASELINES if baseline is not None else ():
+        assert baseline is not None
+        constant = baseline.predict(name, truth.joints_BJ3, protocol.joint_set)
+        baselines[name] = score(constant, truth, body, protocol, protocol.headline)
+        joint_errors[name] = _per_joint(constant, truth, body, protocol)["mpjpe"]
+    attributes = _attributes(batch, truth, protocol)
+    row = (batch["index"], values, joint_errors, attributes, baselines, output.camera)  # as the fields of Samples
+    return Samples(*map(_arrays, row))
+
+
+def _table(parts: Iterable[Samples], count: int, progress: Callable[[int, int], None] | None) -> Samples:
+    """One table of parts that follow one another, `count` rows in all; each number is held once."""
+
+    def room(column: Any) -> Any:
+        if isinstance(column, Mapping):
+            return {key: room(inner) for key, inner in column.items()}
+        return np.empty((count, *column.shape[1:]), column.dtype)
+
+    def fill(column: Any, rows: slice, part: Any) -> None:
+        if isinstance(part, Mapping):
+            for key, inner in part.items():
+                fill(column[key], rows, inner)
+        else:
+            column[rows] = part
+
+    table: dict[str, Any] = {}
+    done = 0
+    for part in parts:
+        columns = {field.name: getattr(part, field.name) for field in fields(Samples)}
+        table = table or room(columns)
+        fill(table, slice(done, done + len(part)), columns)
+        done += len(part)
         if progress:
-            progress(sum(map(len, parts)), len(dataset))
-    if not parts:
-        raise MetroError(f"{protocol.title}: the dataset is empty")
-    return merge(parts)
+            progress(done, count)
+    return Samples(**table)
 
 
 def merge(parts: Sequence[Samples]) -> Samples:
@@ -134,12 +194,21 @@ def ground_truth(batch: Mapping[str, Tensor], body: BodyModel, protocol: Protoco
     if protocol.truth == "mesh":
         joints = mesh_joints(vertices, body, protocol)
         weights = with_mesh[:, None].expand(-1, joints.shape[1]).double()
+        known = with_mesh.double()
+        pelvis = torch.zeros_like(vertices[:, 0])
     else:
         joints = annotated[..., :3]
         weights = ((annotated[..., 3] > 0) & batch["has_3d"].bool()[:, None]).double()
-    root = weights[:, protocol.figure.root_rows].amin(1, keepdim=True)  # without its root a sample cannot be centred
+        pelvis, sure = batch["joints_3d"][:, _pelvis(protocol)].split((3, 1), -1)
+        known = ((sure[:, 0] > 0) & batch["has_3d"].bool()).double()
+    if protocol.root == "pelvis":
+        root = pelvis.double()
+    else:
+        root = joints[:, protocol.figure.root_rows].double().mean(1)
+        known = weights[:, protocol.figure.root_rows].amin(1)
     smpl = posed.joints + missing if any(k.startswith("challenge") for k in protocol.metrics) else None
-    return Truth(joints, weights * root, vertices + missing, smpl)
+    # Without its root a sample cannot be centred.
+    return Truth(joints, weights * known[:, None], vertices + missing, smpl, root, batch["joints_3d"])
 
 
 def score(
@@ -152,10 +221,8 @@ def score(
 def _aligned_scores(
     vertices_BV3: Tensor, truth: Truth, body: BodyModel, protocol: Protocol, keys: Sequence[str]
 ) -> dict[str, Tensor]:
-    joints, root = mesh_joints(vertices_BV3, body, protocol), protocol.figure.root_rows
     own = vertices_BV3 - body.regress(protocol.figure.regressor, vertices_BV3)[:, :1]
-    centred = joints - joints[:, root].mean(1, keepdim=True)
-    target = truth.joints_BJ3 - truth.joints_BJ3[:, root].mean(1, keepdim=True)
+    centred, target = _centred(vertices_BV3, truth, body, protocol)
     counted = (truth.weights_BJ > 0).all(1) & truth.vertices_BV3.isfinite().all(-1).all(-1)
     scores = m.freihand_scores(centred, target, own, truth.vertices_BV3.nan_to_num())
     return {k: torch.where(counted, scores[k], torch.nan) for k in keys}
@@ -164,13 +231,16 @@ def _aligned_scores(
 def _centred_scores(
     vertices_BV3: Tensor, truth: Truth, body: BodyModel, protocol: Protocol, keys: Sequence[str]
 ) -> dict[str, Tensor]:
-    joints, root, weights = mesh_joints(vertices_BV3, body, protocol), protocol.figure.root_rows, truth.weights_BJ
-    errors = m.joint_errors(joints, truth.joints_BJ3, root=root)
+    joints, weights = mesh_joints(vertices_BV3, body, protocol), truth.weights_BJ
+    errors = m.joint_errors(*_centred(vertices_BV3, truth, body, protocol))
     wanted: dict[str, Callable[[], Tensor]] = {
         "mpjpe": lambda: m.weighted_mean(errors, weights),
         "pa_mpjpe": lambda: m.pa_mpjpe(joints, truth.joints_BJ3, weights=weights),
         "pck50": lambda: m.pck(errors, 0.05, weights),
-        "auc200": lambda: m.auc(errors, torch.arange(200) / 1000, weights),
+        "auc200": lambda: m.auc(errors, m.WHOLE_MM, weights),
+        "mpjpe17": lambda: _mpjpe_17(vertices_BV3, truth, body),
+        "pck150": lambda: m.pck(errors, 0.15, weights, strict=True),
+        "auc150": lambda: m.mean_pck(errors, _STEPS_5_MM, weights),
     }
     with_mesh = truth.vertices_BV3.isfinite().all(-1).all(-1)
     target = truth.vertices_BV3.nan_to_num()
@@ -186,7 +256,7 @@ def _centred_scores(
             "challenge_mpjpe": lambda: smpl_errors.mean(1),
             "challenge_pa_mpjpe": lambda: m.pa_mpjpe(smpl, true_smpl),
             "challenge_pck50": lambda: m.pck(smpl_errors[:, limbs], 0.05),
-            "challenge_auc200": lambda: m.auc(smpl_errors[:, limbs], torch.arange(200) / 1000),
+            "challenge_auc200": lambda: m.auc(smpl_errors[:, limbs], m.WHOLE_MM),
         }
         wanted |= challenge
     scores = {k: wanted[k]() for k in keys if k in wanted}
@@ -200,6 +270,61 @@ _SCORERS = {"centred": _centred_scores, "aligned": _aligned_scores}
 def mesh_joints(vertices_BV3: Tensor, body: BodyModel, protocol: Protocol) -> Tensor:
     """Joints (B, J, 3) of the protocol's set, regressed from full meshes (B, V, 3)."""
     return body.regress(protocol.figure.regressor, vertices_BV3)[:, protocol.figure.token_rows]
+
+
+def _centred(vertices_BV3: Tensor, truth: Truth, body: BodyModel, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """Joints (B, J, 3) of the mesh and true ones, each minus their own root, in float64."""
+    found = body.regress(protocol.figure.regressor, vertices_BV3).double()
+    joints = found[:, protocol.figure.token_rows]
+    root = found[:, :1] if protocol.root == "pelvis" else joints[:, protocol.figure.root_rows].mean(1, keepdim=True)
+    return joints - root, truth.joints_BJ3.double() - truth.root_B3[:, None]
+
+
+def _pelvis(protocol: Protocol) -> int:
+    return index_map(protocol.figure.labels, (protocol.figure.pelvis,))[0]
+
+
+def _mpjpe_17(vertices_BV3: Tensor, truth: Truth, body: BodyModel) -> Tensor:
+    joints, annotated = body.regress("h36m17", vertices_BV3)[:, _IN_MESH], truth.annotated_BA4
+    target, pelvis = annotated[:, index_map("J24", MPI_INF_17)], MPI_INF_17.index("Pelvis")
+    weights = (target[..., 3] > 0).double() * (truth.weights_BJ.amax(1, keepdim=True) > 0)
+    return m.mpjpe(joints, target[..., :3], root=(pelvis,), weights=weights)
+
+
+def check_people(dataset: ShardDataset, protocol: Protocol) -> None:
+    """Refuse data whose people are not those that a protocol is about.
+
+    Raises
+    ------
+    MetroError
+        True meshes are of other bodies than the protocol's, or Human3.6M's records of other subjects or cameras.
+    """
+    gender_N = dataset.labels["gender"][dataset.labels["has_mesh"]]
+    if protocol.genders == "neutral" and gender_N.any():
+        raise MetroError(
+            f"{dataset.name}: people are posed on bodies of women and men, which protocol {protocol.name} does not "
+            "compare with; prepare the dataset with `gender: neutral`, or choose 3dpw-gendered"
+        )
+    if protocol.genders == "own" and not gender_N.all():
+        raise MetroError(
+            f"{dataset.name}: people are posed on the neutral body, protocol {protocol.name} needs that of their "
+            "gender; prepare the dataset with `gender: own`, or choose 3dpw"
+        )
+    if not protocol.name.startswith("h36m"):
+        return
+    for key in dataset.labels["keys"]:
+        found = told(key)
+        if found.get("subject", "S9") not in ("S9", "S11"):
+            raise MetroError(
+                f"{dataset.name}: {key.decode()} is of a subject of the training set, protocol {protocol.name} of S9 "
+                "and S11 alone; prepare the dataset with `split: test`"
+            )
+        if protocol.cameras and found.get("camera", protocol.cameras[0]) not in protocol.cameras:
+            raise MetroError(
+                f"{dataset.name}: {key.decode()} is of camera {found['camera']}, protocol {protocol.name} of "
+                f"{', '.join(protocol.cameras)} alone; prepare the dataset with its option `protocol: p2_graphcmr`, or "
+                "choose h36m-p1"
+            )
 
 
 def check_compatible(model: Metro, body: BodyModel, protocol: Protocol) -> None:
@@ -219,7 +344,7 @@ def check_compatible(model: Metro, body: BodyModel, protocol: Protocol) -> None:
 def _per_joint(vertices: Tensor, truth: Truth, body: BodyModel, protocol: Protocol) -> dict[str, Tensor]:
     joints, hidden = mesh_joints(vertices, body, protocol), truth.weights_BJ == 0
     errors = {
-        "mpjpe": m.joint_errors(joints, truth.joints_BJ3, root=protocol.figure.root_rows),
+        "mpjpe": m.joint_errors(*_centred(vertices, truth, body, protocol)),
         "pa_mpjpe": m.aligned_errors(
             joints, truth.joints_BJ3, reflection=protocol.reflection, weights=truth.weights_BJ
         ),
@@ -243,6 +368,8 @@ def _attributes(batch: Mapping[str, Tensor], truth: Truth, protocol: Protocol) -
         "heading": torch.where(counted, heading_degrees(truth.joints_BJ3, protocol.joint_set).double(), nan),
         "inside": torch.where(batch["has_2d"].bool(), inside.double().mean(1), nan),
         "distance": torch.where(counted & (depth > 0.3), depth, nan),  # root-relative labels have no distance
+        "side": batch["side"],
+        "overlap": batch["overlap"],
     }
 
 

@@ -6,8 +6,9 @@ Shapes: B samples, N points, J joints, V vertices, K thresholds. Points are floa
 singular values and nearest points are computed in float64.
 
 Sources: METRO's evaluation (MPJPE, PA-MPJPE, MPVE: Lin et al. 2021 §4), the FreiHAND scorer (Zimmermann et al. 2019:
-similarity alignment that may reflect, AUC over 0–50 mm in 100 thresholds, F-score by strict nearest-point distance)
-and the 3DPW challenge scorer (PCK at 50 mm, AUC over 0–199 mm in whole millimetres).
+similarity alignment that may reflect, AUC over 0–50 mm in 100 thresholds, F-score by strict nearest-point distance),
+the 3DPW challenge scorer (PCK at 50 mm, AUC over 0–199 mm in whole millimetres) and MPI-INF-3DHP's (Mehta et al. 2017:
+PCK at 150 mm and its mean over 0, 5, … 150 mm, strict).
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
-_PAIR_BUDGET = 16_000_000
-"""Point pairs held at once by `f_score` (float64: 128 MB)."""
+WHOLE_MM = torch.arange(200, dtype=torch.float64) / 1000
+"""Thresholds of the 3DPW challenge's curve: 0 to 199 mm."""
+_SLAB = 16_384
+"""Points that a processor takes at once: what is computed of them stays in its cache."""
 
 
 class Similarity(NamedTuple):
@@ -52,16 +57,22 @@ def procrustes(
     A source without extent gets scale 0: every point lands on the target's centroid, as in the published scorers.
     """
     source, target = source.double(), target.double()
-    w = torch.ones_like(source[..., 0]) if weights is None else weights.double()
-    w = (w / w.sum(1, keepdim=True).clamp_min(1e-300))[..., None]  # (B, N, 1)
-    centre_s, centre_t = (w * source).sum(1), (w * target).sum(1)  # (B, 3)
-    s, t = source - centre_s[:, None], target - centre_t[:, None]
-    u, d, vh = torch.linalg.svd(t.transpose(1, 2) @ (w * s))  # covariance target × source
+    if weights is None:
+        centre_s, centre_t = source.mean(1), target.mean(1)  # (B, 3)
+        s, t = source - centre_s[:, None], target - centre_t[:, None]
+        weighted = s / source.shape[1]
+    else:
+        w = weights.double()
+        w = (w / w.sum(1, keepdim=True).clamp_min(1e-300))[..., None]  # (B, N, 1)
+        centre_s, centre_t = (w * source).sum(1), (w * target).sum(1)
+        s, t = source - centre_s[:, None], target - centre_t[:, None]
+        weighted = w * s
+    u, d, vh = torch.linalg.svd(t.transpose(1, 2) @ weighted)  # covariance target × source
     sign = torch.ones_like(d)
     if not reflection:
         sign[:, 2] = torch.linalg.det(u) * torch.linalg.det(vh)
     rotation = (u * sign[:, None]) @ vh
-    variance = (w * s.square()).sum((1, 2))
+    variance = (weighted * s).sum((1, 2))
     scale = torch.where(variance > 1e-20, (d * sign).sum(1) / variance.clamp_min(1e-20), 0.0)
     return Similarity(scale, rotation, centre_t - scale[:, None] * (rotation @ centre_s[..., None])[..., 0])
 
@@ -77,7 +88,11 @@ def joint_errors(pred: Tensor, target: Tensor, *, root: Sequence[int] | None = N
 
 def aligned_errors(pred: Tensor, target: Tensor, *, reflection: bool = False, weights: Tensor | None = None) -> Tensor:
     """Distance per point (B, N) after the best similarity alignment of `pred` to `target`."""
-    return (procrustes(pred, target, reflection=reflection, weights=weights).apply(pred) - target.double()).norm(dim=-1)
+    errors = []
+    for rows in _slabs(pred):
+        p, t, w = pred[rows].double(), target[rows].double(), None if weights is None else weights[rows]
+        errors.append((procrustes(p, t, reflection=reflection, weights=w).apply(p) - t).norm(dim=-1))
+    return torch.cat(errors)
 
 
 def mpjpe(pred: Tensor, target: Tensor, *, root: Sequence[int] | None = None, weights: Tensor | None = None) -> Tensor:
@@ -102,12 +117,21 @@ def pa_mpjpe(pred: Tensor, target: Tensor, *, reflection: bool = False, weights:
 
 def mpve(pred: Tensor, target: Tensor, *, pred_root: Tensor | None = None, target_root: Tensor | None = None) -> Tensor:
     """Mean per-vertex error (B,) in metres of meshes (B, V, 3), each minus its own root (B, 3) where given."""
-    pred, target = pred.double(), target.double()
-    if pred_root is not None:
-        pred = pred - pred_root.double()[:, None]
-    if target_root is not None:
-        target = target - target_root.double()[:, None]
-    return (pred - target).norm(dim=-1).mean(1)
+    errors = []
+    for rows in _slabs(pred):
+        difference = pred[rows].double() - target[rows].double()
+        for root, sign in ((pred_root, -1), (target_root, 1)):
+            if root is not None:
+                difference += sign * root[rows].double()[:, None]
+        errors.append(difference.norm(dim=-1).mean(1))
+    return torch.cat(errors)
+
+
+def _slabs(points_BN3: Tensor) -> list[slice]:
+    """Samples to take at once."""
+    count, points = points_BN3.shape[:2]
+    step = max(1, _SLAB // points) if points_BN3.device.type == "cpu" else max(1, count)
+    return [slice(first, first + step) for first in range(0, max(1, count), step)]
 
 
 def weighted_mean(errors: Tensor, weights: Tensor | None) -> Tensor:
@@ -118,31 +142,33 @@ def weighted_mean(errors: Tensor, weights: Tensor | None) -> Tensor:
     return (errors * w).sum(1) / w.sum(1)
 
 
-def pck(errors: Tensor, threshold: float, weights: Tensor | None = None) -> Tensor:
-    """Share (B,) of the errors (B, N) that are at most `threshold` (metres), over the points whose weight is not 0."""
-    return weighted_mean((errors <= threshold).double(), weights)
-
-
-def pck_curve(errors: Tensor, thresholds: Tensor, weights: Tensor | None = None) -> Tensor:
-    """`pck` (B, K) at each of the `thresholds` (K,)."""
-    return torch.stack([pck(errors, t, weights) for t in thresholds.tolist()], dim=1)
+def pck(errors: Tensor, threshold: float, weights: Tensor | None = None, *, strict: bool = False) -> Tensor:
+    """Share (B,) of the errors (B, N) of at most `threshold` (metres; `strict`: below), over points of some weight."""
+    return weighted_mean((errors < threshold if strict else errors <= threshold).double(), weights)
 
 
 def auc(errors: Tensor, thresholds: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Area (B,) under the PCK curve of errors (B, N) over ascending `thresholds` (K,), by trapezoid, in [0, 1].
+    """Area (B,) under the curve of `pck` over ascending `thresholds` (K,), by the trapezoidal rule, as a share of 1.
 
-    The area is linear in the curve, so the mean over samples equals the area under the mean curve.
+    Each error adds the areas of the thresholds that it does not exceed, so that the curve itself is not computed.
     """
     x = thresholds.to(errors.device, torch.float64)
-    return torch.trapezoid(pck_curve(errors, x, weights), x, dim=-1) / (x[-1] - x[0])
+    ends = torch.cat((x[:1], x, x[-1:]))
+    areas = (ends[2:] - ends[:-2]) / 2 / (x[-1] - x[0])  # of each threshold's share in the rule
+    return weighted_mean(_from_first(errors, x, areas), weights)
 
 
-def pck_auc(
-    pred: Tensor, target: Tensor, *, root: Sequence[int] | None = None, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """PCK at 50 mm and AUC over 0–199 mm (B,), (B,) as the 3DPW challenge scores root-centred joints (B, J, 3)."""
-    errors = joint_errors(pred, target, root=root)
-    return pck(errors, 0.05, weights), auc(errors, torch.arange(200, dtype=torch.float64) / 1000, weights)
+def mean_pck(errors: Tensor, thresholds: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean (B,) over ascending `thresholds` (K,) of the shares strictly below them: MPI-INF-3DHP's area."""
+    x = thresholds.to(errors.device, torch.float64)
+    return weighted_mean(_from_first(errors, x, torch.full_like(x, 1 / len(x)), strict=True), weights)
+
+
+def _from_first(errors: Tensor, thresholds: Tensor, amounts: Tensor, *, strict: bool = False) -> Tensor:
+    """Sum (B, N) of the amounts (K,) of the thresholds (K,) that are reached by (`strict`: are above) each error."""
+    left = torch.cat((amounts.flip(0).cumsum(0).flip(0), amounts.new_zeros(1)))  # from each threshold on
+    first = torch.searchsorted(thresholds, errors.contiguous(), right=strict)
+    return left[first]
 
 
 def f_score(pred: Tensor, target: Tensor, threshold: float | Sequence[float]) -> Tensor:
@@ -151,15 +177,16 @@ def f_score(pred: Tensor, target: Tensor, threshold: float | Sequence[float]) ->
     Distances count when strictly below `threshold` (metres), as in FreiHAND's scorer. Returns (B,), or (B, K) when
     K thresholds are given.
     """
-    limits = torch.atleast_1d(torch.as_tensor(threshold, dtype=torch.float64, device=pred.device))
-    step = max(1, _PAIR_BUDGET // (pred.shape[1] * target.shape[1]))
-    scores = []
-    for p, t in zip(pred.double().split(step), target.double().split(step), strict=True):
-        pairs = torch.cdist(p, t, compute_mode="donot_use_mm_for_euclid_dist")  # (b, N, M)
-        precision = (pairs.amin(2)[..., None] < limits).double().mean(1)
-        recall = (pairs.amin(1)[..., None] < limits).double().mean(1)
-        scores.append(2 * precision * recall / (precision + recall).clamp_min(1e-300))
-    score = torch.cat(scores)
+    limits_K = np.atleast_1d(threshold)
+    scores_BK = np.zeros((len(pred), len(limits_K)))
+    for row, (p, t) in enumerate(zip(pred.double().cpu().numpy(), target.double().cpu().numpy(), strict=True)):
+        # Farther than any threshold is as good as infinitely far: the trees need not look there.
+        reach = limits_K.max()
+        near_t = cKDTree(p).query(t, distance_upper_bound=reach)[0][:, None] < limits_K
+        near_p = cKDTree(t).query(p, distance_upper_bound=reach)[0][:, None] < limits_K
+        precision, recall = near_p.mean(0), near_t.mean(0)
+        scores_BK[row] = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    score = torch.from_numpy(scores_BK).to(pred.device)
     return score if isinstance(threshold, Sequence) else score[:, 0]
 
 

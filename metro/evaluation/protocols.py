@@ -12,6 +12,7 @@ from typing import Literal
 
 from metro.body.figure import FIGURES, Figure
 from metro.errors import MetroError
+from metro.files import nearest
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ METRICS: dict[str, Metric] = {
     "token_mpjpe": Metric("MPJPE of joint tokens", "mm", "as MPJPE, for the joint tokens instead of the mesh's joints"),
     "pck50": Metric("PCK@50", "%", "share of root-centred joints within 50 mm", lower_is_better=False),
     "auc200": Metric("AUC 0–200", "%", "area under the PCK curve from 0 to 199 mm", lower_is_better=False),
+    "mpjpe17": Metric("MPJPE, 17 joints", "mm", "the same with pelvis, spine and jaw, of which the mesh has stand-ins"),
+    "pck150": Metric("PCK@150", "%", "share of joints nearer than 150 mm", lower_is_better=False),
+    "auc150": Metric("AUC 0–150", "%", "mean share of joints nearer than 0, 5, … 150 mm", lower_is_better=False),
     "error_2d": Metric("2D error", "px224", "mean distance of projected joints, in pixels of a 224 px crop"),
     "challenge_mpjpe": Metric("challenge MPJPE", "mm", "24 SMPL joints centred at the SMPL pelvis"),
     "challenge_pa_mpjpe": Metric("challenge PA-MPJPE", "mm", "24 SMPL joints after similarity alignment"),
@@ -67,8 +71,17 @@ class Protocol:
     """Where true joints come from: `labels` (annotated 3D joints) or `mesh` (regressed from the true mesh)."""
     metrics: tuple[str, ...]
     headline: tuple[str, ...]
-    """Metrics compared with the baselines; the first one ranks the samples."""
+    """Metrics compared with the baselines, lengths; the first one ranks the samples."""
     description: str
+    listed: tuple[str, ...] = ()
+    """Further metrics that ``metrics.json`` and the break-downs have."""
+    root: Literal["roots", "pelvis"] = "roots"
+    """What joints are centred at: the mean of the figure's roots (hips, wrist), or `pelvis`: the joint that is the
+    origin of meshes."""
+    genders: Literal["any", "neutral", "own"] = "any"
+    """Bodies that true meshes must be of: `neutral` ones alone, or those of people's `own` gender alone."""
+    cameras: tuple[str, ...] = ()
+    """Cameras that Human3.6M's records may be of; none: all."""
     scorer: Literal["centred", "aligned"] = "centred"
     """`centred`: both sides relative to their roots. `aligned`: joints and mesh each aligned, as FreiHAND's scorer."""
     reflection: bool = False
@@ -105,17 +118,32 @@ PROTOCOLS: dict[str, Protocol] = {
             ),
         ),
         Protocol(
-            name="h36m_p2",
+            name="h36m-p2",
             title="Human3.6M, protocol 2",
             joint_set="J14",
             truth="labels",
             metrics=("mpjpe", "pa_mpjpe", "pck50", "auc200", "token_mpjpe"),
             headline=("mpjpe", "pa_mpjpe"),
             description=(
-                "Subjects 9 and 11, frontal camera, as listed by the dataset. 14 joints regressed from the predicted "
+                "Subjects 9 and 11, frontal camera; others are refused. 14 joints regressed from the predicted "
                 "mesh with the H36M regressor against the motion-capture joints, centred at the middle of the hips "
                 "(METRO's rule). No mesh is annotated, so there is no MPVE. METRO (HRNet-W64) reports 54.0 / 36.7 mm. "
                 "Results depend on the crop: the box is the annotated joints' times 1.2."
+            ),
+            cameras=("60457274",),
+        ),
+        Protocol(
+            name="h36m-p1",
+            title="Human3.6M, protocol 1",
+            joint_set="J14",
+            truth="labels",
+            metrics=("mpjpe", "pa_mpjpe", "pck50", "auc200", "token_mpjpe"),
+            headline=("mpjpe", "pa_mpjpe"),
+            description=(
+                "Subjects 9 and 11, all four cameras (`protocol: p1` of the dataset), and otherwise as h36m-p2, which "
+                "is the share of the frontal camera. The break-down by camera tells which ones the set holds. METRO "
+                "reports no numbers for it; works that do average over joints, frames, actions and cameras in "
+                "different orders: here every sample counts once."
             ),
         ),
         Protocol(
@@ -139,10 +167,58 @@ PROTOCOLS: dict[str, Protocol] = {
                 "As METRO, Mesh Graphormer and FastMETRO report it: the true mesh is the neutral SMPL model with the "
                 "dataset's (gendered) parameters, the true joints are the annotated ones, made from that mesh by the "
                 "SMPL joint definition, while predicted joints come from the H36M regressor; centred at the middle of "
-                "the hips. Not the definition of works that use gendered meshes. METRO reports MPVE 88.2, MPJPE 77.1, "
-                "PA-MPJPE 47.9 mm after fine-tuning on 3DPW. The challenge rows follow the 3DPW challenge scorer: 24 "
-                "SMPL joints centred at the pelvis, PCK and AUC over 12 limb joints."
+                "the hips. Data with gendered meshes are refused, see 3dpw-gendered. METRO reports MPVE 88.2, MPJPE "
+                "77.1, PA-MPJPE 47.9 mm after fine-tuning on 3DPW. The challenge rows follow the 3DPW challenge "
+                "scorer, but for the neutral body: 24 SMPL joints centred at the pelvis, PCK and AUC over 12 limb "
+                "joints."
             ),
+            genders="neutral",
+        ),
+        Protocol(
+            name="3dpw-gendered",
+            title="3DPW test set, gendered bodies",
+            joint_set="J14",
+            truth="mesh",
+            metrics=(
+                "mpjpe",
+                "pa_mpjpe",
+                "mpve",
+                "pa_mpve",
+                "challenge_mpjpe",
+                "challenge_pa_mpjpe",
+                "challenge_pck50",
+                "challenge_auc200",
+            ),
+            headline=("mpjpe", "pa_mpjpe", "mpve"),
+            description=(
+                "As SPIN and most later works have it: true meshes are SMPL's of the person's own gender, true joints "
+                "are read off them by the H36M regressor as predicted ones are, both centred at the regressed pelvis. "
+                "MPVE takes each mesh minus its own regressed pelvis, while some works compare meshes about SMPL's "
+                "origin. The challenge rows are those of the 3DPW challenge scorer, whose truth is gendered too; its "
+                "angles (MPJAE) need rotations, which METRO does not predict, and its frames are those of all three "
+                "splits with detected joints. Needs `gender: own` of the dataset and the licensed bodies of women and "
+                "men."
+            ),
+            root="pelvis",
+            genders="own",
+        ),
+        Protocol(
+            name="mpi-inf-3dhp",
+            title="MPI-INF-3DHP test set",
+            joint_set="J14",
+            truth="labels",
+            metrics=("mpjpe", "mpjpe17", "pa_mpjpe", "pck150", "auc150"),
+            headline=("mpjpe", "pa_mpjpe"),
+            listed=("pck150", "auc150"),
+            description=(
+                "Valid frames of TS1 to TS6. PCK and AUC as the set's scorer has them: 14 joints (without pelvis, "
+                "spine and jaw) centred at the pelvis, errors strictly below 150 mm, and the mean of the shares below "
+                "0, 5, … 150 mm, which 96.8 % bounds. True joints are `annot3`, metric ones; the scorer offers "
+                "`univ_annot3`, a skeleton of one size, as well. MPJPE over 17 joints takes three of the H36M "
+                "regressor's for those that a mesh has no others for, as SPIN does. PA-MPJPE aligns the 14. METRO "
+                "reports no numbers for this set. The scorer's tables by activity need labels that are not read."
+            ),
+            root="pelvis",
         ),
         Protocol(
             name="freihand",
@@ -193,5 +269,5 @@ def protocol_of(name: str | Protocol) -> Protocol:
     if isinstance(name, Protocol):
         return name
     if name not in PROTOCOLS:
-        raise MetroError(f"no protocol {name!r}; known: {', '.join(PROTOCOLS)}")
+        raise MetroError(f"no protocol {name!r}; {nearest(name, PROTOCOLS)}")
     return PROTOCOLS[name]

@@ -7,7 +7,9 @@
 - ``metrics``: key → label, unit, meaning, lower_is_better, value, ci95 [low, high], n
 - ``baselines``: origin, count and, per baseline, key → value, ratio (model over baseline), ratio_ci95
 - ``per_joint``: joint, mpjpe, pa_mpjpe, camera_mean; ``joint_groups``: the same by body part
-- ``groups``: heading, crop, distance → list of group, n and, per headline metric, value, ci95, camera_mean
+- ``groups``: what people are grouped by (heading, crop, distance, side, overlap, scene, sequence, action, subject,
+  camera) → list of group, n and, per headline metric and those that the protocol lists, value, ci95, camera_mean
+- ``absent``: groups that there are none of → why
 - ``curve``: thresholds (mm), model and baselines: share of joints within each threshold
 - ``cases``: best, median, worst → list of index, key and the ranking metric
 """
@@ -25,10 +27,24 @@ from metro.errors import MetroError
 from metro.evaluation.baselines import BASELINES, Baselines
 from metro.evaluation.measure import Samples
 from metro.evaluation.protocols import METRICS, SCALE, Protocol
+from metro.evaluation.strata import named_groups
 
 SCHEMA = 1
 CURVE_POINTS = 61
 """Thresholds of the PCK curve."""
+ABSENT = {
+    "heading": "hands have none",
+    "crop": "no 2D joints are annotated",
+    "distance": "joints are annotated relative to their root",
+    "overlap": "no frame shows two people",
+    "occlusion": "no set's labels, as they are kept, tell which joints something hides",
+    "scene": "names of the records do not tell it",
+    "sequence": "names of the records do not tell it",
+    "action": "names of the records do not tell it",
+    "subject": "names of the records do not tell it",
+    "camera": "names of the records do not tell it",
+}
+"""Why a result may lack groups."""
 
 
 def summarise(
@@ -37,7 +53,7 @@ def summarise(
     config: EvaluateConfig,
     baseline: Baselines | None = None,
     *,
-    keys: Sequence[str],
+    keys: Sequence[bytes] | np.ndarray,
     benchmark: str = "",
     about: Mapping[str, Any] | None = None,
     data: Mapping[str, str] | None = None,
@@ -62,6 +78,7 @@ def summarise(
             "title": protocol.title,
             "description": protocol.description,
             "joints": list(names),
+            "listed": list(protocol.listed),
         },
         "model": dict(about or {}),
         "data": dict(data or {}),
@@ -99,7 +116,7 @@ def summarise(
         for j, name in enumerate(names)
     ]
     summary["joint_groups"] = _joint_groups(samples, protocol, config.bootstrap)
-    summary["groups"] = _groups(samples, protocol, config.bootstrap)
+    summary["groups"], summary["absent"] = _groups(samples, protocol, config.bootstrap, keys)
     limits = np.linspace(0, protocol.curve_limit, CURVE_POINTS)
     curves = {k: v for k, v in samples.joint_errors.items() if k != "pa_mpjpe"}
     summary["curve"] = {
@@ -111,15 +128,15 @@ def summarise(
 
 
 def headline(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Flat numbers of a ``result.json``: headline metrics and their ratio to each baseline."""
+    """Flat numbers of a ``result.json``: headline metrics, their ratio to each baseline, and those that are listed."""
     flat: dict[str, float] = {"samples": summary["samples"]}
-    ranked = [k for k in summary["metrics"] if k in next(iter(_per_baseline(summary).values()), summary["metrics"])]
-    for key in ranked:
-        entry = summary["metrics"][key]
+    baselines, listed = _per_baseline(summary), summary["protocol"].get("listed", ())
+    for key, entry in summary["metrics"].items():
+        if key not in listed and key not in next(iter(baselines.values()), summary["metrics"]):
+            continue
         suffix = {"mm": "_mm", "%": "_pct", "px224": "_px224"}[entry["unit"]]
         flat[key + suffix] = entry["value"]
-        for name, scores in _per_baseline(summary).items():
-            flat[f"{key}_vs_{name}"] = scores[key]["ratio"]
+        flat |= {f"{key}_vs_{name}": scores[key]["ratio"] for name, scores in baselines.items() if key in scores}
     return flat
 
 
@@ -174,9 +191,15 @@ def bootstrap(
 
 
 def groups_of(samples: Samples) -> dict[str, list[tuple[str, np.ndarray]]]:
-    """Groups of samples by what they are made by: name and rows (N,) bool of each that is not empty."""
-    turn = np.abs(samples.attributes["heading"])
-    inside, distance = samples.attributes["inside"], samples.attributes["distance"]
+    """Groups of samples by what was measured of them: name and rows (N,) bool of each that is not empty."""
+    bins = _bins(samples)
+    return {name: parts for name, parts in bins.items() if len(parts) > 1}
+
+
+def _bins(samples: Samples) -> dict[str, list[tuple[str, np.ndarray]]]:
+    unknown = np.full(len(samples), np.nan)  # of results that were written before it was measured
+    turn, side, overlap = (samples.attributes.get(k, unknown) for k in ("heading", "side", "overlap"))
+    turn, inside, distance = np.abs(turn), samples.attributes["inside"], samples.attributes["distance"]
     bins: dict[str, list[tuple[str, np.ndarray]]] = {
         "heading": [
             ("front (within 45°)", turn <= 45),
@@ -188,6 +211,18 @@ def groups_of(samples: Samples) -> dict[str, list[tuple[str, np.ndarray]]]:
             ("75–99 % in the crop", (inside >= 0.75) & (inside < 1)),
             ("less than 75 %", inside < 0.75),
         ],
+        "distance": [],
+        "side": [
+            ("up to 128 px", side <= 128),
+            ("128–256 px", (side > 128) & (side <= 256)),
+            ("256–512 px", (side > 256) & (side <= 512)),
+            ("more than 512 px", side > 512),
+        ],
+        "overlap": [
+            ("nobody's box over theirs", overlap <= 0),
+            ("up to a quarter", (overlap > 0) & (overlap <= 0.25)),
+            ("more than a quarter", overlap > 0.25),
+        ],
     }
     if np.isfinite(distance).sum() >= 3:
         a, b = np.nanquantile(distance, (1 / 3, 2 / 3))
@@ -196,26 +231,33 @@ def groups_of(samples: Samples) -> dict[str, list[tuple[str, np.ndarray]]]:
             (f"middle ({a:.1f}–{b:.1f} m)", (distance > a) & (distance <= b)),
             (f"far (beyond {b:.1f} m)", distance > b),
         ]
-    filled = {name: [(label, rows) for label, rows in parts if rows.any()] for name, parts in bins.items()}
-    return {name: parts for name, parts in filled.items() if len(parts) > 1}
+    return {name: [(label, rows) for label, rows in parts if rows.any()] for name, parts in bins.items()}
 
 
-def _groups(samples: Samples, protocol: Protocol, resamples: int) -> dict[str, list[dict[str, Any]]]:
-    return {
+def _groups(
+    samples: Samples, protocol: Protocol, resamples: int, keys: Sequence[bytes] | np.ndarray
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    """Groups, and why there are none of the others."""
+    bins = _bins(samples) | named_groups(keys, samples.index)
+    groups = {
         name: [_group(samples, protocol, label, rows, resamples) for label, rows in parts]
-        for name, parts in groups_of(samples).items()
+        for name, parts in bins.items()
+        if len(parts) > 1
     }
+    absent = {name: f"all are of one: {parts[0][0]}" for name, parts in bins.items() if len(parts) == 1}
+    return groups, {name: why for name, why in ABSENT.items() if name not in bins or not bins[name]} | absent
 
 
 def _group(samples: Samples, protocol: Protocol, label: str, rows: np.ndarray, resamples: int) -> dict[str, Any]:
-    columns = {("model", key): samples.values[key][rows] for key in protocol.headline}
+    columns = {("model", key): samples.values[key][rows] for key in (*protocol.headline, *protocol.listed)}
     columns |= {("camera_mean", k): v[rows] for k, v in samples.baselines.get("camera_mean", {}).items()}
     means, draws = bootstrap(columns, resamples)
     entry: dict[str, Any] = {"group": label, "n": int(rows.sum())}
-    for key in protocol.headline:
-        entry[key] = {"value": number(1000 * means["model", key]), "ci95": interval(1000 * draws["model", key])}
+    for key in (*protocol.headline, *protocol.listed):
+        scale = SCALE[METRICS[key].unit]
+        entry[key] = {"value": number(scale * means["model", key]), "ci95": interval(scale * draws["model", key])}
         if ("camera_mean", key) in means:
-            entry[key]["camera_mean"] = number(1000 * means["camera_mean", key])
+            entry[key]["camera_mean"] = number(scale * means["camera_mean", key])
     return entry
 
 
@@ -235,7 +277,9 @@ def _joint_groups(samples: Samples, protocol: Protocol, resamples: int) -> list[
     return table
 
 
-def _cases(samples: Samples, key: str, keys: Sequence[str], count: int) -> dict[str, list[dict[str, Any]]]:
+def _cases(
+    samples: Samples, key: str, keys: Sequence[bytes] | np.ndarray, count: int
+) -> dict[str, list[dict[str, Any]]]:
     values = samples.values[key]
     order = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")[: np.isfinite(values).sum()]
     count = min(count, len(order))
@@ -243,7 +287,8 @@ def _cases(samples: Samples, key: str, keys: Sequence[str], count: int) -> dict[
     picks = {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
     return {
         name: [
-            {"index": int(samples.index[r]), "key": keys[samples.index[r]], key: number(1000 * values[r])} for r in rows
+            {"index": int(samples.index[r]), "key": keys[samples.index[r]].decode(), key: number(1000 * values[r])}
+            for r in rows
         ]
         for name, rows in picks.items()
     }

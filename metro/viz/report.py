@@ -40,7 +40,14 @@ TERMS = {
     "F@": "F-score at a distance: how much of either surface lies within so many millimetres of the other",
 }
 """What the abbreviations in the metrics' labels stand for; of those that a label holds the longest one counts."""
-GROUPS = {"heading": "heading", "crop": "joints in the crop", "distance": "distance from the camera"}
+GROUPS = {
+    "heading": "heading",
+    "crop": "joints in the crop",
+    "distance": "distance from the camera",
+    "side": "size of the crop in the frame",
+    "overlap": "overlap with others' boxes",
+    **{name: name for name in ("scene", "sequence", "action", "subject", "camera")},
+}
 """What the groups of a result are made by."""
 CASES = {"best": "best", "median": "median", "worst": "worst"}
 CHARTS = {

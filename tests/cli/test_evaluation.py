@@ -14,6 +14,7 @@ from metro.cli.app import main
 from metro.cli.attention import attention
 from metro.data.hdf5 import SCHEMA
 from metro.errors import MetroError
+from metro.evaluation.protocols import PROTOCOLS
 from metro.export.bundle import META, bundle_of, write_bundle
 from metro.files import sha256_of
 from metro.model.metro import build_model
@@ -140,7 +141,7 @@ def test_mistakes_about_photographs_are_one_line(
 
 
 def test_protocols() -> None:
-    assert all(f"{name}: " in commands.protocols() for name in ("open", "h36m_p2", "3dpw", "freihand", "photos"))
+    assert all(f"{name}: " in commands.protocols() for name in (*PROTOCOLS, "photos"))
 
 
 def test_a_licensed_body_must_be_given(model: Path, people: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ BASE = {
     "evaluate": ["missing"],
     "evaluate-photos": ["missing"],
     "compare": ["missing", "missing"],
+    "submission": ["missing", "--model", "missing"],
     "attention": ["missing"],
     "serve": ["--model", "missing"],
     "demo": ["--model", "missing"],

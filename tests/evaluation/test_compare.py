@@ -158,7 +158,7 @@ def test_what_it_says() -> None:
         (lambda: result(noisy(), data={**DATA, "body": "smpl"}), "their people differ"),
         (lambda: result(noisy(100)), r"200 of 'tiny' against 100 of 'tiny'"),
         (lambda: result(noisy(), data={}), "of an earlier version"),
-        (lambda: result(noisy(), protocol="h36m_p2"), "different protocols, open and h36m_p2"),
+        (lambda: result(noisy(), protocol="h36m-p2"), "different protocols, open and h36m-p2"),
         (lambda: result(np.full(200, np.nan)), "no person has a MPJPE of both"),
     ],
 )

@@ -83,8 +83,25 @@ def test_result_depends_neither_on_batches_nor_on_processes(world: World, means:
         for key, values in whole.values.items():
             assert np.allclose(values, other.values[key], atol=1e-6, equal_nan=True)
     same = merge([whole, whole])
-    tables_of = [tables.summarise(s, protocol, FEW, means, keys=["k"] * 12) for s in (whole, same)]
+    tables_of = [tables.summarise(s, protocol, FEW, means, keys=[b"k"] * 12) for s in (whole, same)]
     assert tables_of[0] == tables_of[1]
+
+
+def test_files_are_the_same_to_the_last_byte_with_any_number_of_processes(
+    world: World, means: Baselines, tmp_path: Path
+) -> None:
+    for processes in (1, 2):
+        config = FEW.model_copy(update={"batch_size": 5, "processes": processes})
+        evaluate(world.model, world.dataset, world.body, "open", config, means).write(tmp_path / str(processes))
+    for name in ("result.json", "metrics.json", "samples.npz"):
+        one, *others = ((tmp_path / str(processes) / name).read_bytes() for processes in (1, 2))
+        assert others == [one], name
+    slices = [
+        measure(world.model, world.dataset, world.body, PROTOCOLS["open"], means, batch_size=5, processes=1, **part)
+        for part in ({"rank": 1, "world_size": 2}, {"rank": 0, "world_size": 2})
+    ]
+    with np.load(tmp_path / "1" / "samples.npz") as arrays:
+        assert np.array_equal(merge(slices).values["pa_mpjpe"], arrays["pa_mpjpe"])
 
 
 def test_means_are_over_the_samples_that_have_the_truth(result: Result) -> None:
@@ -180,7 +197,7 @@ def test_written_files(result: Result, tmp_path: Path) -> None:
 
 
 def test_h36m_has_no_mesh_metrics(world: World, means: Baselines, result: Result) -> None:
-    got = evaluate(world.model, world.dataset, world.body, "h36m_p2", FEW, means)
+    got = evaluate(world.model, world.dataset, world.body, "h36m-p2", FEW, means)
     assert "mpve" not in got.summary["metrics"]
     assert got.summary["metrics"]["mpjpe"]["value"] == result.summary["metrics"]["mpjpe"]["value"]
 
@@ -227,8 +244,10 @@ def test_every_protocol_is_complete() -> None:
         assert "mpjpe" in (protocol.watched or protocol.headline)  # ranks the checkpoints of a training
         assert all(METRICS[k].unit in SCALE for k in protocol.metrics)
         assert len(protocol.description) > 100
-    with pytest.raises(MetroError, match="no protocol 'coco'; known: open"):
-        protocol_of("coco")
+    with pytest.raises(MetroError, match="no protocol 'photo'; known: open"):
+        protocol_of("photo")
+    with pytest.raises(MetroError, match="no protocol 'h36m_p2'; did you mean 'h36m-p2'"):
+        protocol_of("h36m_p2")
 
 
 def test_a_hand_model_on_a_body_benchmark(world: World, hands: World) -> None:

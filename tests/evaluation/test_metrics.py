@@ -119,11 +119,10 @@ def test_pck_and_auc() -> None:
 
 def test_pck_auc_of_the_challenge() -> None:
     target = cloud(10)
-    share, area = m.pck_auc(target + 0.04, target, root=(0,))
-    assert share.tolist() == [1, 1, 1]
-    assert area.tolist() == pytest.approx([1, 1, 1], abs=0.003)
-    share, _ = m.pck_auc(target + 0.04, target)  # 69 mm away without centring
-    assert share.tolist() == [0, 0, 0]
+    errors = m.joint_errors(target + 0.04, target, root=(0,))
+    assert m.pck(errors, 0.05).tolist() == [1, 1, 1]
+    assert m.auc(errors, m.WHOLE_MM).tolist() == pytest.approx([1, 1, 1], abs=0.003)
+    assert m.pck(m.joint_errors(target + 0.04, target), 0.05).tolist() == [0, 0, 0]  # 69 mm away without centring
 
 
 def test_f_score_against_double_loop() -> None:
@@ -137,13 +136,14 @@ def test_f_score_against_double_loop() -> None:
             assert m.f_score(pred, target, (0.005, 0.015))[b, k].item() == pytest.approx(expected)
 
 
-def test_f_score_extremes_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f_score_extremes_and_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     points = cloud(13, 20, 5)
     assert m.f_score(points, points, 0.005).tolist() == [1.0] * 5
     assert m.f_score(points + 100, points, 0.005).tolist() == [0.0] * 5
-    whole = m.f_score(points, points + 0.3, 0.5)
-    monkeypatch.setattr(m, "_PAIR_BUDGET", 1)
-    assert torch.equal(m.f_score(points, points + 0.3, 0.5), whole)
+    whole = [score(points, 1.1 * points + 0.3) for score in (m.pa_mpjpe, m.mpve)]
+    monkeypatch.setattr(m, "_SLAB", 1)
+    for score, found in zip((m.pa_mpjpe, m.mpve), whole, strict=True):
+        torch.testing.assert_close(score(points, 1.1 * points + 0.3), found, rtol=1e-12, atol=0)
 
 
 def test_freihand_scores_against_the_scorers_steps() -> None:

@@ -504,13 +504,13 @@ def _three_people() -> Any:
     from metro.evaluation.protocols import PROTOCOLS
     from metro.evaluation.summary import summarise
 
-    protocol, errors = PROTOCOLS["h36m_p2"], np.array([0.1, 0.2, np.nan])
+    protocol, errors = PROTOCOLS["h36m-p2"], np.array([0.1, 0.2, np.nan])
     joints = {name: np.tile(errors[:, None], 14) for name in ("mpjpe", "pa_mpjpe")}
     attributes = {"heading": np.array([0.0, 90.0, 180.0]), "inside": np.ones(3), "distance": np.full(3, 4.0)}
     values = dict.fromkeys(protocol.metrics, errors)
     samples = Samples(np.arange(3), values, joints, attributes, {}, np.ones((3, 3)))
     data = {"records": "d" * 64, "body": "open"}
-    summary = summarise(samples, protocol, EvaluateConfig(bootstrap=5), keys=["a", "b", "c"], data=data)
+    summary = summarise(samples, protocol, EvaluateConfig(bootstrap=5), keys=[b"a", b"b", b"c"], data=data)
     return Result(protocol, samples, summary)
 
 
