@@ -30,6 +30,7 @@ from metro.evaluation.protocols import Protocol, protocol_of
 from metro.evaluation.summary import SCHEMA, headline, summarise
 from metro.files import read_arrays, read_json, readable
 from metro.model.metro import Metro
+from metro.model.views import views_of
 
 RESULT, SAMPLES = "result.json", "samples.npz"
 _JOINT, _REMEDY = "joint_", "evaluate again"
@@ -145,7 +146,13 @@ def evaluate(
     """
     protocol = protocol_of(protocol)
     config = config or EvaluateConfig()
-    samples = measure(model, dataset, body, protocol, baseline, device, batch_size=config.batch_size, progress=progress)
+    template_V3, faces_F3 = body.template_C.view(3, -1).T.numpy(force=True), body.faces.numpy(force=True)
+    views = views_of(config.views, model.config.joint_set, template_V3, faces_F3)
+    if views:
+        about = {**(about or {}), "views": str(views)}
+    samples = measure(
+        model, dataset, body, protocol, baseline, device, batch_size=config.batch_size, views=views, progress=progress
+    )
     keys = [key.decode() for key in dataset.labels["keys"]]
     data = {"records": dataset.digest(), "body": body.kind}
     summary = summarise(samples, protocol, config, baseline, keys=keys, benchmark=benchmark, about=about, data=data)

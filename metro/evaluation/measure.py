@@ -25,6 +25,7 @@ from metro.evaluation.baselines import BASELINES, Baselines, heading_degrees
 from metro.evaluation.protocols import Protocol
 from metro.model.losses import project
 from metro.model.metro import Metro
+from metro.model.views import Views
 
 CHALLENGE_LIMBS = tuple(
     f"{side}_{joint}" for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist") for side in ("left", "right")
@@ -78,6 +79,7 @@ def measure(
     batch_size: int = 64,
     rank: int = 0,
     world_size: int = 1,
+    views: Views | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """Scores of every sample of a dataset, or of this process's slice of it; see `evaluate` for the parameters."""
@@ -85,17 +87,17 @@ def measure(
     model, body = model.to(device).eval(), body.to(device)
     body.require(dataset.genders)
     parts: list[Samples] = []
-    for batch in EvalPass(dataset, model.config, batch_size, rank=rank, world_size=world_size):
+    people, draws = (batch_size, None) if views is None else (max(1, batch_size // len(views)), views.draws)
+    for batch in EvalPass(dataset, model.config, people, rank=rank, world_size=world_size, views=draws):
         batch = {k: v.to(device) for k, v in batch.items()}
-        output = model(normalise(batch["image"], batch["colour"]))
+        camera, joints, vertices = see(model, batch, views, batch_size)
         truth = ground_truth(batch, body, protocol)
-        vertices = output.vertices[-1]
         values = score(vertices, truth, body, protocol, protocol.metrics)
         if "token_mpjpe" in protocol.metrics:
             root = protocol.figure.root_rows
-            values["token_mpjpe"] = m.mpjpe(output.joints, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
+            values["token_mpjpe"] = m.mpjpe(joints, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
         if "error_2d" in protocol.metrics:
-            values["error_2d"] = _error_2d(mesh_joints(vertices, body, protocol), output.camera, batch, protocol)
+            values["error_2d"] = _error_2d(mesh_joints(vertices, body, protocol), camera, batch, protocol)
         joint_errors, baselines = _per_joint(vertices, truth, body, protocol), {}
         for name in BASELINES if baseline is not None else ():
             assert baseline is not None
@@ -103,13 +105,29 @@ def measure(
             baselines[name] = score(constant, truth, body, protocol, protocol.headline)
             joint_errors[name] = _per_joint(constant, truth, body, protocol)["mpjpe"]
         attributes = _attributes(batch, truth, protocol)
-        row = (batch["index"], values, joint_errors, attributes, baselines, output.camera)  # as the fields of Samples
+        row = (batch["index"], values, joint_errors, attributes, baselines, camera)  # as the fields of Samples
         parts.append(Samples(*map(_arrays, row)))
         if progress:
             progress(sum(map(len, parts)), len(dataset))
     if not parts:
         raise MetroError(f"{protocol.title}: the dataset is empty")
     return merge(parts)
+
+
+def see(model: Metro, batch: Mapping[str, Tensor], views: Views | None, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Camera (B, 3), joint tokens (B, J, 3) and full meshes (B, V, 3) that a network predicts of a batch of `EvalPass`,
+    of `most` images at once where it has `views`."""
+    if views is None:
+        output = model(normalise(batch["image"], batch["colour"]))
+        return output.camera, output.joints, output.vertices[-1]
+    images = batch["views"].flatten(0, 1)
+    parts = []
+    for some in images.split(most):
+        output = model(normalise(some, torch.ones(len(some), 3, device=some.device)))
+        parts.append([t.float().cpu() for t in (output.camera, output.joints, output.vertices[-1])])
+    arrays = (torch.cat(column).unflatten(0, (-1, len(views))).numpy() for column in zip(*parts, strict=True))
+    camera, joints, vertices = (torch.from_numpy(array).to(images.device) for array in views.merge(*arrays))
+    return camera, joints, vertices
 
 
 def merge(parts: Sequence[Samples]) -> Samples:
