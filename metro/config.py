@@ -448,7 +448,7 @@ class BenchmarkConfig(Section):
 
 
 class ViewsConfig(Section):
-    """Test-time augmentation: each crop is seen under all scales, turns and, where asked, mirrored; all in one batch."""
+    """Test-time augmentation: each crop is seen at all scales, under all turns, and mirrored, in one batch."""
 
     scales: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field((1.0,), min_length=1, max_length=32)
     """Factors on the side of the box; 1 is among them."""
@@ -457,8 +457,8 @@ class ViewsConfig(Section):
     flip: bool = False
     """Whether each of them is seen in the mirror too (bodies)."""
     merge: Literal["mean", "aligned"] = "mean"
-    """`mean`: predictions are turned and mirrored back about the root, and averaged. `aligned`: a similarity brings each
-    onto that of the crop as it is, joints and mesh apart, and that one counts twice (official hand)."""
+    """`mean`: predictions are turned and mirrored back about the root, and averaged. `aligned`: a similarity brings
+    each onto that of the crop as it is, joints and mesh apart, and that one counts twice (official hand)."""
 
     @model_validator(mode="after")
     def _hold_the_crop_as_it_is(self) -> Self:

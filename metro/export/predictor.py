@@ -451,10 +451,8 @@ class Predictor:
                 f"{crops[0].photo.source or 'image'}: the network's answer is not finite, its weights are damaged"
             )
         if views is not None:
-            each = (len(crops), len(views))
-            camera, joints, vertices = views.merge(
-                *(a.reshape(*each, *a.shape[1:]) for a in (camera, joints, vertices))
-            )
+            answer = (array.reshape(len(crops), len(views), *array.shape[1:]) for array in (camera, joints, vertices))
+            camera, joints, vertices = views.merge(*answer)
         return [
             Prediction(
                 vertices=(v * ([-1, 1, 1] if crop.mirrored else 1)).astype(np.float32),

@@ -24,7 +24,6 @@ from metro.body.figure import FIGURES
 from metro.body.joints import flip_permutation
 from metro.config import ViewsConfig
 from metro.data import crop
-from metro.data.augment import Draws
 from metro.errors import MetroError
 from metro.words import Tta
 
@@ -65,11 +64,6 @@ class Views:
         scales, turns = (" ".join(f"{x:g}" for x in np.unique(a)) for a in (self.scale_K, self.rotation_K))
         mirror = ", each mirrored too" if self.flip_K.any() else ""
         return f"{len(self)} views merged by {self.merge_by}: scales {scales}; turns {turns}{mirror}"
-
-    @property
-    def draws(self) -> Draws:
-        """The views as the loader draws them."""
-        return Draws(self.flip_K, np.ones((len(self), 3)), self.rotation_K, self.scale_K)
 
     @property
     def reach(self) -> float:
@@ -157,9 +151,9 @@ def views_of(config: ViewsConfig, joint_set: str, template_V3: np.ndarray, faces
 def mirror_vertices(template_V3: np.ndarray, faces_F3: np.ndarray) -> np.ndarray:
     """The vertex (V,) that each one has for its mirror image, left to right (x).
 
-    The nearest one to its place in the mirror. That this is right is not left to distances, which a template that is not
-    quite even may have: vertices have to pair up, and triangles to become triangles of the same mesh, turned inside out
-    as mirrors do.
+    The nearest one to its place in the mirror. Whether it is the right one is not told by distances, since templates
+    may be a little uneven: vertices have to pair up, and triangles to become triangles of the same mesh, turned inside
+    out as mirrors do.
 
     Raises
     ------
@@ -180,7 +174,7 @@ def _cycles(faces_F3: np.ndarray) -> set[tuple[int, ...]]:
 
 
 def _mean_on_the_first(points_BKN3: np.ndarray) -> np.ndarray:
-    """Mean (B, N, 3) of the points of all views, each brought onto those of the first by a similarity, and of the first.
+    """Mean (B, N, 3) of all views' points, each brought onto those of the first by a similarity, and of the first again.
 
     The least-squares rotation (never a reflection), scale and shift: Umeyama 1991.
     """
