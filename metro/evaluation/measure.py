@@ -16,7 +16,7 @@ from torch import Tensor
 from metro.body.joints import index_map
 from metro.body.model import BodyModel
 from metro.config import CROP_PX
-from metro.data.augment import normalise
+from metro.data.augment import Draws, normalise
 from metro.data.loader import EvalPass
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
@@ -87,7 +87,7 @@ def measure(
     model, body = model.to(device).eval(), body.to(device)
     body.require(dataset.genders)
     parts: list[Samples] = []
-    people, draws = (batch_size, None) if views is None else (max(1, batch_size // len(views)), views.draws)
+    people, draws = (batch_size, None) if views is None else (max(1, batch_size // len(views)), draws_of(views))
     for batch in EvalPass(dataset, model.config, people, rank=rank, world_size=world_size, views=draws):
         batch = {k: v.to(device) for k, v in batch.items()}
         camera, joints, vertices = see(model, batch, views, batch_size)
@@ -112,6 +112,11 @@ def measure(
     if not parts:
         raise MetroError(f"{protocol.title}: the dataset is empty")
     return merge(parts)
+
+
+def draws_of(views: Views) -> Draws:
+    """The views as the loader draws them."""
+    return Draws(views.flip_K, np.ones((len(views), 3)), views.rotation_K, views.scale_K)
 
 
 def see(model: Metro, batch: Mapping[str, Tensor], views: Views | None, most: int) -> tuple[Tensor, Tensor, Tensor]:

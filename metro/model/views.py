@@ -174,7 +174,7 @@ def _cycles(faces_F3: np.ndarray) -> set[tuple[int, ...]]:
 
 
 def _mean_on_the_first(points_BKN3: np.ndarray) -> np.ndarray:
-    """Mean (B, N, 3) of all views' points, each brought onto those of the first by a similarity, and of the first again.
+    """Mean (B, N, 3) of all views, each brought onto the first by a similarity, and of the first once more.
 
     The least-squares rotation (never a reflection), scale and shift: Umeyama 1991.
     """
