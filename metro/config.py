@@ -523,7 +523,7 @@ class OcclusionConfig(Section):
     """People of them over whom a patch slides."""
     patch: float = Field(0.25, ge=0.02, le=1)
     """Side of the patch over that of the crop."""
-    steps: int = Field(6, ge=2, le=64)
+    steps: int = Field(6, ge=2, le=32)
     """Places of the patch along each axis."""
     batch_size: Batch = 64
     """Images per forward pass."""

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
-from metro.cli import body, data, doctor, evaluation, export, fitting, mesh, preset, raw, serve, training, viz
+from metro.cli import body, data, doctor, evaluation, export, fitting, mesh, occlude, preset, raw, serve, training, viz
 from metro.errors import MetroError
 from metro.version import __version__
 
@@ -70,6 +70,7 @@ app.command(evaluation.evaluate)
 app.command(evaluation.compare)
 app.command(evaluation.protocols)
 app.command(evaluation.attention)
+app.command(occlude.occlusion)
 app.command(export.export)
 app.command(export.predict)
 app.command(serve.serve)

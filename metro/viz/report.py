@@ -90,6 +90,8 @@ class Content:
     """``sweep.json``: benchmark, metric, unit, steps and points (ratio, value, ci95)."""
     attention: Path | None = None
     """Folder with ``attention.json`` and its figures."""
+    occlusion: Path | None = None
+    """Folder with ``occlusion.json`` and its figures."""
     datasets: Sequence[DataSet] = ()
     export: Mapping[str, int] = field(default_factory=dict)
     """Exported file → bytes."""
@@ -120,6 +122,7 @@ def write_report(content: Content, path: Path) -> Path:
             "training": _training(content, Path(charts)),
             "sweep": _sweep(content.sweep, Path(charts)),
             "attention": _attention(content.attention),
+            "occlusion": _occlusion(content.occlusion),
             "datasets": [_dataset(d) for d in content.datasets],
         }
         page = render(
@@ -285,6 +288,15 @@ def _attention(folder: Path | None) -> dict[str, Any] | None:
             pictures = {n: _picture(path) for n, path in names.items() if path.is_file()}
             shown.append({**summary[key], "kind": key, "pictures": pictures})
     return {**summary, "shown": shown}
+
+
+def _occlusion(folder: Path | None) -> dict[str, Any] | None:
+    if folder is None:
+        return None
+    summary = _json(folder / "occlusion.json", "people", "networks", "patch", "hidden")
+    pictures = {n: _picture(path) for n in ("curves", "patch", "examples") if (path := folder / f"{n}.png").is_file()}
+    with readable(folder / "occlusion.json", REMEDY):
+        return {**summary, "shown": summary["networks"][0], "pictures": pictures}
 
 
 def _dataset(data: DataSet) -> dict[str, Any]:
