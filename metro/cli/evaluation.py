@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from metro.cli.options import Batch, Between, Place, ToFolder, Word, refuse
 from metro.errors import MetroError
-from metro.words import ProtocolName
+from metro.words import ProtocolName, Tta
 
 
 def evaluate(
@@ -23,6 +23,7 @@ def evaluate(
     images: Place | None = None,
     detector: Word | None = None,
     passes: Annotated[int | None, Parameter(validator=Between(1, 10))] = None,
+    tta: Tta = "none",
     train: list[Path] | None = None,
     body: Place | None = None,
     batch_size: Batch = 64,
@@ -52,6 +53,9 @@ def evaluate(
     passes
         How often the network looks at each person of a photograph, from the second time on at the box around its mesh.
         None: as `metro predict`.
+    tta
+        Test-time augmentation: `flip` sees each person in the mirror too, `few` with three sizes of the box as well;
+        `paper` is METRO's for hands, 95 views.
     train
         Dataset folders the model was trained on; the mean-pose baselines come from their labels. Without them they come
         from the benchmark's own labels, which flatters the baselines.
@@ -70,9 +74,10 @@ def evaluate(
         Where to run, e.g. `cuda`; none: a GPU if there is one. Photographs: as `metro predict`.
     """
     if protocol == "photos":
-        refuse({"train": train, "body": body}, "is for prepared datasets, which --protocol photos does not take")
-        return _photos(data, images or data.parent, model, out, detector, passes, batch_size, bootstrap, cases,
-                       limit, device)  # fmt: skip
+        idle = {"train": train, "body": body if tta == "none" else None}
+        refuse(idle, "is for prepared datasets, which --protocol photos does not take")
+        return _photos(data, images or data.parent, model, out, detector, passes, tta, body, batch_size, bootstrap,
+                       cases, limit, device)  # fmt: skip
     refuse({"images": images, "detector": detector, "passes": passes}, "is for --protocol photos")
     import sys
     from functools import partial
@@ -90,6 +95,7 @@ def evaluate(
     from metro.evaluation.summary import table
     from metro.export.load import body_config, body_of, open_bundle
     from metro.model.device import device_of
+    from metro.model.views import TTA
 
     place, dataset = device_of(device), ShardDataset(data)
     if limit is not None:
@@ -101,7 +107,7 @@ def evaluate(
         baseline = mean_poses([ShardDataset(folder) for folder in train], body_model)
     elif np.any(dataset.labels["has_mesh"]):
         baseline = mean_poses([dataset], body_model, origin="the benchmark's own labels")
-    config = EvaluateConfig(batch_size=batch_size, bootstrap=bootstrap, overlays=cases)
+    config = EvaluateConfig(batch_size=batch_size, bootstrap=bootstrap, overlays=cases, views=TTA[tta])
     about = {"model": model, **bundle.meta["origin"]}
     with tqdm(total=len(dataset), desc="evaluate", unit="img", disable=not sys.stderr.isatty()) as bar:
         result = run(
@@ -271,6 +277,8 @@ def _photos(
     out: Path,
     detector: str | None,
     passes: int | None,
+    tta: Tta,
+    body: Path | None,
     batch_size: int,
     bootstrap: int,
     cases: int,
@@ -292,12 +300,13 @@ def _photos(
     finder = None if detector is None else open_detector(detector)
     if detector is not None and finder is None:
         raise MetroError("--detector none: leave it out, and the annotated boxes are given")
-    predictor = metro.load(model, device, detector="none")
+    predictor = metro.load(model, device, detector="none", tta=tta, body=body)
     predictor.passes = passes or predictor.passes
     about = {
         "model": model,
         "passes": predictor.passes,
         "boxes": detector or "annotated",
+        **({} if predictor.views is None else {"views": str(predictor.views)}),
         **predictor.network.meta["origin"],
     }
     with tqdm(total=len(people), desc="evaluate", unit="person", disable=not sys.stderr.isatty()) as bar:

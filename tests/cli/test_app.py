@@ -22,7 +22,19 @@ from metro.cli.app import app, main
 from metro.errors import MetroError
 
 COMMANDS = (
-    *("doctor", "fit", "evaluate", "compare", "protocols", "attention", "export", "predict", "serve", "demo"),
+    *(
+        "doctor",
+        "fit",
+        "evaluate",
+        "compare",
+        "protocols",
+        "attention",
+        "occlusion",
+        "export",
+        "predict",
+        "serve",
+        "demo",
+    ),
     *("mesh info", "preset list", "preset show", "preset apply", "body info", "body convert", "body render"),
     *("data sources", "data doctor", "data fixture", "data stats", "data show", "data unpack", "data verify"),
     *("checkpoint info", "checkpoint import", "checkpoint export", "checkpoint release"),

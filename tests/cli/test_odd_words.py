@@ -39,6 +39,7 @@ BASE = {
     "evaluate": ["missing"],
     "compare": ["missing", "missing"],
     "attention": ["missing"],
+    "occlusion": ["missing", "other"],
     "serve": ["--model", "missing"],
     "demo": ["--model", "missing"],
 }

@@ -117,7 +117,7 @@ def test_two_clones_make_the_same_lock(tmp_path: Path) -> None:
         pages.append(links(folder))
     assert (one / "dvc.lock").read_text() == (two / "dvc.lock").read_text()
     assert metrics(one) == metrics(two)
-    joins = ("train", "evaluate@synth-test", "attention", "export", "report")
+    joins = ("train", "evaluate@synth-test", "attention", "occlusion", "export", "report")
     for page in pages:
         assert {"train", "fit@synth-3d", "sweep@0.0", "sweep@0.3", "sweep-report", "report"} <= page.keys()
         assert len({page[stage] for stage in joins}) == 1

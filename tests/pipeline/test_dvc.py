@@ -246,14 +246,15 @@ def kinds(names: Iterable[str]) -> set[str]:
     [
         ("export.onnx", {"export", "report"}),
         ("attention.samples", {"attention", "report"}),
+        ("occlusion.patch", {"occlusion", "report"}),
         ("sweep.steps", {"sweep", "sweep-report", "report"}),
         (
             "train.lr",
-            {"train", "sweep", "evaluate", "sweep-report", "attention", "export", "report"},
+            {"train", "sweep", "evaluate", "sweep-report", "attention", "occlusion", "export", "report"},
         ),
         (
             "sampling.sizes",
-            {"sampling", "train", "sweep", "evaluate", "sweep-report", "attention", "export", "report"},
+            {"sampling", "train", "sweep", "evaluate", "sweep-report", "attention", "occlusion", "export", "report"},
         ),
     ],
 )
