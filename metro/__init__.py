@@ -38,7 +38,7 @@ def load(
         Who finds people, or the hands of a hand model, in images that come without boxes: `blazepose`, `torchvision`,
         or `none`, which takes the middle square of the image. It is opened when it is first needed.
     tta
-        Test-time augmentation: `flip` sees each person in the mirror too, `few` with three sizes of the box as well,
+        Test-time augmentation: `flip` sees each person in the mirror too, `few` turned by 10° both ways as well,
         `paper` is METRO's for hands, 95 views. Time grows with the views.
     body
         Licensed body model file, which `tta` needs for models that were trained on one.

@@ -33,7 +33,7 @@ PAPER = ViewsConfig(scales=(0.7, 0.8, 0.9, 1.0, 1.1), rotations_deg=_TURNS, merg
 TTA: dict[Tta, ViewsConfig] = {
     "none": ViewsConfig(),
     "flip": ViewsConfig(flip=True),
-    "few": ViewsConfig(scales=(0.9, 1.0, 1.1), flip=True),
+    "few": ViewsConfig(rotations_deg=(-10.0, 0.0, 10.0), flip=True),
     "paper": PAPER,
 }
 """Views by the names that commands take."""

@@ -7,11 +7,14 @@ import itertools
 import cv2
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from metro.body.joints import JOINT_SETS
 from metro.config import ViewsConfig
+from metro.data.loader import EvalPass
 from metro.errors import MetroError
+from metro.evaluation.measure import draws_of
 from metro.export.predictor import Predictor
 from metro.model.views import PAPER, Views, mirror_vertices, views_of
 from tests.conftest import World
@@ -55,9 +58,8 @@ def test_predictions_of_a_perfect_network_come_back_exactly(world: World) -> Non
             mirrored[some.mirror_V] = mesh * [-1, 1, 1]
             mesh = mirrored
         # The camera puts the wrist where it is in the turned, mirrored picture of a larger box.
-        angle = np.deg2rad(turn)
-        turned = np.array([np.cos(angle) * place_2[0] + np.sin(angle) * place_2[1],
-                           np.cos(angle) * place_2[1] - np.sin(angle) * place_2[0]]) * [-1 if flip else 1, 1] / scale  # fmt: skip
+        turned = Rotation.from_euler("z", -turn, degrees=True).apply([*place_2, 0])[:2]
+        turned = turned * [-1 if flip else 1, 1] / scale
         wrist = seen[opposite("R_Wrist") if flip else "R_Wrist"][:2]
         rows.append((np.r_[s / scale, turned / (s / scale) - wrist], np.stack([seen[name] for name in names]), mesh))
     camera, joints_J3, mesh_V3 = some.merge(*(np.stack(column)[None] for column in zip(*rows, strict=True)))
@@ -171,3 +173,12 @@ def test_all_combinations_are_seen_once(world: World) -> None:
     some = views(FULL, world)
     seen = set(zip(some.scale_K, some.rotation_K, some.flip_K, strict=True))
     assert seen == set(itertools.product(FULL.scales, FULL.rotations_deg, (False, True)))
+
+
+def test_stored_pictures_are_seen_as_draws_say(world: World) -> None:
+    some = views(ViewsConfig(flip=True), world)
+    batch = next(iter(EvalPass(world.dataset, world.model.config, 5, views=draws_of(some))))
+    assert batch["views"].shape == (5, 2, 64, 64, 3)
+    assert torch.equal(batch["views"][:, 0], batch["image"])
+    mirrored = batch["views"][:, 1].flip(2).int() - batch["image"].int()
+    assert mirrored.abs().max() <= 2  # OpenCV weighs pixels in steps of a 32nd
