@@ -54,7 +54,7 @@ def evaluate(
         How often the network looks at each person of a photograph, from the second time on at the box around its mesh.
         None: as `metro predict`.
     tta
-        Test-time augmentation: `flip` sees each person in the mirror too, `few` with two turns as well;
+        Test-time augmentation: `flip` sees each person in the mirror too, `few` turned by 10° both ways as well;
         `paper` is METRO's for hands, 95 views.
     train
         Dataset folders the model was trained on; the mean-pose baselines come from their labels. Without them they come

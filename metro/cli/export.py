@@ -65,8 +65,8 @@ class PictureOptions:
     """Fit the meshes to the 2D joints that the detector saw, so that they sit on the people in the image; also writes
     NAME.npz. Needs PyTorch, and the body model."""
     tta: Tta | None = None
-    """Test-time augmentation, whose predictions are averaged: `flip` sees each person in the mirror too, `few` turned by
-    10° both ways as well, which takes three times as long; `paper` is METRO's for hands, 95 views."""
+    """Test-time augmentation: predictions of several views are averaged. `flip` sees each person in the mirror too,
+    `few` turned by 10° both ways as well, in three times the time; `paper` is METRO's for hands, 95 views."""
     body: Place | None = None
     """Licensed body model file for --npz, --refine and --tta, for models that were trained on one."""
 
