@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import platform
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from metro.evaluation.measure import draws_of, ground_truth, score
 from metro.evaluation.protocols import protocol_of
 from metro.export.load import open_network
 from metro.export.predictor import Predictor
-from metro.model.views import TTA, Views, views_of
+from metro.model.views import TTA, Views, mirror_vertices, views_of
 
 SCALES, TURNS = (0.9, 1.0, 1.1, 1.25), (-10.0, 0.0, 10.0)
 EVERY = ViewsConfig(scales=SCALES, rotations_deg=TURNS, flip=True)
@@ -75,8 +76,9 @@ def main() -> None:
     network, data, protocol = open_network(arguments.model), load_body("open"), protocol_of("open")
     model = ModelConfig.model_validate(network.meta["model"])
     body, dataset = BodyModel(data), ShardDataset(arguments.data).first(arguments.people)
-    rows = {name: views_of(config, "J14", data.v_template, data.faces) for name, config in ROWS.items()}
-    every = views_of(EVERY, "J14", data.v_template, data.faces)
+    mirror = partial(mirror_vertices, data.v_template, data.faces)
+    rows = {name: views_of(config, "J14", mirror) for name, config in ROWS.items()}
+    every = views_of(EVERY, "J14", mirror)
     assert every is not None
     found: dict[str, list[np.ndarray]] = {name: [] for name in ("none", *rows)}
     started = time.process_time()

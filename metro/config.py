@@ -592,6 +592,10 @@ class Params(Section):
                 f"model.joint_set={self.model.joint_set} does not go with body.kind={self.body.kind}: HAND21 is for "
                 f"{' and '.join(HAND_KINDS)}, J14 for the others"
             )
+        if self.evaluate.views.flip and self.body.kind in HAND_KINDS:
+            raise ValueError(
+                "evaluate.views.flip: mirrored hands are left hands, which MANO does not have; set it to false"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -30,7 +31,7 @@ from metro.evaluation.protocols import Protocol, protocol_of
 from metro.evaluation.summary import SCHEMA, headline, summarise
 from metro.files import read_arrays, read_json, readable
 from metro.model.metro import Metro
-from metro.model.views import views_of
+from metro.model.views import mirror_vertices, views_of
 
 RESULT, SAMPLES = "result.json", "samples.npz"
 _JOINT, _REMEDY = "joint_", "evaluate again"
@@ -147,7 +148,7 @@ def evaluate(
     protocol = protocol_of(protocol)
     config = config or EvaluateConfig()
     template_V3, faces_F3 = body.template_C.view(3, -1).T.numpy(force=True), body.faces.numpy(force=True)
-    views = views_of(config.views, model.config.joint_set, template_V3, faces_F3)
+    views = views_of(config.views, model.config.joint_set, partial(mirror_vertices, template_V3, faces_F3))
     if views:
         about = {**(about or {}), "views": str(views)}
     samples = measure(

@@ -16,6 +16,7 @@ from metro.files import nearest
 from metro.words import Tta
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from metro.body.arrays import BodyData
@@ -62,12 +63,16 @@ def network_views(network: Network, name: Tta, path: Path | None = None) -> View
     MetroError
         No views have that name, the body is missing, or has no mirror image.
     """
-    from metro.model.views import TTA, views_of
+    from metro.model.views import TTA, mirror_vertices, views_of
 
     if name not in TTA:
         raise MetroError(f"tta: no views {name!r}; {nearest(name, [*TTA])}")
-    body, joints = body_of(network.meta, path), network.meta["model"]["joint_set"]
-    return views_of(TTA[name], joints, body.v_template, body.faces)
+
+    def mirror() -> np.ndarray:
+        body = body_of(network.meta, path)
+        return mirror_vertices(body.v_template, body.faces)
+
+    return views_of(TTA[name], network.meta["model"]["joint_set"], mirror)
 
 
 def open_predictor(model: str, device: str | None, hands: bool, left_hand: bool) -> Predictor:

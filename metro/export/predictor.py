@@ -417,18 +417,21 @@ class Predictor:
             pixels, affine = cut(photo.pixels, centre, side / 200, self.network.meta["model"]["image_size"], 1.0)
         return _Crop(pixels, affine, (x, y, w, h), score, assumed, mirrored, number, photo, found)
 
-    def _seen(self, crop: _Crop, views: Views) -> np.ndarray:
-        """Pixels (K, S, S, 3) of a crop in all views, the first as it is.
+    def _seen(self, crop: _Crop, views: Views | None) -> np.ndarray:
+        """Pixels (K, S, S, 3) of a crop in all views, the first as it is; left hands are mirrored before anything else.
 
-        The turned ones are cut from a larger crop of the same pixels, whose middle is that of the crop.
+        The others are cut from a larger crop of the same pixels, whose middle is that of the crop.
         """
+        across = -1 if crop.mirrored else 1
+        if views is None:
+            return crop.pixels[None, :, ::across]
         size, photo = len(crop.pixels), crop.photo
         wide = size + 2 * math.ceil(size * max(views.reach - 1, 0) / 2)
         (centre,) = apply(invert(crop.affine), np.full((1, 2), (size - 1) / 2))
         with naming(photo.source or "image"):
             pixels, _ = cut(photo.pixels, centre, size / crop.affine[0, 0] / 200, size, wide / size)
-        seen_KSS3 = views.see(pixels, size)
-        seen_KSS3[0] = crop.pixels
+        seen_KSS3 = views.see(np.ascontiguousarray(pixels[:, ::across]), size)
+        seen_KSS3[0] = crop.pixels[:, ::across]
         return seen_KSS3
 
     def _again(self, crop: _Crop, person: Prediction) -> _Crop:
@@ -443,9 +446,7 @@ class Predictor:
 
     def _forward(self, crops: list[_Crop], views: Views | None) -> list[Prediction]:
         meta, faces = self.network.meta, self.network.faces_F3
-        seen = [crop.pixels[None] if views is None else self._seen(crop, views) for crop in crops]
-        mirrored = [pixels[:, :, ::-1] if crop.mirrored else pixels for crop, pixels in zip(crops, seen, strict=True)]
-        camera, joints, vertices = self.network(np.concatenate(mirrored))
+        camera, joints, vertices = self.network(np.concatenate([self._seen(crop, views) for crop in crops]))
         if not all(np.isfinite(numbers).all() for numbers in (camera, joints, vertices)):
             raise MetroError(
                 f"{crops[0].photo.source or 'image'}: the network's answer is not finite, its weights are damaged"

@@ -15,6 +15,7 @@ crop as it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,8 +127,10 @@ class Views:
         return np.column_stack([scale_B, (scale_BK[..., None] * shift_BK2).mean(1) / scale_B[:, None]])
 
 
-def views_of(config: ViewsConfig, joint_set: str, template_V3: np.ndarray, faces_F3: np.ndarray) -> Views | None:
+def views_of(config: ViewsConfig, joint_set: str, mirror: Callable[[], np.ndarray]) -> Views | None:
     """The views that the settings ask for of a body or hand; none where they ask for the crop as it is alone.
+
+    `mirror` gives the mesh's `mirror_vertices`, if they are needed.
 
     Raises
     ------
@@ -144,7 +147,7 @@ def views_of(config: ViewsConfig, joint_set: str, template_V3: np.ndarray, faces
         return None
     every.sort(key=lambda view: view != (1, 0, False))  # the crop as it is comes first, the others as they are named
     scale_K, rotation_K, flip_K = (np.array(column) for column in zip(*every, strict=True))
-    mirror_V = mirror_vertices(template_V3, faces_F3) if config.flip else None
+    mirror_V = mirror() if config.flip else None
     return Views(scale_K, rotation_K, flip_K, config.merge, np.array(flip_permutation(joint_set)), mirror_V)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ from metro.config import ViewsConfig
 from metro.data.loader import EvalPass
 from metro.errors import MetroError
 from metro.evaluation.measure import draws_of
+from metro.export.bundle import bundle_of
+from metro.export.networks import TorchNetwork
 from metro.export.predictor import Predictor
 from metro.model.views import PAPER, Views, mirror_vertices, views_of
 from tests.conftest import World
@@ -28,7 +31,7 @@ def opposite(name: str) -> str:
 
 
 def views(config: ViewsConfig, world: World) -> Views:
-    found = views_of(config, "J14", world.data.v_template, world.data.faces)
+    found = views_of(config, "J14", partial(mirror_vertices, world.data.v_template, world.data.faces))
     assert found
     return found
 
@@ -79,7 +82,7 @@ def test_cameras_are_averaged_where_they_put_the_root(world: World) -> None:
 
 def test_the_papers_merge_counts_the_crop_as_it_is_twice() -> None:
     """Beside a loop over views with SciPy's own alignment of vectors."""
-    some = views_of(PAPER, "HAND21", np.zeros((1, 3)), np.zeros((0, 3), int))
+    some = views_of(PAPER, "HAND21", list)
     assert some
     assert len(some) == 95
     joints, mesh = RNG.normal(size=(1, 95, 21, 3)), RNG.normal(size=(1, 95, 40, 3))
@@ -107,13 +110,13 @@ def test_the_mirror_of_the_open_body_keeps_shape_and_surface(world: World) -> No
         assert np.abs(joints[names.index(name)] - twin).max() < 1e-5
 
 
-def test_meshes_without_a_mirror_image_and_hands_are_refused(world: World, hands: World) -> None:
+def test_meshes_without_a_mirror_image_and_hands_are_refused(world: World) -> None:
     data = world.data
     with pytest.raises(MetroError, match=r"views.flip: the left and the right of this mesh do not correspond"):
         mirror_vertices(data.v_template, data.faces[:-1])
     with pytest.raises(MetroError, match=r"views.flip: a mirrored right hand is a left one"):
-        views_of(ViewsConfig(flip=True), "HAND21", hands.data.v_template, hands.data.faces)
-    assert views_of(ViewsConfig(), "J14", data.v_template, data.faces) is None
+        views_of(ViewsConfig(flip=True), "HAND21", list)
+    assert views_of(ViewsConfig(), "J14", list) is None
 
 
 class Dots:
@@ -161,6 +164,19 @@ def test_pictures_are_cut_as_predictions_are_taken_back(world: World) -> None:
         assert np.abs(alone.joints_2d[j] - place).max() < 0.5
         assert np.abs(merged.joints_2d[j] - place).max() < 0.5
         assert np.abs(merged.joints[j] - alone.joints[j]).max() < 0.03
+
+
+def test_a_left_hand_is_seen_as_a_right_one_in_the_mirror(hands: World) -> None:
+    """Turned to one side only, so that a turn to the other would show."""
+    network = TorchNetwork(bundle_of(hands.model, hands.data, hands.levels), "cpu")
+    picture = cv2.GaussianBlur(RNG.integers(0, 256, (120, 120, 3), dtype=np.uint8), (0, 0), 4)
+    some = views_of(ViewsConfig(rotations_deg=(0.0, 40.0, 80.0)), "HAND21", list)
+    predictor, plain = Predictor(network, views=some), Predictor(network)
+    (right,) = predictor(picture, [30, 20, 70, 64])
+    (left,) = predictor(picture[:, ::-1], [119 - 100, 20, 70, 64], left_hand=True)
+    (alone,) = plain(picture, [30, 20, 70, 64])
+    gain = np.abs(right.vertices - alone.vertices).max()
+    assert np.abs(left.vertices * [-1, 1, 1] - right.vertices).max() < 0.02 * gain
 
 
 def test_views_hold_the_crop_as_it_is() -> None:
