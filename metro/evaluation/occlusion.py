@@ -201,7 +201,7 @@ def behind_objects(
                 cv2.ellipse(mask_SS, placed, 1, cv2.FILLED)
             else:
                 cv2.fillPoly(mask_SS, [np.rint(cv2.boxPoints(placed)).astype(np.int32)], 1)
-            cv2.copyTo(texture(rng, *mask_SS.shape), mask_SS, picture)
+            cv2.copyTo(texture(rng, len(picture), picture.shape[1]), mask_SS, picture)
             np.maximum(cover_SS, mask_SS, out=cover_SS)
         seen.append(picture.copy())
         hidden.append(float(inside.mean()))
@@ -249,20 +249,20 @@ def summarise(
     """
     names = names_of(joint_set)
     columns = {
-        (name, *key): np.nanmean(errors_NJ, 1)
+        (name, kind, share): np.nanmean(errors_NJ, 1)
         for name, found in networks.items()
-        for key, errors_NJ in _conditions(found, config)
+        for (kind, share), errors_NJ in _conditions(found, config)
     }
     means, draws = bootstrap(columns, config.bootstrap)
 
     def rows(name: str, kind: str, base: str = "") -> list[dict[str, Any]]:
         """Of each condition the error, or its difference from that of the network `base`."""
         told = []
-        for key in (key for who, *key in columns if who == name and key[0] == kind):
-            value, drawn = means[name, *key], draws[name, *key]
+        for share in (0.0, *(config.shares if kind == "objects" else config.masked)):
+            value, drawn = means[name, kind, share], draws[name, kind, share]
             if base:
-                value, drawn = value - means[base, *key], drawn - draws[base, *key]
-            told.append({"share": key[1], "mpjpe_mm": number(1000 * value), "ci95": interval(1000 * drawn)})
+                value, drawn = value - means[base, kind, share], drawn - draws[base, kind, share]
+            told.append({"share": share, "mpjpe_mm": number(1000 * value), "ci95": interval(1000 * drawn)})
         return told
 
     first = next(iter(networks))
