@@ -41,7 +41,9 @@ ROWS = {
     "larger boxes, mirror": ViewsConfig(scales=(1.0, 1.1, 1.25), flip=True),
     "3 turns, mirror": ViewsConfig(rotations_deg=TURNS, flip=True),
     "3 scales, 3 turns, mirror": ViewsConfig(scales=(0.9, 1.0, 1.1), rotations_deg=TURNS, flip=True),
-    "the same, aligned": ViewsConfig(scales=(0.9, 1.0, 1.1), rotations_deg=TURNS, flip=True, merge="aligned"),
+    "3 scales, 3 turns, mirror, aligned": ViewsConfig(
+        scales=(0.9, 1.0, 1.1), rotations_deg=TURNS, flip=True, merge="aligned"
+    ),
     "all": EVERY,
     "all, aligned": EVERY.model_copy(update={"merge": "aligned"}),
 }
