@@ -11,11 +11,19 @@ if TYPE_CHECKING:
     import torch
 
     from metro.export.predictor import Predictor
+    from metro.words import Tta
 
 __all__ = ["__version__", "load"]
 
 
-def load(source: Path | str, device: torch.device | str | None = None, *, detector: str = "blazepose") -> Predictor:
+def load(
+    source: Path | str,
+    device: torch.device | str | None = None,
+    *,
+    detector: str = "blazepose",
+    tta: Tta = "none",
+    body: Path | None = None,
+) -> Predictor:
     """Open a trained network for prediction.
 
     Parameters
@@ -29,15 +37,21 @@ def load(source: Path | str, device: torch.device | str | None = None, *, detect
     detector
         Who finds people, or the hands of a hand model, in images that come without boxes: `blazepose`, `torchvision`,
         or `none`, which takes the middle square of the image. It is opened when it is first needed.
+    tta
+        Test-time augmentation: `flip` sees each person in the mirror too, `few` turned by 10° both ways as well,
+        `paper` is METRO's for hands, 95 views. Time grows with the views.
+    body
+        Licensed body model file, which `tta` needs for models that were trained on one.
 
     Raises
     ------
     MetroError
-        There is no usable model, or the device cannot be used.
+        There is no usable model, the device cannot be used, or the model knows no such views.
     """
     from metro.detect import detector as detector_of
-    from metro.export.load import open_network, predictor_of
+    from metro.export.load import network_views, open_network, predictor_of
     from metro.export.predictor import knows_hands
 
     network = open_network(source, device)
-    return predictor_of(network, detector_of(detector, hands=knows_hands(network)))
+    views = None if tta == "none" else network_views(network, tta, body)
+    return predictor_of(network, detector_of(detector, hands=knows_hands(network)), views)

@@ -477,6 +477,30 @@ class PhotosConfig(Section):
     """Folder of the photographs."""
 
 
+class ViewsConfig(Section):
+    """Test-time augmentation: each crop is seen at all scales, under all turns, and mirrored, in one batch."""
+
+    scales: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field((1.0,), min_length=1, max_length=32)
+    """Factors on the side of the box; 1 is among them."""
+    rotations_deg: tuple[Degrees, ...] = Field((0.0,), min_length=1, max_length=72)
+    """Turns of the picture, counter-clockwise; 0 is among them."""
+    flip: bool = False
+    """Whether each of them is seen in the mirror too (bodies)."""
+    merge: Literal["mean", "aligned"] = "mean"
+    """`mean`: predictions are turned and mirrored back about the root, and averaged. `aligned`: a similarity brings
+    each onto that of the crop as it is, joints and mesh apart, and that one counts twice (official hand)."""
+
+    @model_validator(mode="after")
+    def _hold_the_crop_as_it_is(self) -> Self:
+        for field, needed in (("scales", 1), ("rotations_deg", 0)):
+            values = getattr(self, field)
+            if needed not in values or len(set(values)) < len(values):
+                raise ValueError(
+                    f"{field} {list(values)}: give {needed}, which is the crop as it is, and each value once"
+                )
+        return self
+
+
 class EvaluateConfig(Section):
     """Benchmark evaluation."""
 
@@ -488,6 +512,8 @@ class EvaluateConfig(Section):
     """Resamples of the confidence intervals."""
     overlays: int = Field(4, ge=0, le=100)
     """Best, median and worst cases drawn, of each."""
+    views: ViewsConfig = ViewsConfig()
+    """Test-time augmentation; one scale and no turn: none."""
 
 
 class StudyConfig(Section):
@@ -563,6 +589,39 @@ class AttentionConfig(Section):
     """Images drawn: the most hidden, the most folded and the first person in turn."""
 
 
+class OcclusionConfig(Section):
+    """Occlusion robustness: what hidden parts of the picture, and hidden queries, cost the trained model."""
+
+    people: int = Field(24, ge=2, le=10**6)
+    """People seen behind objects and with masked queries: the first of the first benchmark that have 3D truth."""
+    shares: tuple[Share, ...] = Field((0.1, 0.2, 0.3, 0.4, 0.5), min_length=1, max_length=20)
+    """Shares of the person's box that objects hide; none hidden is always measured."""
+    masked: tuple[Share, ...] = Field((0.25, 0.5, 0.75, 1.0), min_length=1, max_length=20)
+    """Shares of the joint or vertex queries that are masked; none masked is always measured."""
+    patch_people: int = Field(8, ge=1, le=10**6)
+    """People of them over whom a patch slides."""
+    patch: float = Field(0.25, ge=0.02, le=1)
+    """Side of the patch over that of the crop."""
+    steps: int = Field(6, ge=2, le=32)
+    """Places of the patch along each axis."""
+    batch_size: Batch = 64
+    """Images per forward pass."""
+    bootstrap: int = Field(1000, ge=0, le=100_000)
+    """Resamples of the confidence intervals."""
+    seed: Seed = 12
+    """Seed of the objects and of the masked queries."""
+
+    @model_validator(mode="after")
+    def _ascend_from_above_nothing(self) -> Self:
+        for field in ("shares", "masked"):
+            values = getattr(self, field)
+            if values[0] <= 0 or any(b <= a for a, b in pairwise(values)):
+                raise ValueError(f"{field} {list(values)}: give ascending shares above 0, which is always measured")
+        if self.shares[-1] > 0.9:
+            raise ValueError(f"shares {list(self.shares)}: objects hide 0.9 of a person's box at most")
+        return self
+
+
 class ExportConfig(Section):
     """What the export stage writes beside the bundle."""
 
@@ -605,6 +664,7 @@ class Params(Section):
     """Labelled photographs; `evaluate-photos@NAME` judges the trained model on each."""
     evaluate: EvaluateConfig = EvaluateConfig()
     attention: AttentionConfig = AttentionConfig()
+    occlusion: OcclusionConfig = OcclusionConfig()
     export: ExportConfig = ExportConfig()
     files: FilesConfig = FilesConfig()
     studies: dict[str, StudyConfig] = {}
@@ -630,6 +690,10 @@ class Params(Section):
             raise ValueError(
                 f"model.joint_set={self.model.joint_set} does not go with body.kind={self.body.kind}: HAND21 is for "
                 f"{' and '.join(HAND_KINDS)}, J14 for the others"
+            )
+        if self.evaluate.views.flip and self.body.kind in HAND_KINDS:
+            raise ValueError(
+                "evaluate.views.flip: mirrored hands are left hands, which MANO does not have; set it to false"
             )
         return self
 

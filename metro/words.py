@@ -14,6 +14,8 @@ Supervision = Literal["mesh", "joints_3d", "joints_2d"]
 """Labels, strongest first."""
 Bending = Literal["hinge", "exponential", "none"]
 """What keeps the knees and elbows of a fit from bending the wrong way (`metro.fitting.objective`)."""
+Tta = Literal["none", "flip", "few", "paper"]
+"""Views of test-time augmentation, by name (`metro.model.views.TTA`)."""
 Source = Literal[
     "synthetic", "pw3d", "up3d", "muco", "mpi_inf_3dhp", "h36m", "mpii", "coco", "freihand", "metro_tsv", "own"
 ]

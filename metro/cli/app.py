@@ -20,6 +20,7 @@ from metro.cli import (
     export,
     fitting,
     mesh,
+    occlude,
     preset,
     raw,
     serve,
@@ -91,6 +92,7 @@ app.command(evaluation.compare)
 app.command(evaluation.protocols)
 app.command(evaluation.submission)
 app.command(attention.attention)
+app.command(occlude.occlusion)
 app.command(export.export)
 app.command(export.predict)
 app.command(serve.serve)

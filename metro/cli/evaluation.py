@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from metro.cli.options import Batch, Between, Place, ToFile, ToFolder, Word
 from metro.errors import MetroError
-from metro.words import ProtocolName
+from metro.words import ProtocolName, Tta
 
 
 def evaluate(
@@ -20,6 +20,7 @@ def evaluate(
     model: Word = "open",
     protocol: Literal[ProtocolName, "photos"] = "open",
     out: ToFolder = Path("evaluation"),
+    tta: Tta = "none",
     train: list[Path] | None = None,
     body: Place | None = None,
     batch_size: Batch = 64,
@@ -41,6 +42,9 @@ def evaluate(
         Definition of the numbers, see `metro protocols`; `photos` has a command of its own, `metro evaluate-photos`.
     out
         Folder for metrics.json, result.json, samples.npz and the figures.
+    tta
+        Test-time augmentation: `flip` sees each person in the mirror too, `few` turned by 10° both ways as well;
+        `paper` is METRO's for hands, 95 views.
     train
         Dataset folders the model was trained on; the mean-pose baselines come from their labels. Without them they come
         from the benchmark's own labels, which flatters the baselines.
@@ -78,6 +82,7 @@ def evaluate(
     from metro.evaluation.summary import table
     from metro.export.load import body_config, body_of, open_bundle
     from metro.model.device import device_of
+    from metro.model.views import TTA
 
     place, dataset = device_of(device), ShardDataset(data)
     if limit is not None:
@@ -89,7 +94,9 @@ def evaluate(
         baseline = mean_poses([ShardDataset(folder) for folder in train], body_model)
     elif np.any(dataset.labels["has_mesh"]):
         baseline = mean_poses([dataset], body_model, origin="the benchmark's own labels")
-    config = EvaluateConfig(batch_size=batch_size, processes=processes, bootstrap=bootstrap, overlays=cases)
+    config = EvaluateConfig(
+        batch_size=batch_size, processes=processes, bootstrap=bootstrap, overlays=cases, views=TTA[tta]
+    )
     about = {"model": model, **bundle.meta["origin"]}
     with tqdm(total=len(dataset), desc="evaluate", unit="img", disable=not sys.stderr.isatty()) as bar:
         result = run(
@@ -118,6 +125,8 @@ def evaluate_photos(
     out: ToFolder = Path("evaluation"),
     detector: Word | None = None,
     passes: Annotated[int | None, Parameter(validator=Between(1, 10))] = None,
+    tta: Tta = "none",
+    body: Place | None = None,
     batch_size: Batch = 64,
     bootstrap: Annotated[int, Parameter(validator=Between(1, 100_000))] = 1000,
     cases: Annotated[int, Parameter(validator=Between(1, 100))] = 4,
@@ -142,6 +151,10 @@ def evaluate_photos(
     passes
         How often the network looks at each person, from the second time on at the box around its mesh. None: as
         `metro predict`.
+    tta
+        Test-time augmentation, as `metro evaluate`.
+    body
+        Licensed body model file, for `tta` with models that were trained on one.
     batch_size
         People per forward pass.
     bootstrap
@@ -167,12 +180,13 @@ def evaluate_photos(
     finder = None if detector is None else open_detector(detector)
     if detector is not None and finder is None:
         raise MetroError("--detector none: leave it out, and the annotated boxes are given")
-    predictor = metro.load(model, device, detector="none")
+    predictor = metro.load(model, device, detector="none", tta=tta, body=body)
     predictor.passes = passes or predictor.passes
     about = {
         "model": model,
         "passes": predictor.passes,
         "boxes": detector or "annotated",
+        **({} if predictor.views is None else {"views": str(predictor.views)}),
         **predictor.network.meta["origin"],
     }
     with tqdm(total=len(people), desc="evaluate", unit="person", disable=not sys.stderr.isatty()) as bar:

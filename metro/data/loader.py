@@ -65,6 +65,8 @@ class EvalPass:
         Records of a batch.
     rank, world_size
         This process and how many there are; each gets its slice of the batches, which are those of a single process.
+    views
+        Flips, turns and scales (K,) that each picture is seen under as well; none: it is seen as it is.
 
     Raises
     ------
@@ -73,9 +75,16 @@ class EvalPass:
     """
 
     def __init__(
-        self, dataset: ShardDataset, model: ModelConfig, batch_size: int, *, rank: int = 0, world_size: int = 1
+        self,
+        dataset: ShardDataset,
+        model: ModelConfig,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        views: augment.Draws | None = None,
     ) -> None:
-        self._people = _People([dataset], model)
+        self._people, self._views = _People([dataset], model), views
         self._batch_size, batches = batch_size, -(-len(dataset) // batch_size)
         first, last = (batches * part // world_size for part in (rank, rank + 1))
         self._slice = range(first * batch_size, min(last * batch_size, len(dataset)))
@@ -94,7 +103,10 @@ class EvalPass:
     def batch(self, number: int) -> Batch:
         """One of the batches, counted from 0."""
         index_B = np.array(self._slice[number * self._batch_size : (number + 1) * self._batch_size])
-        return _tensors(self._people.batch(index_B, augment.no_draws(len(index_B))))
+        batch = self._people.batch(index_B, augment.no_draws(len(index_B)))
+        if self._views is not None:
+            batch["views"] = self._people.views(index_B, self._views)
+        return _tensors(batch)
 
 
 class TrainStream:
@@ -335,6 +347,16 @@ class _People:
             "index": index_B,
             "affine": affine_B23.astype(np.float32),
         }
+
+    def views(self, index_B: np.ndarray, views: augment.Draws) -> np.ndarray:
+        """Images (B, K, S, S, 3) of these records under each of K draws, without their colours."""
+        labels, people, count = self._labels(index_B), len(index_B), len(views.scale_B)
+        side_N = np.outer(200.0 * labels["scale"], views.scale_B).ravel()  # N = B · K
+        turn_N, flip_N = np.tile(views.rotation_B, people), np.tile(views.flip_B, people)
+        center_N2, stored_N23 = (np.repeat(labels[name].astype(np.float64), count, 0) for name in ("center", "affine"))
+        affine_N23 = crop.crop_affine(center_N2, side_N, self._size, turn_N, flip_N)
+        seen = self._images(np.repeat(index_B, count), crop.compose(affine_N23, crop.invert(stored_N23)))
+        return seen.reshape(people, count, *seen.shape[1:])
 
     def _rows(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         dataset_B = np.searchsorted(self._firsts, index_B, side="right") - 1

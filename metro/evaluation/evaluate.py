@@ -16,6 +16,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -34,6 +35,7 @@ from metro.evaluation.protocols import Protocol, protocol_of
 from metro.evaluation.summary import SCHEMA, headline, summarise
 from metro.files import read_arrays, read_json, readable
 from metro.model.metro import Metro
+from metro.model.views import mirror_vertices, views_of
 
 RESULT, SAMPLES = "result.json", "samples.npz"
 _JOINT, _REMEDY = "joint_", "evaluate again"
@@ -149,6 +151,10 @@ def evaluate(
     """
     protocol = protocol_of(protocol)
     config = config or EvaluateConfig()
+    template_V3, faces_F3 = body.template_C.view(3, -1).T.numpy(force=True), body.faces.numpy(force=True)
+    views = views_of(config.views, model.config.joint_set, partial(mirror_vertices, template_V3, faces_F3))
+    if views:
+        about = {**(about or {}), "views": str(views)}
     samples = measure(
         model,
         dataset,
@@ -158,6 +164,7 @@ def evaluate(
         device,
         batch_size=config.batch_size,
         processes=_processes(config, device),
+        views=views,
         progress=progress,
     )
     data = {"records": dataset.digest(), "body": body.kind}

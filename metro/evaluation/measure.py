@@ -16,7 +16,7 @@ from torch import Tensor
 from metro.body.joints import index_map, names_of
 from metro.body.model import BodyModel
 from metro.config import CROP_PX
-from metro.data.augment import normalise
+from metro.data.augment import Draws, normalise
 from metro.data.loader import EvalPass, made_by_workers
 from metro.data.shards import ShardDataset
 from metro.errors import MetroError
@@ -26,6 +26,7 @@ from metro.evaluation.protocols import Protocol
 from metro.evaluation.strata import overlaps, told
 from metro.model.losses import project
 from metro.model.metro import Metro
+from metro.model.views import Views
 
 CHALLENGE_LIMBS = tuple(
     f"{side}_{joint}" for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist") for side in ("left", "right")
@@ -90,6 +91,7 @@ def measure(
     processes: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    views: Views | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """Scores of every sample of a dataset, or of this slice of it; see `evaluate` for the parameters.
@@ -108,32 +110,38 @@ def measure(
     check_people(dataset, protocol)
     model, body = model.to(device).eval(), body.to(device)
     body.require(dataset.genders)
-    batches = EvalPass(dataset, model.config, batch_size, rank=rank, world_size=world_size)
+    people, draws = (batch_size, None) if views is None else (max(1, batch_size // len(views)), draws_of(views))
+    batches = EvalPass(dataset, model.config, people, rank=rank, world_size=world_size, views=draws)
     overlap_N = torch.from_numpy(overlaps(dataset.labels))
 
+    @torch.inference_mode()
     def scored(number: int) -> Samples:
         batch = batches.batch(number)
         batch["side"] = 200 * torch.from_numpy(dataset.labels["scale"][batch["index"].numpy()]).double()
         batch["overlap"] = overlap_N[batch["index"]]
-        return _scored({k: v.to(device) for k, v in batch.items()}, model, body, protocol, baseline)
+        batch = {k: v.to(device) for k, v in batch.items()}
+        return _scored(batch, see(model, batch, views, batch_size), body, protocol, baseline)
 
     parts = made_by_workers(scored, range(len(batches)), processes)
     return _table(parts, batches.records, progress)
 
 
-@torch.inference_mode()
 def _scored(
-    batch: Mapping[str, Tensor], model: Metro, body: BodyModel, protocol: Protocol, baseline: Baselines | None
+    batch: Mapping[str, Tensor],
+    seen: tuple[Tensor, Tensor, Tensor],
+    body: BodyModel,
+    protocol: Protocol,
+    baseline: Baselines | None,
 ) -> Samples:
-    output = model(normalise(batch["image"], batch["colour"]))
+    """Scores of a batch of which this was `see`n."""
+    camera, joints, vertices = seen
     truth = ground_truth(batch, body, protocol)
-    vertices = output.vertices[-1]
     values = score(vertices, truth, body, protocol, protocol.metrics)
     if "token_mpjpe" in protocol.metrics:
         root = protocol.figure.root_rows
-        values["token_mpjpe"] = m.mpjpe(output.joints, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
+        values["token_mpjpe"] = m.mpjpe(joints, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
     if "error_2d" in protocol.metrics:
-        values["error_2d"] = _error_2d(mesh_joints(vertices, body, protocol), output.camera, batch, protocol)
+        values["error_2d"] = _error_2d(mesh_joints(vertices, body, protocol), camera, batch, protocol)
     joint_errors, baselines = _per_joint(vertices, truth, body, protocol), {}
     for name in BASELINES if baseline is not None else ():
         assert baseline is not None
@@ -141,7 +149,7 @@ def _scored(
         baselines[name] = score(constant, truth, body, protocol, protocol.headline)
         joint_errors[name] = _per_joint(constant, truth, body, protocol)["mpjpe"]
     attributes = _attributes(batch, truth, protocol)
-    row = (batch["index"], values, joint_errors, attributes, baselines, output.camera)  # as the fields of Samples
+    row = (batch["index"], values, joint_errors, attributes, baselines, camera)  # as the fields of Samples
     return Samples(*map(_arrays, row))
 
 
@@ -170,6 +178,27 @@ def _table(parts: Iterable[Samples], count: int, progress: Callable[[int, int], 
         if progress:
             progress(done, count)
     return Samples(**table)
+
+
+def draws_of(views: Views) -> Draws:
+    """The views as the loader draws them."""
+    return Draws(views.flip_K, np.ones((len(views), 3)), views.rotation_K, views.scale_K)
+
+
+def see(model: Metro, batch: Mapping[str, Tensor], views: Views | None, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Camera (B, 3), joint tokens (B, J, 3) and full meshes (B, V, 3) that a network predicts of a batch of `EvalPass`,
+    of `most` images at once where it has `views`."""
+    if views is None:
+        output = model(normalise(batch["image"], batch["colour"]))
+        return output.camera, output.joints, output.vertices[-1]
+    images = batch["views"].flatten(0, 1)
+    parts = []
+    for some in images.split(most):
+        output = model(normalise(some, torch.ones(len(some), 3, device=some.device)))
+        parts.append([t.float().cpu() for t in (output.camera, output.joints, output.vertices[-1])])
+    arrays = (torch.cat(column).unflatten(0, (-1, len(views))).numpy() for column in zip(*parts, strict=True))
+    camera, joints, vertices = (torch.from_numpy(array).to(images.device) for array in views.merge(*arrays))
+    return camera, joints, vertices
 
 
 def merge(parts: Sequence[Samples]) -> Samples:

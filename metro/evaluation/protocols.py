@@ -240,7 +240,7 @@ PROTOCOLS: dict[str, Protocol] = {
                 "As the official scorer: joints and vertices aligned separately by an orthogonal transform (which may "
                 "reflect), scale and translation; AUC over 0–50 mm in 100 thresholds; F-score of the aligned mesh. "
                 "Rows `as given` only bring the wrists together. METRO reports 6.5 / 6.3 mm, F@5 .731, F@15 .984 "
-                "with test-time augmentation; this is a single pass without it."
+                "with test-time augmentation, which `--tta paper` does; without it this is a single pass."
             ),
             scorer="aligned",
             reflection=True,

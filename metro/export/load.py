@@ -12,14 +12,18 @@ from metro.errors import MetroError
 from metro.export.folder import META, ONNX, read_folder
 from metro.export.networks import Network, OnnxNetwork, TorchNetwork
 from metro.export.predictor import Predictor, knows_hands
+from metro.files import nearest
+from metro.words import Tta
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from metro.body.arrays import BodyData
     from metro.config import BodyConfig
     from metro.detect import Detector
     from metro.export.bundle import Bundle
+    from metro.model.views import Views
 
 RESOLVERS = "metro.resolvers"
 """Entry-point group of functions ``resolve(address: str) -> Path``, named by the scheme of the addresses they take."""
@@ -46,13 +50,33 @@ def open_network(source: Path | str, device: torch.device | str | None = None) -
     return TorchNetwork(open_bundle(place), device)
 
 
-def predictor_of(network: Network, detector: Detector | None = None) -> Predictor:
+def predictor_of(network: Network, detector: Detector | None = None, views: Views | None = None) -> Predictor:
     """A predictor that looks as often as suits what the network predicts."""
-    return Predictor(network, detector, passes=1 if knows_hands(network) else PASSES)
+    return Predictor(network, detector, passes=1 if knows_hands(network) else PASSES, views=views)
+
+
+def network_views(network: Network, name: Tta, path: Path | None = None) -> Views | None:
+    """The views that a name of `metro.model.views.TTA` stands for; `path` is as in `body_of`.
+
+    Raises
+    ------
+    MetroError
+        No views have that name, the body is missing, or has no mirror image.
+    """
+    from metro.model.views import TTA, mirror_vertices, views_of
+
+    if name not in TTA:
+        raise MetroError(f"tta: no views {name!r}; {nearest(name, [*TTA])}")
+
+    def mirror() -> np.ndarray:
+        body = body_of(network.meta, path)
+        return mirror_vertices(body.v_template, body.faces)
+
+    return views_of(TTA[name], network.meta["model"]["joint_set"], mirror)
 
 
 def open_predictor(model: str, device: str | None, hands: bool, left_hand: bool) -> Predictor:
-    """What `metro predict` predicts with, as yet without a detector.
+    """What `metro predict` predicts with, as yet without a detector and views.
 
     Raises
     ------

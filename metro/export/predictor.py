@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metro.body.figure import FIGURES
-from metro.data.crop import cut
+from metro.data.crop import apply, cut, invert
 from metro.detect import Detection, Detector
 from metro.errors import MetroError, naming
 from metro.export.folder import CONTEXT
@@ -34,6 +34,8 @@ from metro.viz.overlay import Image, draw_mesh, mesh_overlay, skeleton
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
+
+    from metro.model.views import Views
 
 LARGEST = 10
 """Longest side of a box over that of its image, from which on it is taken for a mistake."""
@@ -304,10 +306,14 @@ class Predictor:
     passes
         How often the network looks at each person: from the second time on at the box around the mesh that it gave,
         which reaches out of the image where the person does.
+    views
+        Test-time augmentation: what is seen in the last pass, and merged; None: the crop alone.
     """
 
-    def __init__(self, network: Network, detector: Detector | None = None, passes: int = 1) -> None:
-        self.network, self.detector, self.passes = network, detector, passes
+    def __init__(
+        self, network: Network, detector: Detector | None = None, passes: int = 1, views: Views | None = None
+    ) -> None:
+        self.network, self.detector, self.passes, self.views = network, detector, passes, views
 
     def __call__(
         self,
@@ -330,7 +336,7 @@ class Predictor:
             What a detector found stands for boxes as well. None: the detector finds whoever is there, perhaps nobody;
             without a detector the largest square in the middle of the image is taken.
         batch_size
-            People per forward pass.
+            People per forward pass; with `views` pictures, of which a person then has several.
         left_hand
             For a hand model, which knows right hands only: the crop is mirrored and the result mirrored back. A
             detector knows left hands by itself.
@@ -352,13 +358,13 @@ class Predictor:
         for number, (picture, boxes_of_one) in enumerate(zip(pictures, wanted, strict=True)):
             people += self._crops(number, read_photo(picture), boxes_of_one, left_hand)
         results: list[Prediction] = []
-        for start in range(0, len(people), batch_size):
-            some = people[start : start + batch_size]
-            found = self._forward(some)
+        step = batch_size if self.views is None else max(1, batch_size // len(self.views))
+        for start in range(0, len(people), step):
+            some = people[start : start + step]
             for _ in range(1, self.passes):
+                found = self._forward(some, None)
                 some = [self._again(crop, person) for crop, person in zip(some, found, strict=True)]
-                found = self._forward(some)
-            results += found
+            results += self._forward(some, self.views)
         return results
 
     def check_hand(self, left_hand: bool) -> None:
@@ -411,6 +417,23 @@ class Predictor:
             pixels, affine = cut(photo.pixels, centre, side / 200, self.network.meta["model"]["image_size"], 1.0)
         return _Crop(pixels, affine, (x, y, w, h), score, assumed, mirrored, number, photo, found)
 
+    def _seen(self, crop: _Crop, views: Views | None) -> np.ndarray:
+        """Pixels (K, S, S, 3) of a crop in all views, the first as it is; left hands are mirrored before anything else.
+
+        The others are cut from a larger crop of the same pixels, whose middle is that of the crop.
+        """
+        across = -1 if crop.mirrored else 1
+        if views is None:
+            return crop.pixels[None, :, ::across]
+        size, photo = len(crop.pixels), crop.photo
+        wide = size + 2 * math.ceil(size * max(views.reach - 1, 0) / 2)
+        (centre,) = apply(invert(crop.affine), np.full((1, 2), (size - 1) / 2))
+        with naming(photo.source or "image"):
+            pixels, _ = cut(photo.pixels, centre, size / crop.affine[0, 0] / 200, size, wide / size)
+        seen_KSS3 = views.see(np.ascontiguousarray(pixels[:, ::across]), size)
+        seen_KSS3[0] = crop.pixels[:, ::across]
+        return seen_KSS3
+
     def _again(self, crop: _Crop, person: Prediction) -> _Crop:
         """What the network is to see next: the box around its own mesh; the same once more where there can be none."""
         points = person.to_image(project(person.vertices, person.camera, person.crop_size))
@@ -421,15 +444,16 @@ class Predictor:
         again = self._crop(crop.picture, crop.photo, box, crop.score, crop.mirrored, found=crop.found)
         return replace(again, box=crop.box, assumed=crop.assumed)
 
-    def _forward(self, crops: list[_Crop]) -> list[Prediction]:
-        camera, joints, vertices = self.network(
-            np.stack([crop.pixels[:, ::-1] if crop.mirrored else crop.pixels for crop in crops])
-        )
+    def _forward(self, crops: list[_Crop], views: Views | None) -> list[Prediction]:
         meta, faces = self.network.meta, self.network.faces_F3
+        camera, joints, vertices = self.network(np.concatenate([self._seen(crop, views) for crop in crops]))
         if not all(np.isfinite(numbers).all() for numbers in (camera, joints, vertices)):
             raise MetroError(
                 f"{crops[0].photo.source or 'image'}: the network's answer is not finite, its weights are damaged"
             )
+        if views is not None:
+            answer = (array.reshape(len(crops), len(views), *array.shape[1:]) for array in (camera, joints, vertices))
+            camera, joints, vertices = views.merge(*answer)
         return [
             Prediction(
                 vertices=(v * ([-1, 1, 1] if crop.mirrored else 1)).astype(np.float32),

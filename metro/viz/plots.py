@@ -344,6 +344,64 @@ def heatmap(
     return path
 
 
+def share_curves(
+    hidden: Mapping[str, Sequence[Mapping[str, Any]]],
+    masked: Mapping[str, Sequence[Mapping[str, Any]]],
+    hidden_shares: Sequence[float],
+    path: Path,
+) -> Path:
+    """Error over the share of the person that objects hide, and over the share of the queries that are masked.
+
+    Parameters
+    ----------
+    hidden, masked
+        Curves by name: points with `share`, `mpjpe_mm` and `ci95`.
+    hidden_shares
+        Shares that were hidden in fact, of the points of each curve of `hidden`.
+    path
+        The PNG.
+    """
+    with figure(path, (10.4, 3.9), 1, 2) as (_, axes):
+        panels = (
+            (axes[0, 0], hidden, "Behind objects", "hidden of the person's box, %"),
+            (axes[0, 1], masked, "Masked queries", "masked, %"),
+        )
+        for ax, curves, title, label in panels:
+            for k, (name, points) in enumerate(curves.items()):
+                shares = hidden_shares if curves is hidden else [p["share"] for p in points]
+                x, colour = 100 * np.asarray(shares, float), SERIES[k % len(SERIES)]
+                spread = np.array([p["ci95"] or [p["mpjpe_mm"]] * 2 for p in points], float)
+                ax.fill_between(x, spread[:, 0], spread[:, 1], color=colour, alpha=0.12, lw=0)
+                ax.plot(x, [p["mpjpe_mm"] for p in points], "o-", ms=4, color=colour, label=name)
+            ax.set(title=title, xlabel=label, ylabel="MPJPE, mm", ylim=(0, None))
+            ax.legend(loc="upper left")
+    return path
+
+
+def patch_maps(maps_JPP: ArrayLike, names: Sequence[str], places_J2: ArrayLike, path: Path, *, title: str) -> Path:
+    """A map for each joint: how its error rises (mm) with the patch at each place, on one scale.
+
+    `places_J2` are where the joints are on average, in shares of the picture's side; nan: not known.
+    """
+    maps, places = np.asarray(maps_JPP, float), np.asarray(places_J2, float)
+    reach = max(1.0, float(np.nanmax(np.abs(maps), initial=0.0)))
+    columns = 7
+    rows = -(-len(names) // columns)
+    with figure(path, (1.55 * columns + 0.8, 1.75 * rows + 0.5), rows, columns) as (drawn, axes):
+        for ax, name, values, place in zip(axes.flat, names, maps, places, strict=False):
+            image = ax.imshow(values, cmap="RdBu_r", vmin=-reach, vmax=reach, extent=(0, 1, 1, 0))
+            ax.plot(*place, "o", ms=5, mfc="none", mec=INK, mew=1.3)
+            ax.set_title(name, fontsize=8.5)
+            ax.set_axis_off()
+        for ax in axes.flat[len(names) :]:
+            drawn.delaxes(ax)
+        bar = drawn.colorbar(image, ax=axes, shrink=0.7, pad=0.015)
+        bar.outline.set_visible(False)
+        bar.set_label("mm")
+        drawn.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    return path
+
+
 def _legend(ax: Any) -> None:
     """A legend beside the axes, where it covers nothing."""
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)

@@ -99,6 +99,8 @@ class Content:
     """Study → folder with ``study.json`` (`metro.evaluation.studies`) and ``study.png``."""
     attention: Path | None = None
     """Folder with ``attention.json`` and its figures."""
+    occlusion: Path | None = None
+    """Folder with ``occlusion.json`` and its figures."""
     datasets: Sequence[DataSet] = ()
     export: Mapping[str, int] = field(default_factory=dict)
     """Exported file → bytes."""
@@ -130,6 +132,7 @@ def write_report(content: Content, path: Path) -> Path:
             "training": _training(content, Path(charts)),
             "studies": [_study(folder) for folder in content.studies.values()],
             "attention": _attention(content.attention),
+            "occlusion": _occlusion(content.occlusion),
             "datasets": [_dataset(d) for d in content.datasets],
         }
         page = render(
@@ -288,6 +291,15 @@ def _attention(folder: Path | None) -> dict[str, Any] | None:
             shown.append({**summary[key], "kind": key, "pictures": pictures})
     by_head = folder / "heads.png"
     return {**summary, "shown": shown, "by_head": _picture(by_head) if by_head.is_file() else ""}
+
+
+def _occlusion(folder: Path | None) -> dict[str, Any] | None:
+    if folder is None:
+        return None
+    summary = _json(folder / "occlusion.json", "people", "networks", "patch", "hidden")
+    pictures = {n: _picture(path) for n in ("curves", "patch", "examples") if (path := folder / f"{n}.png").is_file()}
+    with readable(folder / "occlusion.json", REMEDY):
+        return {**summary, "shown": summary["networks"][0], "pictures": pictures}
 
 
 def _dataset(data: DataSet) -> dict[str, Any]:

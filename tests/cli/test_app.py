@@ -22,7 +22,7 @@ from metro.cli.app import app, main
 from metro.errors import MetroError
 
 COMMANDS = (
-    *("doctor", "fit", "evaluate", "evaluate-photos", "compare", "protocols", "submission", "attention"),
+    *("doctor", "fit", "evaluate", "evaluate-photos", "compare", "protocols", "submission", "attention", "occlusion"),
     *("export", "predict", "serve", "demo"),
     *("mesh info", "preset list", "preset show", "preset apply", "body info", "body convert", "body render"),
     *("data sources", "data doctor", "data fixture", "data stats", "data show", "data unpack", "data verify"),

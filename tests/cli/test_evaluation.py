@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from metro.cli import evaluation as commands
 from metro.cli.app import main
 from metro.cli.attention import attention
+from metro.cli.occlude import occlusion
 from metro.data.hdf5 import SCHEMA
 from metro.errors import MetroError
 from metro.evaluation.protocols import PROTOCOLS
@@ -86,6 +88,35 @@ def test_compare(world: World, model: Path, people: Path, tmp_path: Path, monkey
     with pytest.raises(MetroError, match=r"bundle: no scores are kept of it; name a dataset .* --data"):
         commands.compare(str(model), other, out=tmp_path / "none", device="cpu")
     assert not (tmp_path / "none").exists()
+
+
+def test_occlusion_of_two_networks(model: Path, people: Path, tmp_path: Path) -> None:
+    options = dict(data=people, people=3, patch_people=1, steps=2, bootstrap=5, device="cpu")
+    with pytest.raises(MetroError, match="is the first network too"):
+        occlusion(str(model), str(model), **options)
+    other = shutil.copytree(model, tmp_path / "other")
+    text = occlusion(str(model), str(other), out=tmp_path / "out", **options)
+    assert "masked: vertices" in text
+    told = json.loads((tmp_path / "out/occlusion.json").read_text())
+    assert [entry["name"] for entry in told["networks"]] == [str(model), str(other)]
+    assert {point["mpjpe_mm"] for point in told["differences"][0]["both"]} == {0}
+    figures = {"curves.png", "patch.png", "patch_2.png", "examples.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"occlusion.json", *figures}
+
+
+def test_views_are_told_in_the_result(
+    model: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metro.evaluation.figures.write_figures", lambda *args: None)  # drawn in the test above
+    told = []
+    for batch_size in (1, 64):
+        commands.evaluate(
+            people, model=str(model), out=tmp_path, tta="few", bootstrap=5, cases=1, limit=3, batch_size=batch_size,
+            device="cpu",
+        )  # fmt: skip
+        told.append(json.loads((tmp_path / "result.json").read_text()))
+    assert told[0]["model"]["views"] == "6 views merged by mean: scales 1; turns -10 0 10, each mirrored too"
+    assert told[0]["metrics"]["mpve"]["value"] == pytest.approx(told[1]["metrics"]["mpve"]["value"], abs=0.01)
 
 
 def test_photographs(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,7 @@ BASE = {
     "compare": ["missing", "missing"],
     "submission": ["missing", "--model", "missing"],
     "attention": ["missing"],
+    "occlusion": ["missing", "other"],
     "serve": ["--model", "missing"],
     "demo": ["--model", "missing"],
 }

@@ -148,7 +148,7 @@ def test_parameters_of_the_body_are_written_if_asked(
     (found,) = metro.load(model)("one.png", [10, 10, 50, 60])
     assert np.linalg.norm(made - (found.vertices + found.translation(300)), axis=1).mean() < 0.1  # it is untrained
     assert main([*words, "--body", "smpl.npz"]) == 2
-    assert "--body is for --npz and --refine" in capsys.readouterr().err
+    assert "--body is for --npz, --refine and --tta" in capsys.readouterr().err
     assert main([*words, "--npz", "--left-hand"]) == 2
     assert "--npz: a left hand is the mirror image" in capsys.readouterr().err
 

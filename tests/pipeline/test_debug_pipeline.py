@@ -137,7 +137,7 @@ def test_two_clones_make_the_same_lock(tmp_path: Path) -> None:
         pages.append(links(folder))
     assert (one / "dvc.lock").read_text() == (two / "dvc.lock").read_text()
     assert metrics(one) == metrics(two)
-    joins = ("train", "evaluate@synth-test", "attention", "export", "report")
+    joins = ("train", "evaluate@synth-test", "attention", "occlusion", "export", "report")
     for page in pages:
         assert {"train", "fit@synth-3d", "study@masking-both-30-2", "study-report@masking", "report"} <= page.keys()
         assert len({page[stage] for stage in joins}) == 1

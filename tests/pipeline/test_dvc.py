@@ -263,9 +263,20 @@ def kinds(names: Iterable[str]) -> set[str]:
     [
         ("export.onnx", {"export", "report"}),
         ("attention.samples", {"attention", "report"}),
+        ("occlusion.patch", {"occlusion", "report"}),
         (
             "train.lr",
-            {"train", "study", "evaluate", "evaluate-photos", "study-report", "attention", "export", "report"},
+            {
+                "train",
+                "study",
+                "evaluate",
+                "evaluate-photos",
+                "study-report",
+                "attention",
+                "occlusion",
+                "export",
+                "report",
+            },
         ),
         (
             "sampling.sizes",
@@ -277,6 +288,7 @@ def kinds(names: Iterable[str]) -> set[str]:
                 "evaluate-photos",
                 "study-report",
                 "attention",
+                "occlusion",
                 "export",
                 "report",
             },

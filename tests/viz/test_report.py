@@ -65,6 +65,20 @@ def result(ratio: float = 0.7, low: float = 0.6, high: float = 0.8) -> dict:
     }  # fmt: skip
 
 
+OCCLUSION = {
+    "people": 5,
+    "benchmark": "b",
+    "hidden": [0.0, 0.123],
+    "patch": {"people": 2, "side": 0.25, "steps": 6},
+    "networks": [
+        {
+            "objects": [{"share": k, "mpjpe_mm": 50.0 + k, "ci95": [40, 60]} for k in (0, 1)],
+            "patch": [{"joint": "Neck", "covered_mm": None, "elsewhere_mm": 1.5}],
+        }
+    ],
+}
+
+
 @pytest.fixture
 def content(tmp_path: Path) -> Content:
     folder, attention = tmp_path / "bench", tmp_path / "attention"
@@ -93,6 +107,9 @@ def content(tmp_path: Path) -> Content:
     facts = {"images": 4, "tokens": 445, "layers": [layer], "heads": [head], "examples": [], "last": last}
     (attention / "attention.json").write_text(json.dumps(facts))
     cv2.imwrite(str(attention / "mean.png"), PICTURE)
+    (tmp_path / "occlusion").mkdir()
+    (tmp_path / "occlusion/occlusion.json").write_text(json.dumps(OCCLUSION))
+    cv2.imwrite(str(tmp_path / "occlusion/patch.png"), PICTURE)
     manifest = {"count": 7, "skipped": 1, "licence": "CC0", "shards": [{"bytes": 1200}], "statistics": {"has_mesh": 5}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "curves.json").write_text(json.dumps([{"step": s, "loss/total": 1.0, "lr": 1e-3} for s in range(5)]))
@@ -108,6 +125,7 @@ def content(tmp_path: Path) -> Content:
         train={"steps": 1200},
         studies={"masking": tmp_path / "study"},
         attention=attention,
+        occlusion=tmp_path / "occlusion",
         datasets=[DataSet("people", tmp_path / "manifest.json", "training", None, FIT)],
         export={"bundle/bundle.json": 2345},
         runs={"train": "tags.`dvc.out` = 'abc.dir'"},
@@ -172,7 +190,8 @@ def test_everything_is_in_one_file(content: Content, tmp_path: Path) -> None:
     assert all(source.startswith("data:image/") for source in page.sources)
     assert [link for link in page.links if not link.startswith("#")] == []
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
-    assert {"results", "cases", "training", "studies", "attention", "data", "artefacts", "reading"} <= page.ids
+    sections = "results cases training studies attention occlusion data artefacts reading"
+    assert {*sections.split()} <= page.ids
     assert "A title &amp; more" in text
     assert "Open &lt;benchmark&gt;" in text
     assert not re.search(r"url\(|@import|<link", text)
@@ -334,6 +353,8 @@ def test_verdict_without_baseline() -> None:
         ("bench/best.png", "x"),
         ("bench/best.png", "x" * 300_000),
         ("attention/attention.json", "{}"),
+        ("occlusion/occlusion.json", '{"people": 3}'),
+        ("occlusion/occlusion.json", json.dumps({"people": 3, "networks": [], "patch": {}, "hidden": []})),
         ("curves.json", '["step"]'),
         ("curves.json", '[{"loss/total": 1.0}]'),
         ("study/study.json", '{"variants": [{"name": 1}]}'),
