@@ -158,7 +158,7 @@ def test_a_result_named_alone_is_tried_as_well(words: str, desk: Path, capfd: py
         assert "OUT" in told
 
 
-TO_FILES = {"data show", "preset apply"}
+TO_FILES = {"data show", "preset apply", "submission"}
 
 SHELL = [
     ("{metro} --help | true", 0, ""),

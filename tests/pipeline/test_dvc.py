@@ -315,7 +315,7 @@ def test_photographs_are_judged_anew_when_their_files_change(items: dict[str, St
 @pytest.mark.parametrize(
     ("file", "first"),
     [
-        ("body", {"body", "prepare", "catalogue", "train", "study", "evaluate", "report"}),
+        ("body", {"body", "prepare", "catalogue", "train", "study", "evaluate", "occlusion", "report"}),
         ("sampling", {"sampling"}),
         ("prior", {"fit"}),
         ("backbone", {"train", "study"}),
