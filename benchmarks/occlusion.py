@@ -1,6 +1,6 @@
 """What the shipped checkpoint loses behind objects, under a patch and with masked queries; and training with masks.
 
-``python benchmarks/occlusion.py`` takes five minutes on one core and writes ``benchmarks/occlusion.md``. It needs the
+``python benchmarks/occlusion.py`` takes four minutes on one core and writes ``benchmarks/occlusion.md``. It needs the
 prepared set (`dvc repro prepare@synth-test`, or ``--data``), and of the sweep the runs without and with most masks
 (`dvc repro sweep@0.0 sweep@0.5`, or ``--compare A B``; ``--compare`` alone leaves them out). All see the same people
 behind the same objects. ``--figures FOLDER`` keeps the pictures. Times are processor time of one thread.
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--model", default="open")
     parser.add_argument("--people", type=int, default=100)
     parser.add_argument("--patch-people", type=int, default=24)
-    parser.add_argument("--compare", nargs="*", default=["models/sweep/0.0", "models/sweep/0.5"])
+    parser.add_argument("--compare", nargs="*", default=["models/sweep/0.0/best", "models/sweep/0.5/best"])
     parser.add_argument("--figures", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     arguments = parser.parse_args()
