@@ -113,7 +113,7 @@ def test_seeds_share_the_views_of_one_seed_and_nothing_else(setting: Setting, me
         )
         for seed in (1, 2)
     ]
-    one, other = (next(iter(stream)) for stream in streams)
+    one, other = (stream.batch(0) for stream in streams)
     assert one["index"].tolist() != other["index"].tolist()
     assert not torch.equal(one["mask"], other["mask"])
     views = [stream.pictures(np.arange(10), np.zeros(10, int))["image"] for stream in streams]
