@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 PEOPLE, BATCH, STEPS, ROUNDS = 128, 32, 4, 1
-MODEL = {"backbone": "blazepose", "backbone_weights": "shipped", "image_size": 256}
 WAYS: dict[str, dict[str, Any]] = {
-    "all weights": {},
-    "backbone frozen, pictures": {"freeze": ["backbone"]},
+    "all weights": {"freeze": [], "views": None},
+    "backbone frozen, pictures": {"freeze": ["backbone"], "views": None},
     "backbone frozen, features": {"freeze": ["backbone"], "views": 1},
 }
 """What is trained and on what; one view, since more of them cost space alone."""
@@ -95,7 +94,7 @@ def measure(folder: Path, work: Path, way: str, processes: int) -> None:
     torch.set_num_threads(1)
     half = STEPS // 2
     values = resolve("open")
-    values["model"] |= MODEL
+    values["model"] |= {"backbone_weights": "shipped"}
     values["train"] |= WAYS[way] | {"init": "none", "steps": STEPS, "log_every": half, "save_every": STEPS}
     values["train"] |= {"batch_size": BATCH, "workers": 0, "cpu_processes": processes, "warmup_steps": 1, "threads": 1}
     told: dict[str, float] = {}
