@@ -150,6 +150,8 @@ def main() -> None:
     lines += [
         f"| `metro predict`, first time after installation | {first[0]:.2f} | {first[1]:.2f} | {first[2]:.0f} |",
         "",
+        "Wall time is what it took beside the load above; read processor time and memory.",
+        "",
         f"Warm, one person of that file, CPU time: ONNX Runtime {by_onnx:.0f} ms, PyTorch {by_torch:.0f} ms.",
         f"Its overlay on 1080p: {overlay(480):.0f} ms for a box 480 pixels high, {overlay(1000):.0f} ms for 1000.",
     ]
