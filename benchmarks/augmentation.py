@@ -6,6 +6,7 @@ time of one thread, because other jobs may share the machine.
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import time
@@ -63,7 +64,7 @@ def main() -> None:
     )
     table = "\n".join(f"| {name} | {mean:.2f} | {high:.2f} |" for name, (mean, high) in rows.items())
     versions = f"Python {platform.python_version()}, OpenCV {cv2.__version__}"
-    text = f"""{machine()}; {versions}; `python benchmarks/augmentation.py`
+    text = f"""{machine()}, load {os.getloadavg()[0]:.1f}; {versions}; `python benchmarks/augmentation.py`
 
 Milliseconds of one core for a view of {SIZE} px, over {VIEWS} views:
 

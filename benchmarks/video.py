@@ -25,6 +25,7 @@ import metro
 from metro.body.joints import names_of
 from metro.config import BodyConfig
 from metro.detect import detector
+from metro.export.predictor import Predictor
 from metro.options import SyntheticOptions
 from metro.sources.formats import video
 from metro.synthetic.camera import Camera
@@ -120,9 +121,16 @@ def errors(people: Sequence[Placed], joints: np.ndarray) -> list[float]:
     ]
 
 
+def of_clips() -> Predictor:
+    """The shipped network, which looks once at people of clips (`metro.video.predict`)."""
+    predictor = metro.load("open", detector="none")
+    predictor.passes = 1
+    return predictor
+
+
 def smoothing(images: list[np.ndarray], joints: np.ndarray, boxes: np.ndarray) -> list[str]:
     """Rows of the table of errors."""
-    predictor = metro.load("open", detector="none")
+    predictor = of_clips()
     shake = np.random.default_rng(0).normal(0, JITTER, boxes.shape) * boxes[:, 2:].max(1, keepdims=True)
     lines = []
     for name, given in (("exact boxes", boxes), (f"boxes with a jitter of {JITTER:.0%}", boxes + shake)):
@@ -146,7 +154,7 @@ def milliseconds(work: Callable[[Any], object], over: Sequence[Any]) -> float:
 
 def stages(clip: Path, frames: Sequence[np.ndarray], boxes: np.ndarray, folder: Path) -> list[float]:
     """Milliseconds of decoding, finding people, the network, drawing, encoding."""
-    predictor, find = metro.load("open", detector="none"), detector("blazepose", levels=LEVELS)
+    predictor, find = of_clips(), detector("blazepose", levels=LEVELS)
     assert find
     chosen = range(20, 32)  # neighbours, as the encoder expects
     start = time.process_time()
