@@ -13,14 +13,17 @@ import torch
 
 from metro.body.joints import index_map
 from metro.body.model import BodyModel
-from metro.config import EvaluateConfig
+from metro.config import EvaluateConfig, ViewsConfig
 from metro.data.loader import EvalPass
 from metro.errors import MetroError
 from metro.evaluation import summary as tables
+from metro.evaluation.attention import look
 from metro.evaluation.baselines import BASELINES, Baselines, mean_poses
 from metro.evaluation.evaluate import Result, evaluate
 from metro.evaluation.measure import Samples, ground_truth, measure, merge
 from metro.evaluation.protocols import METRICS, PROTOCOLS, SCALE, protocol_of
+from metro.model.metro import build_model
+from metro.model.views import views_of
 from tests.conftest import World
 
 FEW = EvaluateConfig(bootstrap=50, overlays=2)
@@ -200,6 +203,18 @@ def test_h36m_has_no_mesh_metrics(world: World, means: Baselines, result: Result
     got = evaluate(world.model, world.dataset, world.body, "h36m-p2", FEW, means)
     assert "mpve" not in got.summary["metrics"]
     assert got.summary["metrics"]["mpjpe"]["value"] == result.summary["metrics"]["mpjpe"]["value"]
+
+
+def test_vertices_alone_have_no_error_of_tokens(world: World, result: Result) -> None:
+    config = world.model.config.model_copy(update={"queries": "vertices"})
+    model = build_model(config, world.data, world.levels)
+    turned = views_of(ViewsConfig(rotations_deg=(0.0, 10.0), merge="aligned"), "J14", lambda: np.empty(0, int))
+    for views in (None, turned):
+        values = measure(model, world.dataset, world.body, protocol_of("open"), views=views).values
+        assert np.isnan(values["token_mpjpe"]).all()
+        assert np.array_equal(np.isfinite(values["mpjpe"]), np.isfinite(result.samples.values["mpjpe"]))
+    with pytest.raises(MetroError, match=r"^attention: the network has no joint queries"):
+        look(model, torch.zeros(config.image_size, config.image_size, 3, dtype=torch.uint8))
 
 
 def test_hands(hands: World) -> None:

@@ -81,6 +81,41 @@ def test_attention_maps_come_from_the_same_computation(make, images, kind) -> No
         torch.testing.assert_close(maps.sum(-1), torch.ones(3, 2, tokens))
 
 
+@pytest.fixture
+def alone(make, levels) -> Metro:
+    """The network that is asked about vertices alone."""
+    both = make()
+    config = both.config.model_copy(update={"queries": "vertices"})
+    return Metro(config, both.template_T3[14:], levels, sp.csr_matrix(both.regressor_JV.numpy())).eval()
+
+
+def test_vertices_alone_are_those_of_both_where_tokens_do_not_meet(make, images, alone) -> None:
+    """Tokens meet in attention and nowhere else."""
+    both = make()
+    with torch.no_grad():
+        for name, parameter in both.named_parameters():
+            if ".attention_out." in name:
+                parameter.zero_()
+            elif name.endswith("bias"):  # zero at the start
+                parameter.add_(0.1)
+    of_tokens = ("position_TD", "mix.weight", "mix.bias")
+    alone.load_state_dict({k: v[14:] if k.endswith(of_tokens) else v for k, v in both.state_dict().items()})
+    mask = torch.rand(3, TOKENS) < 0.4
+    with torch.no_grad():
+        expected, found = both(images, mask), alone(images, mask[:, 14:], need_attention=True)
+    assert found.joints is None
+    torch.testing.assert_close(found.vertices, expected.vertices)
+    torch.testing.assert_close(found.mesh_joints, expected.mesh_joints)
+    torch.testing.assert_close(found.camera, expected.camera)
+    assert found.attention[0][0].shape == (3, 2, 10, 10)
+
+
+def test_every_parameter_for_vertices_alone_is_used(alone, images) -> None:
+    output = alone.train()(images)
+    (output.camera.sum() + output.vertices[-1].sum()).backward()
+    assert [n for n, p in alone.named_parameters() if p.grad is None] == []
+
+
 @pytest.mark.parametrize("upsampling", ["learned", "fixed"])
 def test_template_init_predicts_the_template(make, images, levels, upsampling) -> None:
     model = make(init="template", upsampling=upsampling)
@@ -217,6 +252,7 @@ def test_template_of_a_body_stands_upside_down_in_camera_axes() -> None:
 
     learned = template_tokens(config.model_copy(update={"positions": "learned"}), body, levels)
     assert torch.equal(learned, torch.zeros(445, 3))
+    assert torch.equal(template_tokens(config.model_copy(update={"queries": "vertices"}), body, levels), tokens[14:])
 
 
 def test_template_of_a_hand_is_its_mean_pose() -> None:
