@@ -258,6 +258,7 @@ def test_every_protocol_is_complete() -> None:
         assert {*protocol.headline, *protocol.watched.values()} <= set(protocol.metrics) <= set(METRICS)
         assert "mpjpe" in (protocol.watched or protocol.headline)  # ranks the checkpoints of a training
         assert all(METRICS[k].unit in SCALE for k in protocol.metrics)
+        assert all(METRICS[k].unit == "mm" and METRICS[k].lower_is_better for k in protocol.headline)
         assert len(protocol.description) > 100
     with pytest.raises(MetroError, match="no protocol 'photo'; known: open"):
         protocol_of("photo")

@@ -10,12 +10,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from metro import presets
 from metro.body.joints import JOINT_SETS
 from metro.body.load import load_body
-from metro.config import BlockConfig, ModelConfig
+from metro.config import BlockConfig, ModelConfig, load_params
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, build_sampling
-from metro.model.metro import Metro, build_model
+from metro.model.metro import EncoderBlock, Metro, build_model
 from metro.model.official import to_official
 from metro.model.template import template_tokens
 from tests.model import published_network
@@ -293,3 +294,20 @@ def test_averaged_cells_are_those_of_a_backbone_with_as_many(make, images) -> No
         torch.testing.assert_close(coarse.eval()(images).joints, plain.eval()(images).joints)
     with pytest.raises(MetroError, match=r"model\.cells: .* do not make 7 a side"):
         make(cells=7)
+
+
+@pytest.mark.parametrize(("preset", "channels"), [("study-reduction", 1440), ("study-reduction-paper", 2048)])
+def test_constant_width_has_as_many_weights_as_progressive(preset: str, channels: int) -> None:
+    params = load_params(presets.resolve(preset))
+    params = params.model_copy(update={"study_runs": params.planned_runs()})
+    seed = params.studies["reduction"].seeds[0]
+    counts = []
+    for variant in ("progressive", "constant"):
+        config = params.of_run(f"reduction-{variant}-{seed}").model
+        widths = [3 + channels, *(block.out for block in config.blocks)]
+        with torch.device("meta"):
+            blocks = [EncoderBlock(n, 445, b, config) for n, b in zip(widths, config.blocks, strict=False)]
+        counts.append(sum(p.numel() for block in blocks for p in block.parameters()))
+    assert counts[1] == pytest.approx(counts[0], rel=0.005)
+    for count in counts:  # as the preset tells
+        assert f"{count:,}" in presets.written(preset)
