@@ -204,6 +204,9 @@ class ModelConfig(Section):
     (official)."""
     positions: Literal["template", "learned"] = "template"
     """What tells the queries apart: their places in the template and learned numbers (official), or those alone."""
+    queries: Literal["both", "vertices"] = "both"
+    """What is asked about: `both`, joints and vertices (official), or `vertices` alone, so that all joints are those of
+    the mesh and the losses of joint tokens are left out."""
     blocks: tuple[BlockConfig, ...] = Field(OFFICIAL_BODY_BLOCKS, min_length=1, max_length=16)
     """Encoder blocks, wide to narrow."""
     dropout: float = Field(0.1, ge=0, lt=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,9 +48,9 @@ def main(params: Params, name: str) -> None:
         tags={"study": planned.study, "variant": planned.variant, "seed": str(planned.seed)},
         work=work,
     ) as run:
-        speeds: list[float] = []
-        result = train_in(work, varied, run, catalogue, lambda log: speeds.append(log.get("speed/images_per_s", 0.0)))
-        spent = measured(varied, speeds)
+        records: list[Mapping[str, float]] = []
+        result = train_in(work, varied, run, catalogue, records.append)
+        spent = measured(varied, records)
         model = copy_weights(result.checkpoint.folder, STUDY_MODELS / place)
         run.dataset(planned.dataset, stage.inputs().files[str(dataset)], dataset, "evaluation")
         judged, _ = judge(model, planned.benchmark, varied)
@@ -76,9 +76,9 @@ def cost(metro: Metro, params: Params) -> dict[str, float]:
     from metro.training.flops import flops_per_image, flops_per_step
 
     train = params.train
-    frozen = tuple(f"{name}." for name in train.freeze)
     weights = {name: weight.numel() for name, weight in metro.named_parameters()}
-    trained = sum(count for name, count in weights.items() if not (frozen and name.startswith(frozen)))
+    frozen = tuple(f"{name}." for name in train.freeze)
+    trained = sum(count for name, count in weights.items() if not name.startswith(frozen))
     step = flops_per_step(metro, train.freeze, cached=train.views is not None)
     return {
         "parameters_m": round(sum(weights.values()) / 1e6, 6),
@@ -88,9 +88,10 @@ def cost(metro: Metro, params: Params) -> dict[str, float]:
     }
 
 
-def measured(params: Params, speeds: Sequence[float]) -> dict[str, float]:
-    """What the steps took on this machine, and the memory of this process; nothing where all were done before."""
-    rates = [speed for speed in speeds if speed]
+def measured(params: Params, records: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What the steps of log records took on this machine, and the memory of this process; nothing where all were done
+    before."""
+    rates = [record["speed/images_per_s"] for record in records if record.get("speed/images_per_s")]
     if not rates:
         return {}
     rate = float(np.median(rates))

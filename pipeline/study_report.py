@@ -43,7 +43,7 @@ def main(params: Params, name: str) -> None:
 
 
 def draw(summary: Mapping[str, Any], path: Path) -> Path:
-    """The figure: lines where variants have numbers, rows where they have none."""
+    """The figure: lines where all variants, or all but the reference, have numbers; rows where they have none."""
     from metro.viz.plots import Measured, variant_lines, variant_rows
 
     key, reference = summary["ranked_by"], summary["reference"]
@@ -56,7 +56,8 @@ def draw(summary: Mapping[str, Any], path: Path) -> Path:
     for variant in summary["variants"]:
         if variant["line"] is not None:
             lines.setdefault(variant["line"], {})[variant["at"]] = found[variant["name"]]
-    if sum(map(len, lines.values())) == len(found) - 1 and reference not in lines:  # all but the reference have a place
+    placed = all(v["line"] is not None for v in summary["variants"] if v["name"] != reference)
+    if placed and reference not in lines:  # it would be taken for the line of its name
         return variant_lines(lines, (reference, found[reference]), path, axis=summary["axis"], **about)
     return variant_rows(found, reference, path, **about)
 

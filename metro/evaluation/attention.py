@@ -41,6 +41,7 @@ from metro.config import AttentionConfig
 from metro.data.augment import normalise
 from metro.data.loader import EvalPass
 from metro.data.shards import ShardDataset
+from metro.errors import MetroError
 from metro.evaluation.hardness import Hidden, folding
 from metro.evaluation.moments import Moments
 from metro.mesh.sampling import Level
@@ -115,7 +116,17 @@ class Seen(NamedTuple):
 
 @torch.inference_mode()
 def look(model: Metro, image_SS3: torch.Tensor) -> Seen:
-    """Attention of a network, in evaluation mode, over one picture (uint8 RGB), on the network's device."""
+    """Attention of a network, in evaluation mode, over one picture (uint8 RGB), on the network's device.
+
+    Raises
+    ------
+    MetroError
+        The network has no joint queries.
+    """
+    if not model.num_joints:
+        raise MetroError(
+            "attention: the network has no joint queries to look from (model.queries: vertices); take one that has both"
+        )
     device, joints = model.template_T3.device, model.num_joints
     output = model(normalise(image_SS3[None].to(device), torch.ones(1, 3, device=device)), need_attention=True)
     assert output.attention is not None

@@ -128,7 +128,7 @@ def measure(
 
 def _scored(
     batch: Mapping[str, Tensor],
-    seen: tuple[Tensor, Tensor, Tensor],
+    seen: tuple[Tensor, Tensor | None, Tensor],
     body: BodyModel,
     protocol: Protocol,
     baseline: Baselines | None,
@@ -139,7 +139,8 @@ def _scored(
     values = score(vertices, truth, body, protocol, protocol.metrics)
     if "token_mpjpe" in protocol.metrics:
         root = protocol.figure.root_rows
-        values["token_mpjpe"] = m.mpjpe(joints, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
+        tokens = torch.full_like(truth.joints_BJ3, torch.nan) if joints is None else joints
+        values["token_mpjpe"] = m.mpjpe(tokens, truth.joints_BJ3, root=root, weights=truth.weights_BJ)
     if "error_2d" in protocol.metrics:
         values["error_2d"] = _error_2d(mesh_joints(vertices, body, protocol), camera, batch, protocol)
     joint_errors, baselines = _per_joint(vertices, truth, body, protocol), {}
@@ -185,9 +186,11 @@ def draws_of(views: Views) -> Draws:
     return Draws(views.flip_K, np.ones((len(views), 3)), views.rotation_K, views.scale_K)
 
 
-def see(model: Metro, batch: Mapping[str, Tensor], views: Views | None, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Camera (B, 3), joint tokens (B, J, 3) and full meshes (B, V, 3) that a network predicts of a batch of `EvalPass`,
-    of `most` images at once where it has `views`."""
+def see(
+    model: Metro, batch: Mapping[str, Tensor], views: Views | None, most: int
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Camera (B, 3), joint tokens (B, J, 3), if there are any, and full meshes (B, V, 3) that a network predicts of a
+    batch of `EvalPass`, of `most` images at once where it has `views`."""
     if views is None:
         output = model(normalise(batch["image"], batch["colour"]))
         return output.camera, output.joints, output.vertices[-1]
@@ -195,10 +198,11 @@ def see(model: Metro, batch: Mapping[str, Tensor], views: Views | None, most: in
     parts = []
     for some in images.split(most):
         output = model(normalise(some, torch.ones(len(some), 3, device=some.device)))
-        parts.append([t.float().cpu() for t in (output.camera, output.joints, output.vertices[-1])])
+        joints = output.joints if model.num_joints else output.mesh_joints  # merged and dropped where not of tokens
+        parts.append([t.float().cpu() for t in (output.camera, joints, output.vertices[-1])])
     arrays = (torch.cat(column).unflatten(0, (-1, len(views))).numpy() for column in zip(*parts, strict=True))
     camera, joints, vertices = (torch.from_numpy(array).to(images.device) for array in views.merge(*arrays))
-    return camera, joints, vertices
+    return camera, joints if model.num_joints else None, vertices
 
 
 def merge(parts: Sequence[Samples]) -> Samples:

@@ -227,7 +227,8 @@ def under_patch(
 
 
 def query_masks(rng: np.random.Generator, joints: int, tokens: int, shares: Sequence[float]) -> dict[str, np.ndarray]:
-    """Masks (C, T) by which queries are masked: a larger share masks what a smaller one does, and more."""
+    """Masks (C, T) by which queries are masked: a larger share masks what a smaller one does, and more. Where there are
+    no joint queries, masking those masks nothing."""
     rank_T = np.concatenate([rng.permutation(joints), rng.permutation(tokens - joints)])
     count_T = np.repeat([joints, tokens - joints], [joints, tokens - joints])
     masked_CT = rank_T < np.rint(np.multiply.outer(shares, count_T))

@@ -71,7 +71,7 @@ class Protocol:
     """Where true joints come from: `labels` (annotated 3D joints) or `mesh` (regressed from the true mesh)."""
     metrics: tuple[str, ...]
     headline: tuple[str, ...]
-    """Metrics compared with the baselines, lengths; the first one ranks the samples."""
+    """Metrics compared with the baselines, lengths; the first one ranks the samples and the variants of studies."""
     description: str
     listed: tuple[str, ...] = ()
     """Further metrics that ``metrics.json`` and the break-downs have."""

@@ -1,10 +1,10 @@
 """A study: variants of a training, several seeds each, judged on the same people and compared with one of them.
 
-``study.json`` (schema 1) has these keys, numbers in the units of the metric; a difference is variant minus reference:
+``study.json`` (schema 1) has these keys, lengths in mm; a difference is variant minus reference, and less is better:
 
 - ``study``, ``benchmark``, ``protocol`` (name, title), ``samples``, ``people`` (clusters of samples), ``seeds``
 - ``reference``: its name; ``axis``: what the numbers in the names of variants are, or none
-- ``metrics``: the headline metrics, key → label, unit, lower_is_better; ``ranked_by``: the first, which is tested
+- ``metrics``: the headline metrics, key → label, unit; ``ranked_by``: the first, which is tested
 - ``verdict``: a sentence
 - ``variants``: list of name, ``line`` and ``at`` (the word and the number of its name, or none), ``cost`` (see
   `pipeline.study`), and ``metrics``: key → value (mean over seeds), ci95 (Student's t over seeds; none for one), seeds
@@ -174,14 +174,7 @@ def summarise(
         "seeds": list(config.seeds),
         "reference": config.reference,
         "axis": config.axis,
-        "metrics": {
-            key: {
-                "label": METRICS[key].label,
-                "unit": METRICS[key].unit,
-                "lower_is_better": METRICS[key].lower_is_better,
-            }
-            for key in keys
-        },
+        "metrics": {key: {"label": METRICS[key].label, "unit": METRICS[key].unit} for key in keys},
         "ranked_by": keys[0],
         "variants": variants,
     }
@@ -191,13 +184,12 @@ def summarise(
 def headline(summary: Mapping[str, Any]) -> dict[str, float]:
     """Flat numbers of a study: each variant's mean, and its difference from the reference."""
     key = summary["ranked_by"]
-    unit = {"mm": "mm", "%": "pct", "px224": "px224"}[summary["metrics"][key]["unit"]]
     flat: dict[str, float] = {}
     for variant in summary["variants"]:
         entry = variant["metrics"][key]
-        flat[f"{variant['name']}/{key}_{unit}"] = entry["value"]
+        flat[f"{variant['name']}/{key}_mm"] = entry["value"]
         if "difference" in entry:
-            flat[f"{variant['name']}/difference_{unit}"] = entry["difference"]
+            flat[f"{variant['name']}/difference_mm"] = entry["difference"]
     return flat
 
 
@@ -205,8 +197,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     """What the study says of the metric that ranks, and what it leaves open."""
     key = summary["ranked_by"]
     metric, entries = summary["metrics"][key], {v["name"]: v["metrics"][key] for v in summary["variants"]}
-    sign = 1 if metric["lower_is_better"] else -1
-    best = min(entries, key=lambda name: sign * entries[name]["value"])
+    best = min(entries, key=lambda name: entries[name]["value"])
     reference, seeds = summary["reference"], len(summary["seeds"])
     told = [f"Best in {metric['label']} is {best}, {entries[best]['value']:.1f} {metric['unit']}"]
     if best != reference:
@@ -215,7 +206,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     words: dict[str, list[str]] = {"better": [], "worse": []}
     for name, entry in entries.items():
         if entry.get("told_apart"):
-            words["better" if sign * entry["difference"] < 0 else "worse"].append(name)
+            words["better" if entry["difference"] < 0 else "worse"].append(name)
     for word, names in words.items():
         if names:
             told.append(f"told apart from {reference} over people and seeds, {word}: {', '.join(names)}")

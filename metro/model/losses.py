@@ -179,6 +179,12 @@ class Comparison:
         return self.over_processes(self.target.has_mesh.sum().float())
 
     @property
+    def token_joints(self) -> Tensor:
+        """(B, J, 3): joint tokens."""
+        assert self.output.joints is not None
+        return self.output.joints
+
+    @property
     def mesh_joints(self) -> Tensor:
         """(B, J, 3): joints regressed from the predicted mesh."""
         assert self.output.mesh_joints is not None
@@ -239,11 +245,13 @@ class Term(NamedTuple):
     value: Callable[[Comparison], Tensor]
     always: bool = True
     """Taken even where its weight is 0, so that it is seen in the log and every parameter has a gradient."""
+    of_tokens: bool = False
+    """About joint tokens; left out where there are none."""
 
 
 TERMS = {
-    "joints_3d": Term("joints_3d", lambda seen: joints_3d(seen, seen.output.joints)),
-    "joints_2d": Term("joints_2d", lambda seen: joints_2d(seen, seen.output.joints)),
+    "joints_3d": Term("joints_3d", lambda seen: joints_3d(seen, seen.token_joints), of_tokens=True),
+    "joints_2d": Term("joints_2d", lambda seen: joints_2d(seen, seen.token_joints), of_tokens=True),
     "mesh_joints_3d": Term("joints_3d", lambda seen: joints_3d(seen, seen.mesh_joints)),
     "mesh_joints_2d": Term("joints_2d", lambda seen: joints_2d(seen, seen.mesh_joints)),
     "vertices": Term("vertices", vertices),
@@ -275,7 +283,8 @@ def metro_loss(
         )
     seen = Comparison(output, target, config, over_processes)
     weights = {name: float(getattr(config, term.weight)) for name, term in TERMS.items()}
-    terms = {name: term.value(seen) for name, term in TERMS.items() if term.always or weights[name]}
+    told = {name: term for name, term in TERMS.items() if output.joints is not None or not term.of_tokens}
+    terms = {name: term.value(seen) for name, term in told.items() if term.always or weights[name]}
     terms["total"] = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
     return terms
 

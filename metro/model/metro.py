@@ -44,8 +44,8 @@ class MetroOutput(NamedTuple):
 
     camera: Tensor
     """(B, 3): s, tx, ty. A point projects to s (xy + t) in the crop, whose sides are -1 and 1."""
-    joints: Tensor
-    """(B, J, 3): joint tokens."""
+    joints: Tensor | None
+    """(B, J, 3): joint tokens; none where vertices alone are asked about (`model.queries`)."""
     vertices: tuple[Tensor, ...]
     """Mesh levels, coarse to full, each (B, V, 3)."""
     mesh_joints: Tensor | None
@@ -184,7 +184,8 @@ class Metro(nn.Module):
     config
         Sizes and choices.
     template_T3
-        Query positions: joints, then coarse vertices, root-relative (see `metro.model.template`).
+        Query positions: joints, if they are asked about, then coarse vertices, root-relative (see
+        `metro.model.template`).
     levels
         Mesh levels, fine to coarse. Learned upsampling takes only their sizes.
     regressor
@@ -209,13 +210,14 @@ class Metro(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.num_joints = len(JOINT_SETS[config.joint_set])
+        self.num_joints = len(JOINT_SETS[config.joint_set]) if config.queries == "both" else 0  # of the queries
         self.num_vertices = levels[0].up.shape[0]  # of the full mesh
         tokens = self.num_joints + levels[-1].up.shape[1]
         if tuple(template_T3.shape) != (tokens, 3):
             raise MetroError(
-                f"model: the template has shape {tuple(template_T3.shape)}, but {config.joint_set} and the coarsest "
-                f"mesh level need ({tokens}, 3); use the template and `sampling.sizes` that the model was made with"
+                f"model: the template has shape {tuple(template_T3.shape)}, but queries for {self.num_joints} joints "
+                f"and the coarsest mesh level need ({tokens}, 3); use the template and `sampling.sizes` that the model "
+                "was made with"
             )
         self.register_buffer("template_T3", torch.as_tensor(template_T3, dtype=torch.float32), persistent=False)
 
@@ -283,7 +285,8 @@ class Metro(nn.Module):
             attention.append(maps)
         points_BT3 = x_BTO
 
-        joints_BJ3, vertices_BV3 = points_BT3[:, : self.num_joints], points_BT3[:, self.num_joints :]
+        joints_BJ3 = points_BT3[:, : self.num_joints] if self.num_joints else None
+        vertices_BV3 = points_BT3[:, self.num_joints :]
         camera_B3 = self.camera(points_BT3 if self.config.camera_from == "all" else vertices_BV3)
         meshes = [vertices_BV3]
         fixed = self.config.upsampling == "fixed"

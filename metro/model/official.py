@@ -219,9 +219,14 @@ def to_official(model: Metro) -> dict[str, Tensor]:
     Raises
     ------
     MetroError
-        The network has no official form (another backbone, fixed upsampling).
+        The network has no official form (another backbone, fixed upsampling, no joint queries).
     """
     config = model.config
+    if config.queries != "both" or config.cells or config.positions != "template":
+        raise MetroError(
+            f"official layout: model.queries is {config.queries}, model.cells {config.cells or 'none'} and "
+            f"model.positions {config.positions}, but only both, none and template have an official form"
+        )
     if config.upsampling != "learned" or config.backbone not in (*RESNETS, *HRNETS):
         raise MetroError(
             f"official layout: model.upsampling is {config.upsampling} and model.backbone {config.backbone}, but only "

@@ -24,7 +24,7 @@ def template_tokens(config: ModelConfig, body: BodyData, levels: Sequence[Level]
     """Query positions (T, 3): joints, then coarse vertices of the template pose, metres, root at the origin.
 
     Official bodies stand in zero pose, turned by 3.1416 about x into camera axes; hands take the model's mean pose.
-    Queries with `positions: learned` are all at the origin.
+    Queries with `positions: learned` are all at the origin; `queries: vertices` leaves the joints out.
     """
     model = BodyModel(body)
     pose_aa = torch.zeros(1, 3 * model.num_joints)
@@ -37,5 +37,7 @@ def template_tokens(config: ModelConfig, body: BodyData, levels: Sequence[Level]
     vertices_V3 = output.vertices[0]
     joints_K3 = model.true_joints(output)[0]  # the first is the origin: pelvis or wrist
     coarse = torch.from_numpy(compose_indices(levels)[-1]).long()
-    tokens_T3 = torch.cat([joints_K3[FIGURES[config.joint_set].token_rows], vertices_V3[coarse]])
+    tokens_T3 = vertices_V3[coarse]
+    if config.queries == "both":
+        tokens_T3 = torch.cat([joints_K3[FIGURES[config.joint_set].token_rows], tokens_T3])
     return tokens_T3 - joints_K3[0] if config.positions == "template" else torch.zeros_like(tokens_T3)

@@ -13,14 +13,17 @@ import torch
 
 from metro.body.joints import index_map
 from metro.body.model import BodyModel
-from metro.config import EvaluateConfig
+from metro.config import EvaluateConfig, ViewsConfig
 from metro.data.loader import EvalPass
 from metro.errors import MetroError
 from metro.evaluation import summary as tables
+from metro.evaluation.attention import look
 from metro.evaluation.baselines import BASELINES, Baselines, mean_poses
 from metro.evaluation.evaluate import Result, evaluate
 from metro.evaluation.measure import Samples, ground_truth, measure, merge
 from metro.evaluation.protocols import METRICS, PROTOCOLS, SCALE, protocol_of
+from metro.model.metro import build_model
+from metro.model.views import views_of
 from tests.conftest import World
 
 FEW = EvaluateConfig(bootstrap=50, overlays=2)
@@ -202,6 +205,18 @@ def test_h36m_has_no_mesh_metrics(world: World, means: Baselines, result: Result
     assert got.summary["metrics"]["mpjpe"]["value"] == result.summary["metrics"]["mpjpe"]["value"]
 
 
+def test_vertices_alone_have_no_error_of_tokens(world: World, result: Result) -> None:
+    config = world.model.config.model_copy(update={"queries": "vertices"})
+    model = build_model(config, world.data, world.levels)
+    turned = views_of(ViewsConfig(rotations_deg=(0.0, 10.0), merge="aligned"), "J14", lambda: np.empty(0, int))
+    for views in (None, turned):
+        values = measure(model, world.dataset, world.body, protocol_of("open"), views=views).values
+        assert np.isnan(values["token_mpjpe"]).all()
+        assert np.array_equal(np.isfinite(values["mpjpe"]), np.isfinite(result.samples.values["mpjpe"]))
+    with pytest.raises(MetroError, match=r"^attention: the network has no joint queries"):
+        look(model, torch.zeros(config.image_size, config.image_size, 3, dtype=torch.uint8))
+
+
 def test_hands(hands: World) -> None:
     means = mean_poses([hands.dataset], hands.body)
     got = evaluate(hands.model, hands.dataset, hands.body, "freihand", FEW, means)
@@ -243,6 +258,7 @@ def test_every_protocol_is_complete() -> None:
         assert {*protocol.headline, *protocol.watched.values()} <= set(protocol.metrics) <= set(METRICS)
         assert "mpjpe" in (protocol.watched or protocol.headline)  # ranks the checkpoints of a training
         assert all(METRICS[k].unit in SCALE for k in protocol.metrics)
+        assert all(METRICS[k].unit == "mm" and METRICS[k].lower_is_better for k in protocol.headline)
         assert len(protocol.description) > 100
     with pytest.raises(MetroError, match="no protocol 'photo'; known: open"):
         protocol_of("photo")

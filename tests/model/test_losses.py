@@ -182,6 +182,14 @@ def test_worked_example() -> None:
     assert terms["total"].item() == pytest.approx(total)
 
 
+def test_losses_of_tokens_are_left_out_where_there_are_none() -> None:
+    (output, target), config = draw(1, [True, True], [True, False]), LossConfig(joints_3d=7, joints_2d=3, vertices=2)
+    both, alone = metro_loss(output, target, config), metro_loss(output._replace(joints=None), target, config)
+    assert both.keys() - alone.keys() == {"joints_3d", "joints_2d"}
+    expected = both["total"] - 7 * both["joints_3d"] - 3 * both["joints_2d"]
+    torch.testing.assert_close(alone["total"], expected)
+
+
 def test_edges_of_a_scaled_mesh() -> None:
     """A triangle with sides 3, 4, 5 at twice its size: the lengths are off by 4 on average."""
     triangle = torch.tensor([[[0.0, 0, 0], [3, 0, 0], [3, 4, 0]]])

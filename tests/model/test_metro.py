@@ -10,12 +10,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from metro import presets
 from metro.body.joints import JOINT_SETS
 from metro.body.load import load_body
-from metro.config import BlockConfig, ModelConfig
+from metro.config import BlockConfig, ModelConfig, load_params
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, build_sampling
-from metro.model.metro import Metro, build_model
+from metro.model.metro import EncoderBlock, Metro, build_model
 from metro.model.official import to_official
 from metro.model.template import template_tokens
 from tests.model import published_network
@@ -79,6 +80,41 @@ def test_attention_maps_come_from_the_same_computation(make, images, kind) -> No
     for maps in (layer for block in explicit.attention for layer in block):
         assert maps.shape == (3, 2, tokens, tokens)
         torch.testing.assert_close(maps.sum(-1), torch.ones(3, 2, tokens))
+
+
+@pytest.fixture
+def alone(make, levels) -> Metro:
+    """The network that is asked about vertices alone."""
+    both = make()
+    config = both.config.model_copy(update={"queries": "vertices"})
+    return Metro(config, both.template_T3[14:], levels, sp.csr_matrix(both.regressor_JV.numpy())).eval()
+
+
+def test_vertices_alone_are_those_of_both_where_tokens_do_not_meet(make, images, alone) -> None:
+    """Tokens meet in attention and nowhere else."""
+    both = make()
+    with torch.no_grad():
+        for name, parameter in both.named_parameters():
+            if ".attention_out." in name:
+                parameter.zero_()
+            elif name.endswith("bias"):  # zero at the start
+                parameter.add_(0.1)
+    of_tokens = ("position_TD", "mix.weight", "mix.bias")
+    alone.load_state_dict({k: v[14:] if k.endswith(of_tokens) else v for k, v in both.state_dict().items()})
+    mask = torch.rand(3, TOKENS) < 0.4
+    with torch.no_grad():
+        expected, found = both(images, mask), alone(images, mask[:, 14:], need_attention=True)
+    assert found.joints is None
+    torch.testing.assert_close(found.vertices, expected.vertices)
+    torch.testing.assert_close(found.mesh_joints, expected.mesh_joints)
+    torch.testing.assert_close(found.camera, expected.camera)
+    assert found.attention[0][0].shape == (3, 2, 10, 10)
+
+
+def test_every_parameter_for_vertices_alone_is_used(alone, images) -> None:
+    output = alone.train()(images)
+    (output.camera.sum() + output.vertices[-1].sum()).backward()
+    assert [n for n, p in alone.named_parameters() if p.grad is None] == []
 
 
 @pytest.mark.parametrize("upsampling", ["learned", "fixed"])
@@ -217,6 +253,7 @@ def test_template_of_a_body_stands_upside_down_in_camera_axes() -> None:
 
     learned = template_tokens(config.model_copy(update={"positions": "learned"}), body, levels)
     assert torch.equal(learned, torch.zeros(445, 3))
+    assert torch.equal(template_tokens(config.model_copy(update={"queries": "vertices"}), body, levels), tokens[14:])
 
 
 def test_template_of_a_hand_is_its_mean_pose() -> None:
@@ -257,3 +294,20 @@ def test_averaged_cells_are_those_of_a_backbone_with_as_many(make, images) -> No
         torch.testing.assert_close(coarse.eval()(images).joints, plain.eval()(images).joints)
     with pytest.raises(MetroError, match=r"model\.cells: .* do not make 7 a side"):
         make(cells=7)
+
+
+@pytest.mark.parametrize(("preset", "channels"), [("study-reduction", 1440), ("study-reduction-paper", 2048)])
+def test_constant_width_has_as_many_weights_as_progressive(preset: str, channels: int) -> None:
+    params = load_params(presets.resolve(preset))
+    params = params.model_copy(update={"study_runs": params.planned_runs()})
+    seed = params.studies["reduction"].seeds[0]
+    counts = []
+    for variant in ("progressive", "constant"):
+        config = params.of_run(f"reduction-{variant}-{seed}").model
+        widths = [3 + channels, *(block.out for block in config.blocks)]
+        with torch.device("meta"):
+            blocks = [EncoderBlock(n, 445, b, config) for n, b in zip(widths, config.blocks, strict=False)]
+        counts.append(sum(p.numel() for block in blocks for p in block.parameters()))
+    assert counts[1] == pytest.approx(counts[0], rel=0.005)
+    for count in counts:  # as the preset tells
+        assert f"{count:,}" in presets.written(preset)

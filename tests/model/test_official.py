@@ -169,3 +169,6 @@ def test_networks_without_an_official_form(make) -> None:
     for changes in ({"upsampling": "fixed"}, {"backbone": "timm/regnetx_002"}):
         with pytest.raises(MetroError, match="only learned upsampling with a ResNet or HRNet"):
             to_official(make(**changes))
+    for changes in ({"cells": 1}, {"positions": "learned"}):
+        with pytest.raises(MetroError, match="only both, none and template have an official form"):
+            to_official(make(**changes))
