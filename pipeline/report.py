@@ -35,6 +35,8 @@ from pipeline.tracking.store import query
 if TYPE_CHECKING:
     from metro.training.checkpoint import Checkpoint
 
+PARTS = {"mix": "from cells to tokens", "blocks": "encoder blocks", "camera": "camera head"}
+"""Parts of the network whose names in the code tell a reader too little."""
 PINS = Path("constraints.txt")
 SHOWN = ("torch", "torchvision", "numpy", "opencv-python", "h5py", "onnx", "onnxruntime", "dvc", "mlflow", "prefect")
 """Packages of `PINS` that decide numbers, or that run and track the pipeline."""
@@ -58,7 +60,8 @@ def main(params: Params) -> None:
     costs = cost(network, checkpoint.params.train)
     weights = Counter[str]()
     for name, weight in network.named_parameters():
-        weights[name.partition(".")[0]] += weight.numel()
+        part = name.partition(".")[0]
+        weights[PARTS.get(part, part)] += weight.numel()
     with (
         tracking.joined(params, "train") as run,
         tempfile.TemporaryDirectory() as sheets,
@@ -127,6 +130,8 @@ def card(checkpoint: Checkpoint, trained_on: Sequence[Mapping[str, Any]], body: 
         "none": f"new weights, the backbone's: {model.backbone_weights}",
         "open": "the checkpoint that ships, metro/assets/open with its own card",
     }
+    begun = model.backbone_weights if train.init == "none" else train.init
+    terms = {"none": "no weights", "open": "Apache-2.0", "shipped": "Apache-2.0, metro/assets/blazepose/NOTICE"}
     return {
         "network": f"METRO on {model.backbone}, {model.image_size} px, {model.joint_set} joints, encoder {widths} wide",
         "body": f"{body['kind']}, {body['gender']}, {body['vertices']} vertices, sha256 {body['digest'][:12]}",
@@ -145,12 +150,13 @@ def card(checkpoint: Checkpoint, trained_on: Sequence[Mapping[str, Any]], body: 
         f"masked joints {train.mask.joints:g} and vertices {train.mask.vertices:g} at most, {train.precision}; all "
         f"of it in {MODEL / 'checkpoint.json'}",
         "seed": str(train.seed),
-        "licence of the data": "; ".join(f"{name}: {manifest['licence']}" for name, manifest in manifests.items()),
+        "licence of the data": "; ".join(dict.fromkeys(manifest["licence"] for manifest in manifests.values())),
         "licence of the body": str(body["licence"]),
-        "licence of the weights": "those of the data, of the body and of the weights it started from, all together",
+        "licence of the start": terms.get(begun, f"that of {begun}"),
+        "licence of the weights": "those of the data, of the body and of the start, all together",
         "limits": "one person for each box; what cannot be seen is guessed; not for telling who somebody is, nor where "
         "an error does harm"
-        + ("; trained on rendered people alone, who lack much of what photographs show" * rendered),
+        + ("; trained here on rendered people alone, who lack much of what photographs show" * rendered),
     }
 
 
@@ -184,7 +190,7 @@ def versions() -> dict[str, str]:
     from metro.version import __version__
 
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)", PINS.read_text(encoding="utf-8"), re.MULTILINE))
-    return {"metro": __version__, **{name: pins[name] for name in SHOWN}}
+    return {"metro": __version__, **{name: pins[name] for name in SHOWN if name in pins}}
 
 
 def exported() -> list[Path]:

@@ -55,7 +55,7 @@ SECTIONS = {
     "studies": (
         "Studies",
         "Trainings that differ in the parameters of their variant alone, judged on the same people: a difference "
-        "counts where its interval leaves out 0.",
+        "counts where both of its intervals leave out 0.",
     ),
     "attention": (
         "Attention",
