@@ -10,7 +10,7 @@ import hashlib
 import json
 import resource
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,15 +23,13 @@ from pipeline.network import load_network
 from pipeline.paths import COSTS, STUDIES, STUDY_MODELS, STUDY_SETS, TRAIN_SETS, shards, study_run
 from pipeline.train import train_in
 
-if TYPE_CHECKING:
-    from metro.model.metro import Metro
-
 
 def main(params: Params, name: str) -> None:
     """Train, judge, and note what it cost."""
     from metro.data.shards import ShardDataset
     from metro.evaluation.studies import COST, NAMES
     from metro.training.checkpoint import copy_weights
+    from metro.training.flops import cost
 
     planned, varied = params.study_runs[name], params.of_run(name)
     place, dataset = study_run(planned), shards(planned.dataset)
@@ -54,7 +52,7 @@ def main(params: Params, name: str) -> None:
         model = copy_weights(result.checkpoint.folder, STUDY_MODELS / place)
         run.dataset(planned.dataset, stage.inputs().files[str(dataset)], dataset, "evaluation")
         judged, _ = judge(model, planned.benchmark, varied)
-        costs, numbers = cost(load_network(model), varied), judged.headline()
+        costs, numbers = cost(load_network(model), varied.train), judged.headline()
         run.log({f"{planned.benchmark}/{key}": value for key, value in numbers.items()})
         run.log({f"cost/{key}": value for key, value in (costs | spent).items()})
         with stage.publish(STUDIES / place) as folder:
@@ -69,23 +67,6 @@ def main(params: Params, name: str) -> None:
     stage.forget_work(work)
     told = {**numbers, **costs, **spent}
     print(f"{name}: " + "  ".join(f"{key} {value:g}" for key, value in told.items()))
-
-
-def cost(metro: Metro, params: Params) -> dict[str, float]:
-    """What a network takes on every machine: weights, millions; operations of an image, 1e9; of its training, 1e12."""
-    from metro.training.flops import flops_per_image, flops_per_step
-
-    train = params.train
-    weights = {name: weight.numel() for name, weight in metro.named_parameters()}
-    frozen = tuple(f"{name}." for name in train.freeze)
-    trained = sum(count for name, count in weights.items() if not name.startswith(frozen))
-    step = flops_per_step(metro, train.freeze, cached=train.views is not None)
-    return {
-        "parameters_m": round(sum(weights.values()) / 1e6, 6),
-        "trained_parameters_m": round(trained / 1e6, 6),
-        "forward_gflop": round(flops_per_image(metro) / 1e9, 6),
-        "training_tflop": round(train.steps * train.batch_size * step / 1e12, 6),
-    }
 
 
 def measured(params: Params, records: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -8,7 +8,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from metro.config import TrainConfig
 from metro.model.metro import Metro
+
+
+def cost(metro: Metro, train: TrainConfig) -> dict[str, float]:
+    """What a network takes on every machine: weights, millions; operations of an image, 1e9; of its training, 1e12."""
+    frozen = tuple(f"{name}." for name in train.freeze)
+    weights = {name: weight.numel() for name, weight in metro.named_parameters()}
+    trained = sum(count for name, count in weights.items() if not (frozen and name.startswith(frozen)))
+    step = flops_per_step(metro, train.freeze, cached=train.views is not None)
+    return {
+        "parameters_m": round(sum(weights.values()) / 1e6, 6),
+        "trained_parameters_m": round(trained / 1e6, 6),
+        "forward_gflop": round(flops_per_image(metro) / 1e9, 6),
+        "training_tflop": round(train.steps * train.batch_size * step / 1e12, 6),
+    }
 
 
 def flops_per_image(metro: Metro) -> float:

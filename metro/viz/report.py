@@ -1,7 +1,7 @@
 """The report: one HTML file that needs no network, made from the results' JSON files and pictures.
 
 Everything is embedded, pictures as data, meshes as quantised arrays for a small WebGL viewer. Parts that were not made
-are left out. The text states what the numbers can and cannot tell.
+are left out, of the contents too. Each section opens with a sentence on what it shows and how to read it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,81 @@ import numpy as np
 
 from metro.errors import MetroError
 from metro.files import atomic_file, read_json, readable
+from metro.viz.published import PUBLISHED
 
+SECTIONS = {
+    "headline": (
+        "Headline",
+        "The scores of this model beside those that METRO's authors published; two of them can be compared only where "
+        "both are of the same test set.",
+    ),
+    "results": (
+        "Results",
+        "Every benchmark under its protocol, with 95 % intervals and beside poses that ignore the image: errors are "
+        "better low, shares high.",
+    ),
+    "cases": (
+        "Cases",
+        "Those with the lowest, the middle and the highest error: the nearer a prediction lies to the truth beside it, "
+        "also from the side, the better.",
+    ),
+    "breakdown": (
+        "Breakdown",
+        "Where the error comes from, by joint and by kind of picture; kinds whose intervals overlap widely may not "
+        "differ at all.",
+    ),
+    "photographs": (
+        "Photographs",
+        "Joints that people marked in photographs, and where the predicted ones fall: PCK is the percentage of correct "
+        "keypoints, those within so many parts of the box's longer side as follow the @.",
+    ),
+    "studies": (
+        "Studies",
+        "Trainings that differ in the parameters of their variant alone, judged on the same people: a difference "
+        "counts where both of its intervals leave out 0.",
+    ),
+    "attention": (
+        "Attention",
+        "What the joint queries attend to, averaged over heads and images: 1 × is an even share, more means that a "
+        "query takes more from there.",
+    ),
+    "occlusion": (
+        "Occlusion",
+        "How the error grows as more of a person or of the queries is hidden: the flatter a curve, the less the model "
+        "hangs on what it sees there.",
+    ),
+    "data": (
+        "Data",
+        "The sets that trained, validated and tested, and what they are annotated with; a digest names their content "
+        "exactly.",
+    ),
+    "fits": (
+        "Fits",
+        "How well bodies fitted to the joints of sets without meshes agree with those joints: low errors and few "
+        "rejected people make good pseudo-meshes.",
+    ),
+    "training": (
+        "Training",
+        "Losses and validation errors over the steps: the run is done when the errors are flat, and overfits when they "
+        "rise while the loss falls.",
+    ),
+    "costs": (
+        "Costs",
+        "What the network and its training take on every machine: weights, and multiplications and additions (FLOP).",
+    ),
+    "model": ("Model card", "What the trained checkpoint is, what it learned from and how, and what it is not for."),
+    "commands": (
+        "Commands",
+        "The command, run in the project's folder, that makes each part of this page again from its inputs; what is up "
+        "to date is not run again.",
+    ),
+    "versions": (
+        "Versions",
+        "The packages as the project pins them, the exported files, and where the tracked runs are found.",
+    ),
+    "reading": ("How to read this", "What the numbers can tell and what they cannot."),
+}
+"""Sections in the order of the page: title, and the sentence that says what is shown and how it is read."""
 BASELINES = {
     "camera_mean": "camera-frame mean",
     "canonical_mean": "canonical mean",
@@ -57,9 +133,22 @@ CHARTS = {
     **{f"groups_{key}": f"Error by {name}, with 95 % intervals" for key, name in GROUPS.items()},
 }
 """Charts of a benchmark, and what they show to those who cannot see them."""
+COSTS = {
+    "parameters_m": "parameters, M",
+    "trained_parameters_m": "of them trained, M",
+    "forward_gflop": "forward pass of an image, GFLOP",
+    "training_tflop": "the training, TFLOP",
+}
+"""What `metro.training.flops.cost` tells."""
 REMEDY = "run the stage that makes it"
 JPEG_FROM = 200_000
 """Pictures larger than this (bytes) are embedded as JPEG."""
+LIMIT = 15_000_000
+"""Bytes that the page should not exceed."""
+SCALES = (1.0, 0.75, 0.5, 0.35)
+"""What the sides of those pictures are multiplied by, one after the other, until the page keeps to the limit."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,6 +178,8 @@ class Content:
     would give every page other bytes."""
     benchmarks: Mapping[str, Path] = field(default_factory=dict)
     """Benchmark → folder with ``result.json`` and the figures of the evaluation."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Benchmark → source of its people (`metro.words.Source`): which published numbers are of the same set."""
     photos: Mapping[str, Path] = field(default_factory=dict)
     """Labelled photographs → folder with ``result.json`` and the figures of their evaluation."""
     curves: Path | None = None
@@ -102,6 +193,16 @@ class Content:
     occlusion: Path | None = None
     """Folder with ``occlusion.json`` and its figures."""
     datasets: Sequence[DataSet] = ()
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What the network and its training take, as in a study (`metro.training.flops.cost`)."""
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """Part of the network → its parameters."""
+    card: Mapping[str, str] = field(default_factory=dict)
+    """The model card: what is told of the checkpoint, by name."""
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Section (key of `SECTIONS`) → commands that make what it shows."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Package → version."""
     export: Mapping[str, int] = field(default_factory=dict)
     """Exported file → bytes."""
     runs: Mapping[str, str] = field(default_factory=dict)
@@ -125,7 +226,9 @@ def write_report(content: Content, path: Path) -> Path:
     """
     with tempfile.TemporaryDirectory() as charts:
         benchmarks = [_benchmark(name, folder) for name, folder in content.benchmarks.items()]
+        datasets = [_dataset(d) for d in content.datasets]
         parts = {
+            "headline": _headline(benchmarks, content.origins),
             "benchmarks": benchmarks,
             "terms": _terms(benchmarks),
             "photos": [_photos(name, folder) for name, folder in content.photos.items()],
@@ -133,23 +236,42 @@ def write_report(content: Content, path: Path) -> Path:
             "studies": [_study(folder) for folder in content.studies.values()],
             "attention": _attention(content.attention),
             "occlusion": _occlusion(content.occlusion),
-            "datasets": [_dataset(d) for d in content.datasets],
+            "datasets": datasets,
+            "fits": [d for d in datasets if d["fit"]],
         }
-        page = render(
-            "report.html.j2",
-            content.title,
-            content=content,
-            script=_template("turntable.js") + _template("viewer.js"),
-            known=dict(baselines=BASELINES, fair=FAIR, groups=GROUPS, cases=CASES, charts=CHARTS),
-            **parts,
-        )
+        shown = dict.fromkeys(("headline", "results", "cases", "breakdown"), bool(benchmarks)) | {
+            "photographs": bool(parts["photos"]),
+            "data": bool(datasets),
+            "costs": bool(content.costs or content.weights),
+            "model": bool(content.card),
+            "commands": bool(content.commands),
+            "versions": bool(content.versions or content.export or content.runs),
+            "reading": True,
+        }
+        sections = {key: told for key, told in SECTIONS.items() if shown.get(key, bool(parts.get(key)))}
+        for scale in SCALES:
+            page = render(
+                "report.html.j2",
+                content.title,
+                scale=scale,
+                content=content,
+                sections=sections,
+                script=_template("turntable.js") + _template("viewer.js") + _template("contents.js"),
+                known=dict(baselines=BASELINES, fair=FAIR, groups=GROUPS, cases=CASES, charts=CHARTS, costs=COSTS),
+                **parts,
+            )
+            size = len(page.encode())
+            if size <= LIMIT:
+                break
+        else:
+            _log.warning("%s: %s, more than the %s that it should have", path, _bytes(size), _bytes(LIMIT))
     with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def render(template: str, title: str, **parts: Any) -> str:
-    """A page of the report's style; `parts` are what its template takes.
+def render(template: str, title: str, *, scale: float = 1.0, **parts: Any) -> str:
+    """A page of the report's style; `parts` are what its template takes, `scale` what large pictures are reduced by.
 
     Raises
     ------
@@ -165,7 +287,8 @@ def render(template: str, title: str, **parts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "fixed": _fixed, "share": _share, "bytes": _bytes, "picture": _picture}
+    environment.filters |= {"number": _number, "fixed": _fixed, "share": _share, "bytes": _bytes}
+    environment.filters["picture"] = partial(_picture, scale=scale)
     try:
         return environment.get_template(template).render(style=_template("report.css"), **parts)
     except UndefinedError as err:
@@ -199,21 +322,43 @@ def _benchmark(name: str, folder: Path) -> dict[str, Any]:
             "name": name,
             "result": {**result, "metrics": {k: {**m, "unit": _unit(m["unit"])} for k, m in result["metrics"].items()}},
             "headline": headline,
+            "labels": {key: f"{m['label']}, {_unit(m['unit'])}" for key, m in result["metrics"].items()},
             "verdicts": [verdict(result, k) for k in headline],
         }
     meshes = folder / "cases.npz"
     return {
         **told,
-        "pictures": {key: _picture(path) for key in (*CASES, *CHARTS) if (path := folder / f"{key}.png").is_file()},
+        "pictures": {key: path for key in (*CASES, *CHARTS) if (path := folder / f"{key}.png").is_file()},
         "meshes": _meshes(meshes, result) if meshes.is_file() else None,
     }
+
+
+def _headline(benchmarks: Sequence[Mapping[str, Any]], origins: Mapping[str, str]) -> dict[str, Any]:
+    """The run's main scores, and what is published: of the same sets, and of others in the metrics of the page."""
+    rows: list[dict[str, Any]] = []
+    labels: dict[str, str] = {}
+    apart: dict[str, bool] = {}  # whether it is rendered
+    compared: set[str] = set()
+    for b in benchmarks:
+        metrics, protocol = b["result"]["metrics"], b["result"]["protocol"].get("name")
+        same = [p for p in PUBLISHED if (p.protocol, p.source) == (protocol, origins.get(b["name"]))]
+        compared.update(p.title for p in same)
+        if not same:
+            apart[b["name"]] = origins.get(b["name"]) == "synthetic"
+        labels |= b["labels"]
+        for key in dict.fromkeys([*b["headline"], *(k for p in same for k in p.values if k in metrics)]):
+            beside = [(p.values[key], p.origin) for p in same if key in p.values]
+            rows.append({"benchmark": b["name"], "label": b["labels"][key], "own": metrics[key], "published": beside})
+    elsewhere = [p for p in PUBLISHED if p.title not in compared and labels.keys() & p.values.keys()]
+    columns = {key: label for key, label in labels.items() if any(key in p.values for p in elsewhere)}
+    return {"rows": rows, "apart": apart, "elsewhere": elsewhere, "columns": columns}
 
 
 def _photos(name: str, folder: Path) -> dict[str, Any]:
     return {
         "name": name,
         "result": _json(folder / "result.json", "metrics", "joint_groups", "samples", "protocol"),
-        "pictures": {key: _picture(path) for key in CASES if (path := folder / f"{key}.png").is_file()},
+        "pictures": {key: path for key in CASES if (path := folder / f"{key}.png").is_file()},
     }
 
 
@@ -258,7 +403,7 @@ def _training(content: Content, charts: Path) -> dict[str, Any] | None:
     from metro.viz import plots
 
     if content.curves is None:
-        return {"picture": "", "errors": []} if content.train else None
+        return {"picture": None, "errors": []} if content.train else None
     curves = read_json(content.curves, REMEDY, shape=list[dict[str, float]])
     with readable(content.curves, REMEDY):
         picture = plots.learning_curves(curves, charts / "learning_curves.png")
@@ -268,7 +413,7 @@ def _training(content: Content, charts: Path) -> dict[str, Any] | None:
             if any(key in record for key in plots.measured(curves))
         ]
     labels = {key: plots.metric_label(key) for key in plots.measured(curves)}
-    return {"picture": _picture(picture), "errors": errors, "labels": labels}
+    return {"picture": picture, "errors": errors, "labels": labels}
 
 
 def _study(folder: Path) -> dict[str, Any]:
@@ -276,7 +421,7 @@ def _study(folder: Path) -> dict[str, Any]:
     with readable(folder / "study.json", REMEDY):
         metrics = {key: {**metric, "unit": _unit(metric["unit"])} for key, metric in study["metrics"].items()}
         main = metrics[study["ranked_by"]]
-    return {**study, "metrics": metrics, "main": main, "picture": _picture(folder / "study.png")}
+    return {**study, "metrics": metrics, "main": main, "picture": folder / "study.png"}
 
 
 def _attention(folder: Path | None) -> dict[str, Any] | None:
@@ -287,17 +432,17 @@ def _attention(folder: Path | None) -> dict[str, Any] | None:
     for key, prefix in (("last", ""), ("sharpest", "sharpest_")):
         if key in summary:
             names = {n: folder / f"{prefix}{n}.png" for n in ("joints", "parts", "mean", "examples")}
-            pictures = {n: _picture(path) for n, path in names.items() if path.is_file()}
+            pictures = {n: path for n, path in names.items() if path.is_file()}
             shown.append({**summary[key], "kind": key, "pictures": pictures})
     by_head = folder / "heads.png"
-    return {**summary, "shown": shown, "by_head": _picture(by_head) if by_head.is_file() else ""}
+    return {**summary, "shown": shown, "by_head": by_head if by_head.is_file() else None}
 
 
 def _occlusion(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
     summary = _json(folder / "occlusion.json", "people", "networks", "patch", "hidden")
-    pictures = {n: _picture(path) for n in ("curves", "patch", "examples") if (path := folder / f"{n}.png").is_file()}
+    pictures = {n: path for n in ("curves", "patch", "examples") if (path := folder / f"{n}.png").is_file()}
     with readable(folder / "occlusion.json", REMEDY):
         return {**summary, "shown": summary["networks"][0], "pictures": pictures}
 
@@ -307,6 +452,7 @@ def _dataset(data: DataSet) -> dict[str, Any]:
     with readable(data.manifest, REMEDY):
         facts = {**manifest, **manifest.get("statistics", {})}
         shards = facts.get("shards", [])
+        box, seen = facts.get("box_px", {}), [share for share in facts.get("joint_visibility", []) if share]
         contents = json.dumps([shard.get("sha256", "") for shard in shards])
         told = {
             "records": facts.get("count", 0),
@@ -314,6 +460,8 @@ def _dataset(data: DataSet) -> dict[str, Any]:
             "joints_3d": facts.get("has_3d", 0),
             "meshes": facts.get("has_mesh", 0),
             "skipped": facts.get("skipped", 0),
+            "box": f"{_fixed(box.get('p5'), 0)} – {_fixed(box.get('p95'), 0)}" if box else "–",
+            "seen": sum(seen) / len(seen) if seen else None,
             "bytes": sum(shard.get("bytes", 0) for shard in shards),
             "digest": hashlib.sha256(contents.encode()).hexdigest()[:12],
             "licence": facts.get("licence", ""),
@@ -323,38 +471,44 @@ def _dataset(data: DataSet) -> dict[str, Any]:
         "role": data.role,
         **told,
         "fit": _fit(data.fit) if data.fit else None,
-        "sheet": _picture(data.sheet) if data.sheet else "",
+        "sheet": data.sheet,
     }
 
 
 def _fit(summary: Mapping[str, Any]) -> dict[str, str]:
-    """What became of the fits of a dataset, in words."""
-    told = {"people": _number(summary.get("count")), "accepted": _number(summary.get("accepted"))}
-    told["rejected"] = ", ".join(f"{n} {reason}" for reason, n in summary.get("rejected", {}).items()) or "none"
-    told["had a mesh"] = _number(summary.get("kept_meshes"))
-    told["converged"] = _share(summary.get("converged"))
-    for key, name, unit in (
-        ("error_3d_mm", "3D joint error", "mm"),
-        ("error_2d_percent", "2D joint error", "% of the box"),
-    ):
-        if spread := summary.get(key):
-            told[name] = f"{_fixed(spread.get('mean'), 2)} {unit} (95th percentile {_fixed(spread.get('p95'), 2)})"
-    return told
+    """What became of the fits of a dataset, in words; the same names for every dataset."""
+    return {
+        "people": _number(summary.get("count")),
+        "accepted": _number(summary.get("accepted")),
+        "rejected": ", ".join(f"{n} {reason}" for reason, n in summary.get("rejected", {}).items()) or "none",
+        "had a mesh": _number(summary.get("kept_meshes")),
+        "converged": _share(summary.get("converged")),
+        "iterations": _spread(summary.get("iterations"), "", 0),
+        "3D joint error": _spread(summary.get("error_3d_mm"), "mm"),
+        "2D joint error": _spread(summary.get("error_2d_percent"), "%"),
+    }
+
+
+def _spread(values: Mapping[str, Any] | None, unit: str, digits: int = 2) -> str:
+    """Mean and 95th percentile; a dash where there are none."""
+    if not values:
+        return "–"
+    return f"{_fixed(values.get('mean'), digits)} {unit} ({_fixed(values.get('p95'), digits)})".replace("  ", " ")
 
 
 def _json(path: Path, *keys: str) -> Any:
     return read_json(path, REMEDY, keys)
 
 
-def _picture(path: Path) -> str:
-    """A picture as a data URI; large ones as JPEG."""
+def _picture(path: Path, scale: float = 1.0) -> str:
+    """A picture as a data URI; large ones as JPEG, their sides times `scale`."""
     with readable(path, REMEDY):
         content = path.read_bytes()
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
         if image is None:
             raise ValueError("no picture")
         if len(content) > JPEG_FROM:
-            return _encode(image)
+            return _encode(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
         kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
         return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from metro.errors import MetroError
-from metro.viz.report import Content, DataSet, _quantised, verdict, write_report
+from metro.viz import report
+from metro.viz.report import SECTIONS, Content, DataSet, _quantised, verdict, write_report
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
@@ -127,6 +128,11 @@ def content(tmp_path: Path) -> Content:
         attention=attention,
         occlusion=tmp_path / "occlusion",
         datasets=[DataSet("people", tmp_path / "manifest.json", "training", None, FIT)],
+        costs=COST,
+        weights={"backbone": 1_250_000},
+        card={"seed": "88"},
+        commands={"results": ["dvc repro evaluate@b"], "photographs": ["never shown"]},
+        versions={"torch": "2.0"},
         export={"bundle/bundle.json": 2345},
         runs={"train": "tags.`dvc.out` = 'abc.dir'"},
     )
@@ -190,14 +196,16 @@ def test_everything_is_in_one_file(content: Content, tmp_path: Path) -> None:
     assert all(source.startswith("data:image/") for source in page.sources)
     assert [link for link in page.links if not link.startswith("#")] == []
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
-    sections = "results cases training studies attention occlusion data artefacts reading"
-    assert {*sections.split()} <= page.ids
+    assert {*SECTIONS} - {"photographs"} <= page.ids
     assert "A title &amp; more" in text
     assert "Open &lt;benchmark&gt;" in text
     assert not re.search(r"url\(|@import|<link", text)
     assert "<code>tags.`dvc.out` = &#39;abc.dir&#39;</code>" in text
     assert "Best in MPJPE is &lt;both&gt;." in text
-    assert "both 9.0 -3.0 -4.0 – -2.0 0.02 1.25 0.50 0.12 3.0" in page.text
+    assert "both 9.0 -3.0 -4.0 – -2.0 0.02 1.25 0.50 0.12 3" in page.text
+    assert "all trainings of study masking, TFLOP 12" in page.text  # two variants, two seeds
+    assert "Results dvc repro evaluate@b" in page.text
+    assert "never shown" not in page.text
     assert "spreads its attention almost evenly" in text
 
 
@@ -226,9 +234,7 @@ def test_terms_are_spelled_out_before_the_first_number(content: Content, tmp_pat
 
 def test_no_raw_keys_and_sizes_that_say_something(content: Content, tmp_path: Path) -> None:
     text = read(content, tmp_path / "r.html").text
-    assert "people 7 accepted 5 rejected 2 no joints had a mesh 0 converged 100.0 %" in text
-    assert "3D joint error 1.33 mm (95th percentile 2.50)" in text
-    assert "2D joint error" not in text
+    assert "people 7 5 2 no joints 0 100.0 % – 1.33 mm (2.50) –" in text
     assert "bundle/bundle.json 2.3 kB" in text
     assert "_" not in text
 
@@ -315,10 +321,73 @@ def test_meshes_survive_the_packing(content: Content, tmp_path: Path) -> None:
 
 
 def test_parts_may_be_missing(tmp_path: Path) -> None:
-    text = write_report(Content("Only a title"), tmp_path / "r.html").read_text()
-    assert "Only a title" in text
-    assert 'id="results"' not in text
-    assert 'id="reading"' in text
+    page = read(Content("Only a title"), tmp_path / "r.html")
+    assert "Only a title" in page.text
+    assert page.ids == {"content", "reading"}
+    assert {*page.links} == {"#content", "#reading"}
+
+
+def test_each_section_is_in_the_contents_and_opens_with_a_sentence(content: Content, tmp_path: Path) -> None:
+    text = write_report(content, tmp_path / "r.html").read_text()
+    listed = re.findall(r'href="#(\w+)"', re.search(r"<nav.*?</nav>", text, re.S)[0])  # type: ignore[index]
+    assert listed == re.findall(r'<section id="(\w+)">', text)
+    opened = re.findall(r'<section id="(\w+)">\s*<h2>.*</h2>\s*<p class="about">[A-Z].*\.</p>', text)
+    assert opened == listed == [key for key in SECTIONS if key in listed]
+
+
+def judged(content: Content, protocol: str, **metrics: dict) -> None:
+    """Let the benchmark be of this protocol and have these metrics."""
+    path = content.benchmarks["b"] / "result.json"
+    told = json.loads(path.read_text())
+    told["protocol"]["name"] = protocol
+    told["metrics"] |= metrics
+    path.write_text(json.dumps(told))
+
+
+def test_published_numbers_stand_apart_from_those_of_rendered_people(content: Content, tmp_path: Path) -> None:
+    judged(content, "3dpw", pa_mpjpe=entry(60.0, label="PA-MPJPE"))  # the protocol alone does not make the set
+    page = read(replace(content, origins={"b": "synthetic"}), tmp_path / "r.html")
+    head = page.text[: page.text.index("METRO as published, on other data")]
+    assert "b MPJPE, mm 100.0 98.0 – 102.0 50 –" in head
+    assert "Errors on rendered people are not comparable with numbers published for photographs" in head
+    assert "77.1" not in head
+    assert "Human3.6M, protocol 2 HRNet-W64, in the paper 54.0 36.7" in page.text
+    assert "3DPW test set HRNet-W64 fine-tuned on 3DPW, in the paper 77.1 47.9" in page.text
+    assert "FreiHAND" not in page.text[: page.text.index("How to read this #")]  # no metric of hands here
+
+
+def test_published_numbers_stand_beside_those_of_the_same_set(content: Content, tmp_path: Path) -> None:
+    judged(content, "h36m-p2")
+    page = read(replace(content, origins={"b": "h36m"}), tmp_path / "r.html")
+    assert "b MPJPE, mm 100.0 98.0 – 102.0 50 54.0 HRNet-W64, in the paper" in page.text
+    assert "not comparable with numbers published for photographs" not in page.text
+    other = page.text[page.text.index("METRO as published, on other data") : page.text.index("Results #")]
+    assert "Human3.6M" not in other
+    assert "3DPW" in other
+
+
+def test_hands_are_told_both_published_ways(content: Content, tmp_path: Path) -> None:
+    judged(content, "freihand", joints_aligned=entry(9.0, label="PA-MPJPE"))
+    text = read(replace(content, origins={"b": "freihand"}), tmp_path / "r.html").text
+    assert "50 6.5 HRNet-W64 with test-time augmentation, in the paper 6.6 HRNet-W64 in one pass, published" in text
+
+
+def test_large_pictures_shrink_until_the_page_is_small_enough(
+    content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    cv2.imwrite(str(content.benchmarks["b"] / "best.png"), noise)
+    whole = write_report(content, tmp_path / "whole.html").stat().st_size
+    monkeypatch.setattr(report, "LIMIT", whole - 1)
+    text = write_report(content, tmp_path / "r.html").read_text()
+    assert len(text.encode()) < whole
+    packed = re.search(r'src="data:image/jpeg;base64,([^"]+)" alt="Images of the best', text)[1]  # type: ignore[index]
+    assert cv2.imdecode(np.frombuffer(base64.b64decode(packed), np.uint8), 1).shape == (300, 300, 3)
+    assert not caplog.records
+    monkeypatch.setattr(report, "LIMIT", 1000)
+    monkeypatch.setattr(report, "SCALES", (1.0,))
+    write_report(content, tmp_path / "r.html")
+    assert "more than the 1.0 kB that it should have" in caplog.text
 
 
 def test_quantisation_error() -> None:
