@@ -535,7 +535,7 @@ def _params(folder: Path) -> list[bytes]:
     text = "preset: open\nbody: {kind: open}\ndatasets:\n  a: {split: train}\n  b:\n    split: test\n"
     text += "train:\n  lr: 1.0e-3\n  clip: null\n"
     alias = "datasets:\n  a: &set {split: train, shard_size: 9}\n  b: *set\n  c: {<<: *set, shard_size: 8}\n"
-    return [text.encode(), alias.encode(), b"# nothing\nsweep: {ratios: [0.0, 0.3]}\n"]
+    return [text.encode(), alias.encode(), b"# nothing\nattention: {samples: 4}\n"]
 
 
 def _read_params(path: Path) -> Any:
