@@ -6,6 +6,8 @@ writes lies with the other benchmarks, and its numbers join the run of the train
 
 from __future__ import annotations
 
+from functools import partial
+
 from metro.config import Params
 from metro.files import sha256_of
 from pipeline import stage, tracking
@@ -24,12 +26,17 @@ def main(params: Params, name: str) -> None:
     from metro.export.load import predictor_of
     from metro.export.networks import TorchNetwork
     from metro.mesh.sampling import load_sampling
+    from metro.model.views import mirror_vertices, views_of
     from metro.training.checkpoint import load_checkpoint
 
     photos, settings = params.photos[name], params.evaluate
     people = read_labels(photos.labels)
-    bundle = bundle_of(load_network(MODEL), read_npz(BODY), load_sampling(SAMPLING))
-    predictor = predictor_of(TorchNetwork(bundle))
+    body = read_npz(BODY)
+    bundle = bundle_of(load_network(MODEL), body, load_sampling(SAMPLING))
+    mirror = partial(mirror_vertices, body.v_template, body.faces)
+    views = views_of(settings.views, bundle.model.config.joint_set, mirror)
+    predictor = predictor_of(TorchNetwork(bundle), views=views)
+    about = {"checkpoint": str(MODEL), "step": load_checkpoint(MODEL).step, "passes": predictor.passes}
     with tracking.joined(params, "train") as run:
         run.dataset(name, sha256_of(photos.labels), photos.labels, "evaluation")
         result = judge(
@@ -40,7 +47,7 @@ def main(params: Params, name: str) -> None:
             resamples=settings.bootstrap,
             cases=settings.overlays,
             benchmark=name,
-            about={"checkpoint": str(MODEL), "step": load_checkpoint(MODEL).step, "passes": predictor.passes},
+            about=about if views is None else {**about, "views": str(views)},
         )
         numbers = headline(result.summary)
         run.log({f"{name}/{key}": value for key, value in numbers.items()})
