@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import tempfile
 import zipfile
 import zlib
@@ -27,15 +26,7 @@ from metro.files import (
     sha256_of,
     what_is,
 )
-
-
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file can grow beyond 1000 bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from tests.full_disk import said_on_a_full_disk
 
 
 def write_file(path: Path, text: str) -> None:
@@ -63,10 +54,11 @@ def test_a_file_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
     assert content(tmp_path) == ["sub", "sub/file"]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     write_file(tmp_path / "file", "old")
-    with pytest.raises(MetroError, match=r"file: File too large; nothing was written, make room and run again$"):
-        write_file(tmp_path / "file", "x" * 2000)
+    code = "from tests.test_files import *; write_file(Path(arguments[0]), 'x' * 2000)"
+    said = said_on_a_full_disk(1000, code, tmp_path / "file")
+    assert said.endswith("/file: File too large; nothing was written, make room and run again")
     assert (tmp_path / "file").read_text() == "old"
     assert content(tmp_path) == ["file"]
 
@@ -156,10 +148,10 @@ def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
     assert content(tmp_path) == ["out", "out/about.json"]
 
 
-def test_a_full_disk_leaves_the_old_folder(tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_leaves_the_old_folder(tmp_path: Path) -> None:
     write_folder(tmp_path / "out", "old")
-    with pytest.raises(MetroError, match="out: File too large; nothing was written"):
-        write_folder(tmp_path / "out", "x" * 2000)
+    code = "from tests.test_files import *; write_folder(Path(arguments[0]), 'x' * 2000)"
+    assert "/out: File too large; nothing was written" in said_on_a_full_disk(1000, code, tmp_path / "out")
     assert (tmp_path / "out" / "about.json").read_text() == "old"
     assert content(tmp_path) == ["out", "out/about.json"]
 
@@ -296,12 +288,8 @@ def test_a_disk_that_gets_full_keeps_what_it_had(tmp_path: Path, other_disk: Pat
     (other_disk / "out" / "old").touch()
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "new").write_text("x" * 2000)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(MetroError, match=r"out: File too large; nothing was written"):
-            replace_folder(tmp_path / "made", other_disk / "out")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    code = "from pathlib import Path; from metro.files import replace_folder; replace_folder(*map(Path, arguments))"
+    said = said_on_a_full_disk(1000, code, tmp_path / "made", other_disk / "out")
+    assert "/out: File too large; nothing was written" in said
     assert content(other_disk) == ["out", "out/old"]
     assert content(tmp_path) == ["made", "made/new"]

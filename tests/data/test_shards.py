@@ -23,6 +23,7 @@ from metro.data import crop, hdf5, lens, shards
 from metro.data.verify import verify
 from metro.errors import MetroError
 from tests.data import people
+from tests.full_disk import said_on_a_full_disk
 
 CROP = CropConfig(box_px=64, margin=1.5)
 
@@ -147,21 +148,14 @@ def test_nothing_is_left_when_the_writer_fails(tmp_path):
 
 
 DISK_FULL = """
-import resource, sys
-sys.path[:0] = {path!r}
-from tests.data import people
 from metro import files
 from metro.config import CropConfig
 from metro.data import shards
-from metro.errors import MetroError
-resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))  # every later byte fails, as on a full disk
-files.SPOOL_BYTES = {spool}
-try:
-    with shards.ShardWriter(shards.Path(sys.argv[1]), CropConfig(box_px=64)) as writer:
-        for number in range({count}):
-            writer.add(people.person(number))
-except MetroError as err:
-    print(err)
+from tests.data import people
+path, files.SPOOL_BYTES, count = arguments[0], int(arguments[1]), int(arguments[2])
+with shards.ShardWriter(shards.Path(path), CropConfig(box_px=64)) as writer:
+    for number in range(count):
+        writer.add(people.person(number))
 """
 
 
@@ -169,11 +163,9 @@ except MetroError as err:
 def test_a_full_disk_gives_one_line_and_leaves_the_old_file(tmp_path, spool, count):
     path = tmp_path / "s.h5"
     path.write_bytes(b"old")
-    roots = [str(Path(people.__file__).parent), str(Path(shards.__file__).parents[2])]
-    code = DISK_FULL.format(path=roots, spool=spool, count=count)
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith(f"{path}: File too large; nothing was written"), done
-    assert done.stdout.count("\n") == 1
+    said = said_on_a_full_disk(5000, DISK_FULL, path, spool, count)
+    assert said.startswith(f"{path}: File too large; nothing was written")
+    assert "\n" not in said
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
 
