@@ -77,7 +77,7 @@ class Entries:
         folder = fitted(name, params)
         if (name, folder is not None) not in self._opened:
             dataset = open_set(shards(name), folder)
-            self._opened[name, folder is not None] = dataset, entry(name, dataset, params)
+            self._opened[name, folder is not None] = dataset, entry(name, dataset, folder)
         return self._opened[name, folder is not None]
 
 
@@ -86,12 +86,11 @@ def fitted(name: str, params: Params) -> Path | None:
     return fits(name) if params.train.fits and name in params.fit.datasets else None
 
 
-def entry(name: str, dataset: ShardDataset, params: Params) -> dict[str, Any]:
-    """What the catalogue says of one dataset."""
+def entry(name: str, dataset: ShardDataset, sidecars: Path | None) -> dict[str, Any]:
+    """What the catalogue says of one dataset, whose pseudo-meshes lie in `sidecars`."""
     from metro.data.records import MESH_ORIGINS
     from metro.data.shards import read_manifest
 
-    sidecars = fitted(name, params)
     manifest = read_manifest(shards(name))
     contents = [shard["sha256"] for shard in manifest["shards"]]
     contents += [sha256_of(path) for path in sorted(sidecars.glob("fit-*.h5"))] if sidecars else []

@@ -189,8 +189,7 @@ class TrainStream:
         arrays = self._seen(index_B, view_B, rngs, self._read_features)
         if self._draw_mask:
             if views is not None:  # a view comes back, its masks do not
-                keys = zip(epoch_B.tolist(), index_B.tolist(), strict=True)
-                rngs = [stream(self._train.seed, Purpose.SAMPLE, epoch, index, 1) for epoch, index in keys]
+                rngs = _streams(self._train.seed, Purpose.SAMPLE, epoch_B, index_B, 1)
             arrays["mask"] = np.array([self._draw_mask(rng) for rng in rngs])
         return _tensors(arrays)
 
@@ -200,8 +199,7 @@ class TrainStream:
 
     def _rngs(self, purpose: Purpose, epoch_B: np.ndarray, index_B: np.ndarray) -> Sequence[Generator]:
         """The random numbers that samples are seen by."""
-        keys = zip(epoch_B.tolist(), index_B.tolist(), strict=True)
-        return [stream(self._train.seen_by, purpose, epoch, index) for epoch, index in keys]
+        return _streams(self._train.seen_by, purpose, epoch_B, index_B)
 
     def _seen(
         self, index_B: np.ndarray, view_B: np.ndarray, rngs: Sequence[Generator], read_features: ReadFeatures | None
@@ -446,6 +444,12 @@ class _ErrorsAsItems(Dataset[Made | MetroError]):
 
 def _tensors(arrays: dict[str, np.ndarray]) -> Batch:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+def _streams(seed: int, purpose: Purpose, epoch_B: np.ndarray, index_B: np.ndarray, *which: int) -> Sequence[Generator]:
+    """Random numbers of each record (B,) in one pass over them (B,)."""
+    keys = zip(epoch_B.tolist(), index_B.tolist(), strict=True)
+    return [stream(seed, purpose, epoch, index, *which) for epoch, index in keys]
 
 
 def _begin_worker(worker: int) -> None:

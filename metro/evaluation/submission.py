@@ -96,9 +96,8 @@ def predict(
     for first in range(0, len(paths), batch_size):
         part = paths[first : first + batch_size]
         image = np.stack([cut(path, np.array(CENTER), SCALE, model.config.image_size, 1.0)[0] for path in part])
-        mesh = model(normalise(torch.from_numpy(image).to(device), torch.ones(len(part), 3, device=device))).vertices[
-            -1
-        ]
+        normal = normalise(torch.from_numpy(image).to(device), torch.ones(len(part), 3, device=device))
+        mesh = model(normal).vertices[-1]
         found = body.regress(body.figure.regressor, mesh)
         joints.append((found - found[:, :1]).cpu().numpy())
         vertices.append((mesh - found[:, :1]).cpu().numpy())
