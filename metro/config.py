@@ -217,8 +217,9 @@ class ModelConfig(Section):
     """Tokens the camera head sees: vertices (official body) or all (hand)."""
     camera_width: Width = 250
     """Hidden width of the camera head (hand: 150)."""
-    upsampling: Literal["learned", "fixed"] = "learned"
-    """`learned`: dense layers between mesh levels (official); `fixed`: the barycentric matrices, not trained."""
+    upsampling: Literal["learned", "fixed", "rigid"] = "learned"
+    """`learned`: dense layers between mesh levels (official); `fixed`: the barycentric matrices, not trained; `rigid`:
+    pieces of the template that keep their shape (`metro.model.upsampling`), not trained."""
     init: Literal["official", "template"] = "official"
     """`official`: N(0, 0.02); `template`: the same, with the block skips passing xyz, so that step 0 predicts the
     template mesh, and learned upsampling starting at the barycentric matrices."""

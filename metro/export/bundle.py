@@ -41,6 +41,7 @@ from metro.files import atomic_folder, readable, sha256_of
 from metro.mesh.sampling import Level
 from metro.mesh.sparse import checked_csr
 from metro.model.metro import Metro
+from metro.model.upsampling import RigidUpsampling
 from metro.training.checkpoint import Checkpoint, load_checkpoint
 from metro.training.restore import load_weights, restore
 from metro.version import __version__
@@ -142,6 +143,8 @@ def write_bundle(folder: Path | str, bundle: Bundle, programs: Sequence[str] = (
     arrays: dict[str, np.ndarray] = {"faces_0": np.asarray(bundle.faces_F3, np.int32)}
     if weights:
         arrays["template_T3"] = bundle.model.template_T3.cpu().numpy()
+        if isinstance(bundle.model.upsampling, RigidUpsampling):
+            arrays["template_V3"] = bundle.model.upsampling.template_V3.cpu().numpy()
         for k, level in enumerate(bundle.levels, 1):
             arrays[f"faces_{k}"] = np.asarray(level.faces, np.int32)
             arrays[f"indices_{k}"] = np.asarray(level.indices, np.int64)
@@ -173,15 +176,20 @@ def load_bundle(folder: Path | str) -> Bundle:
     with readable(found.folder / GEOMETRY, REMEDY):
         levels = [_level(k, arrays, *sizes[k - 1 : k + 1]) for k in range(1, len(sizes))]
         regressor = _sparse_matrix("regressor", arrays, (joints, sizes[0]))
-        template_T3 = arrays["template_T3"]
-        if template_T3.dtype != np.float32 or not np.isfinite(template_T3).all():
-            raise ValueError("the template is not of finite float32 numbers")
+        template_T3, template_V3 = arrays["template_T3"], arrays.get("template_V3", np.zeros((sizes[0], 3), np.float32))
+        for array in (template_T3, template_V3):
+            if array.dtype != np.float32 or not np.isfinite(array).all():
+                raise ValueError("the template is not of finite float32 numbers")
+        if template_V3.shape != (sizes[0], 3):
+            raise ValueError(f"the full template has shape {template_V3.shape}, the mesh {sizes[0]} vertices")
     with readable(path, REMEDY):
         weights = load_file(path)
     with readable(found.folder / META, REMEDY), torch.random.fork_rng():
         # Fresh weights are overwritten; the caller's random stream stays as it was.
         config = ModelConfig.model_validate(found.meta["model"])
-        model = Metro(config.model_copy(update={"backbone_weights": "none"}), template_T3, levels, regressor)
+        config = config.model_copy(update={"backbone_weights": "none"})
+        mesh = (template_V3, arrays["faces_0"]) if "template_V3" in arrays else None
+        model = Metro(config, template_T3, levels, regressor, mesh)
     load_weights(model, weights, folder)
     return Bundle(model.eval(), arrays["faces_0"], levels, regressor, dict(found.meta))
 

@@ -28,10 +28,11 @@ from metro.body.figure import FIGURES
 from metro.body.joints import JOINT_SETS
 from metro.config import BlockConfig, ModelConfig
 from metro.errors import MetroError
-from metro.mesh.sampling import Level
+from metro.mesh.sampling import Level, compose_indices
 from metro.model.backbones import build_backbone
 from metro.model.masking import MASK_VALUE
-from metro.model.template import template_tokens
+from metro.model.template import template_mesh, template_tokens
+from metro.model.upsampling import FixedUpsampling, RigidUpsampling
 
 CAMERA_SCALE = 0.8  # of `template` init: a standing person about fills the crop
 
@@ -149,33 +150,6 @@ class LearnedUpsampling(ExactLinear):
         return super().forward(coarse_BV3.mT.contiguous()).mT  # strided, one image takes twice the time
 
 
-class FixedUpsampling(nn.Module):
-    """Barycentric matrix with K entries a row at most, as K weighted gathers; nothing to train, nothing to store."""
-
-    index_KV: Tensor
-    weight_KV: Tensor
-
-    def __init__(self, up: sparse.csr_matrix) -> None:
-        super().__init__()
-        up = sparse.csr_matrix(up)
-        counts = np.diff(up.indptr)
-        slot = np.arange(up.nnz) - np.repeat(up.indptr[:-1], counts)
-        row = np.repeat(np.arange(up.shape[0]), counts)
-        index_KV = np.zeros((counts.max(initial=1), up.shape[0]), dtype=np.int64)
-        weight_KV = np.zeros(index_KV.shape, dtype=np.float32)
-        index_KV[slot, row], weight_KV[slot, row] = up.indices, up.data
-        self.register_buffer("index_KV", torch.from_numpy(index_KV), persistent=False)
-        self.register_buffer("weight_KV", torch.from_numpy(weight_KV), persistent=False)
-
-    def forward(self, coarse_BV3: Tensor) -> Tensor:
-        # One row per vertex with the batch inside (X = B · 3): gathering whole rows is 10 times faster than per image.
-        coarse_VX = coarse_BV3.transpose(0, 1).flatten(1)
-        fine_VX = coarse_VX.new_zeros(())
-        for index_V, weight_V in zip(self.index_KV, self.weight_KV, strict=True):
-            fine_VX = torch.addcmul(fine_VX, coarse_VX.index_select(0, index_V), weight_V[:, None])
-        return fine_VX.unflatten(1, (-1, 3)).transpose(0, 1)
-
-
 class Metro(nn.Module):
     """The network.
 
@@ -190,15 +164,18 @@ class Metro(nn.Module):
         Mesh levels, fine to coarse. Learned upsampling takes only their sizes.
     regressor
         (J, V) matrix that reads the joints off the full mesh; None: `mesh_joints` is not predicted.
+    mesh
+        Vertices (V, 3) and faces (F, 3) of the full template, which rigid upsampling moves.
 
     Raises
     ------
     MetroError
-        Template, joint set and mesh levels disagree, or the blocks do not fit.
+        Template, joint set and mesh levels disagree, the blocks do not fit, or rigid upsampling has no `mesh`.
     """
 
     template_T3: Tensor
     regressor_JV: Tensor | None
+    coarse_JV: Tensor | None
     blocks: Sequence[EncoderBlock]
 
     def __init__(
@@ -207,6 +184,7 @@ class Metro(nn.Module):
         template_T3: Tensor | np.ndarray,
         levels: Sequence[Level],
         regressor: sparse.csr_matrix | None = None,
+        mesh: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -238,13 +216,19 @@ class Metro(nn.Module):
         self.blocks = cast("Sequence[EncoderBlock]", nn.ModuleList(blocks))
         seen = tokens if config.camera_from == "all" else tokens - self.num_joints
         self.camera = Camera(seen, config.camera_width)
-        upsampling = LearnedUpsampling if config.upsampling == "learned" else FixedUpsampling
-        self.upsampling = nn.ModuleList(upsampling(level.up) for level in reversed(levels))
-        if regressor is not None and config.upsampling == "fixed":
-            for level in levels:  # the joints are linear in the coarse mesh, so training can stop there
-                regressor = regressor @ level.up
-        dense = None if regressor is None else torch.from_numpy(regressor.toarray()).float()
-        self.register_buffer("regressor_JV", dense, persistent=False)
+        if config.upsampling == "rigid":
+            if mesh is None:
+                raise MetroError("model.upsampling: rigid upsampling needs the template at full resolution")
+            self.upsampling: RigidUpsampling | nn.ModuleList = RigidUpsampling(*mesh, compose_indices(levels))
+        else:
+            upsampling = LearnedUpsampling if config.upsampling == "learned" else FixedUpsampling
+            self.upsampling = nn.ModuleList(upsampling(level.up) for level in reversed(levels))
+        by_coarse = regressor
+        for level in levels if regressor is not None else ():
+            by_coarse = by_coarse @ level.up
+        # Joints are linear in an interpolated mesh's coarse one, so training can stop there.
+        self.register_buffer("regressor_JV", _dense(None if config.upsampling == "fixed" else regressor), False)
+        self.register_buffer("coarse_JV", _dense(None if config.upsampling == "learned" else by_coarse), False)
         self._init_weights(levels)
 
     def forward(
@@ -266,7 +250,8 @@ class Metro(nn.Module):
         need_attention
             Also return attention maps, by the explicit formula instead of the fused kernel.
         full
-            False stops at the coarsest mesh when upsampling is fixed (`mesh_joints` need no finer one).
+            False stops at the coarsest mesh unless upsampling is learned; `mesh_joints` are then those of the
+            interpolated mesh.
         """
         map_BChw = self.backbone.cells(images) if images.ndim == 2 else self.backbone(images)
         if self.pool is not None:
@@ -289,13 +274,17 @@ class Metro(nn.Module):
         vertices_BV3 = points_BT3[:, self.num_joints :]
         camera_B3 = self.camera(points_BT3 if self.config.camera_from == "all" else vertices_BV3)
         meshes = [vertices_BV3]
-        fixed = self.config.upsampling == "fixed"
-        for up in self.upsampling if full or not fixed else ():
-            meshes.append(up(meshes[-1]))
-        mesh_joints_BJ3 = None
-        if self.regressor_JV is not None:
-            with full_precision(points_BT3):
-                mesh_joints_BJ3 = self.regressor_JV @ (meshes[0] if fixed else meshes[-1])
+        with full_precision(points_BT3):
+            if isinstance(self.upsampling, RigidUpsampling):
+                meshes += self.upsampling(vertices_BV3) if full else []
+            else:
+                for up in self.upsampling if full or self.config.upsampling == "learned" else ():
+                    meshes.append(up(meshes[-1]))
+            mesh_joints_BJ3 = None
+            if self.regressor_JV is not None and len(meshes) > 1:
+                mesh_joints_BJ3 = self.regressor_JV @ meshes[-1]
+            elif self.coarse_JV is not None:
+                mesh_joints_BJ3 = self.coarse_JV @ vertices_BV3
         return MetroOutput(
             camera_B3, joints_BJ3, tuple(meshes), mesh_joints_BJ3, tuple(attention) if need_attention else None
         )
@@ -350,10 +339,14 @@ class Metro(nn.Module):
             block.head.weight[:3] *= 0.02
         self.camera.out.weight *= 0.1
         self.camera.out.bias.copy_(torch.tensor([CAMERA_SCALE, 0.0, 0.0]))
-        for up, level in zip(self.upsampling, reversed(levels), strict=True):
+        for up, level in zip(self.upsampling.children(), reversed(levels), strict=False):
             if isinstance(up, LearnedUpsampling):
                 up.weight.copy_(torch.from_numpy(level.up.toarray()))
                 up.bias.zero_()
+
+
+def _dense(matrix: sparse.csr_matrix | None) -> Tensor | None:
+    return None if matrix is None else torch.from_numpy(matrix.toarray()).float()
 
 
 def build_model(config: ModelConfig, body: BodyData, levels: Sequence[Level]) -> Metro:
@@ -366,4 +359,5 @@ def build_model(config: ModelConfig, body: BodyData, levels: Sequence[Level]) ->
     """
     figure = FIGURES[config.joint_set]
     regressor = body.regressor(figure.regressor)[figure.token_rows]
-    return Metro(config, template_tokens(config, body, levels), levels, regressor)
+    mesh = (template_mesh(config, body)[0].numpy(), body.faces)
+    return Metro(config, template_tokens(config, body, levels), levels, regressor, mesh)

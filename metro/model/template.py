@@ -23,8 +23,19 @@ LOWERED_ARMS = {"left_shoulder": -1.1, "right_shoulder": 1.1}  # radians about t
 def template_tokens(config: ModelConfig, body: BodyData, levels: Sequence[Level]) -> Tensor:
     """Query positions (T, 3): joints, then coarse vertices of the template pose, metres, root at the origin.
 
-    Official bodies stand in zero pose, turned by 3.1416 about x into camera axes; hands take the model's mean pose.
     Queries with `positions: learned` are all at the origin; `queries: vertices` leaves the joints out.
+    """
+    vertices_V3, joints_K3 = template_mesh(config, body)
+    tokens_T3 = vertices_V3[torch.from_numpy(compose_indices(levels)[-1]).long()]
+    if config.queries == "both":
+        tokens_T3 = torch.cat([joints_K3[FIGURES[config.joint_set].token_rows], tokens_T3])
+    return tokens_T3 if config.positions == "template" else torch.zeros_like(tokens_T3)
+
+
+def template_mesh(config: ModelConfig, body: BodyData) -> tuple[Tensor, Tensor]:
+    """The template pose at full resolution: vertices (V, 3) and joints (K, 3), metres, root at the origin.
+
+    Official bodies stand in zero pose, turned by 3.1416 about x into camera axes; hands take the model's mean pose.
     """
     model = BodyModel(body)
     pose_aa = torch.zeros(1, 3 * model.num_joints)
@@ -34,10 +45,5 @@ def template_tokens(config: ModelConfig, body: BodyData, levels: Sequence[Level]
             for name, turn in LOWERED_ARMS.items():
                 pose_aa[0, 3 * body.joint_names.index(name) + 2] = turn
     output = model(pose_aa, torch.zeros(1, model.num_betas))
-    vertices_V3 = output.vertices[0]
     joints_K3 = model.true_joints(output)[0]  # the first is the origin: pelvis or wrist
-    coarse = torch.from_numpy(compose_indices(levels)[-1]).long()
-    tokens_T3 = vertices_V3[coarse]
-    if config.queries == "both":
-        tokens_T3 = torch.cat([joints_K3[FIGURES[config.joint_set].token_rows], tokens_T3])
-    return tokens_T3 - joints_K3[0] if config.positions == "template" else torch.zeros_like(tokens_T3)
+    return output.vertices[0] - joints_K3[0], joints_K3 - joints_K3[0]

@@ -56,8 +56,10 @@ def make(levels: list[Level]) -> Make:
         joints = 21 if hand else 14
         template = rng.normal(0, 0.4, (joints + 10, 3)).astype(np.float32)
         regressor = sp.csr_matrix(rng.dirichlet(np.ones(90), joints))
+        vertices = np.concatenate([template[joints:], rng.normal(0, 0.4, (80, 3)).astype(np.float32)])
+        strip = np.arange(88)[:, None] + np.arange(3)
         torch.manual_seed(0)
-        return Metro(config, template, levels, regressor).eval()
+        return Metro(config, template, levels, regressor, (vertices, strip)).eval()
 
     return build
 

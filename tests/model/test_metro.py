@@ -142,8 +142,8 @@ def test_fixed_upsampling_is_the_matrix(make, images, levels) -> None:
         np.testing.assert_allclose(levels[0].up @ middle[b].numpy(), full[b].numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("upsampling", ["learned", "fixed"])
-def test_mesh_joints_are_regressed_from_the_full_mesh(make, images, upsampling) -> None:
+@pytest.mark.parametrize("upsampling", ["learned", "fixed", "rigid"])
+def test_mesh_joints_are_regressed_from_the_full_mesh(make, images, levels, upsampling) -> None:
     model = make(upsampling=upsampling)
     rows = np.random.default_rng(1)
     rows.normal(0, 0.4, (24, 3))  # the draw of the template, before that of the regressor
@@ -151,8 +151,27 @@ def test_mesh_joints_are_regressed_from_the_full_mesh(make, images, upsampling) 
     with torch.no_grad():
         output, quick = model(images), model(images, full=False)
     torch.testing.assert_close(output.mesh_joints, regressor @ output.vertices[-1], rtol=1e-4, atol=1e-6)
-    assert torch.equal(quick.mesh_joints, output.mesh_joints)
-    assert len(quick.vertices) == (1 if upsampling == "fixed" else 3)
+    if upsampling == "rigid":  # then of the interpolated mesh
+        up = torch.from_numpy((levels[0].up @ levels[1].up).toarray()).float()
+        torch.testing.assert_close(quick.mesh_joints, regressor @ up @ output.vertices[0], rtol=1e-4, atol=1e-6)
+    else:
+        assert torch.equal(quick.mesh_joints, output.mesh_joints)
+    assert [v.shape[1] for v in output.vertices] == [10, 30, 90]
+    assert len(quick.vertices) == (3 if upsampling == "learned" else 1)
+
+
+def test_rigid_upsampling_keeps_the_template_at_the_start(make, images) -> None:
+    model = make(init="template", upsampling="rigid")
+    with torch.no_grad():
+        _, middle, full = model(images).vertices
+    assert (full - model.upsampling.template_V3).norm(dim=-1).max() < 0.05
+    assert torch.equal(middle, full[:, :30])
+
+
+def test_rigid_upsampling_needs_the_whole_template(make, levels) -> None:
+    config = make(upsampling="rigid").config
+    with pytest.raises(MetroError, match="rigid upsampling needs the template at full resolution"):
+        Metro(config, torch.zeros(24, 3), levels)
 
 
 def test_one_image_keeps_its_batch_axis(make, images) -> None:
@@ -164,8 +183,9 @@ def test_one_image_keeps_its_batch_axis(make, images) -> None:
     torch.testing.assert_close(one.vertices[-1], many.vertices[-1][:1], rtol=1e-4, atol=1e-6)
 
 
-def test_mixed_precision_keeps_positions_exact(make, images) -> None:
-    model = make(init="template", upsampling="fixed")
+@pytest.mark.parametrize("upsampling", ["fixed", "rigid"])
+def test_mixed_precision_keeps_positions_exact(make, images, upsampling) -> None:
+    model = make(init="template", upsampling=upsampling)
     with torch.no_grad():
         exact = model(images)
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -177,9 +197,9 @@ def test_mixed_precision_keeps_positions_exact(make, images) -> None:
 
 
 def test_state_dict_holds_weights_alone(make) -> None:
-    for upsampling in ("learned", "fixed"):
+    for upsampling in ("learned", "fixed", "rigid"):
         names = make(upsampling=upsampling).state_dict()
-        assert not [n for n in names if "template" in n or "regressor" in n or "_KV" in n]
+        assert not [n for n in names if "template" in n or "_JV" in n or "_KV" in n or "_P" in n]
     assert not [n for n in names if n.startswith("upsampling")]
 
 
