@@ -72,9 +72,9 @@ class RigidUpsampling(nn.Module):
         *self.between, middle_P = kept
         members_PP, blend = make_patches(template_V3, faces_F3, middle_P)
         self.blend = FixedUpsampling(blend)
-        self.register_buffer("template_V3", torch.from_numpy(template_V3).float(), persistent=False)
-        self.register_buffer("rest_P3", self.template_V3[middle_P], persistent=False)
-        self.register_buffer("members_PP", torch.from_numpy(members_PP).float(), persistent=False)
+        known = {"template_V3": template_V3, "rest_P3": template_V3[middle_P], "members_PP": members_PP}
+        for name, array in known.items():
+            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array, np.float32)), persistent=False)
 
     def forward(self, coarse_BP3: Tensor) -> list[Tensor]:
         """The finer meshes (B, V, 3) of coarse ones, coarse to full."""
