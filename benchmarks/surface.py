@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import trimesh
 from machine import machine
 
 from metro.body.load import load_body
@@ -27,6 +26,7 @@ from metro.evaluation.measure import ground_truth, score
 from metro.evaluation.protocols import protocol_of
 from metro.export.load import open_bundle
 from metro.mesh.sampling import compose_indices
+from metro.mesh.topology import half_edges
 from metro.model.template import template_mesh
 from metro.model.upsampling import FixedUpsampling, RigidUpsampling
 
@@ -73,8 +73,9 @@ def main() -> None:
         "fixed": torch.nn.Sequential(*(FixedUpsampling(level.up) for level in reversed(bundle.levels))),
         "rigid": RigidUpsampling(template_V3.numpy(), data.faces, compose_indices(bundle.levels)),
     }
-    surface = trimesh.Trimesh(data.v_template, data.faces, process=False)
-    sides, pairs = np.array(surface.edges_unique), np.array(surface.face_adjacency)
+    both_ways = np.sort(half_edges(data.faces), axis=1)
+    in_pairs = np.lexsort(both_ways.T).reshape(-1, 2)  # the surface is closed: an edge is a side of two faces
+    sides, pairs = both_ways[in_pairs[:, 0]], in_pairs % len(data.faces)
     errors: dict[str, list[np.ndarray]] = {name: [] for name in ways}
     stretched: dict[str, list[np.ndarray]] = {name: [] for name in ways}
     folded: dict[str, list[np.ndarray]] = {name: [] for name in (*ways, "true")}
