@@ -1,9 +1,10 @@
 """What the shipped checkpoint loses behind objects, under a patch and with masked queries; and training with masks.
 
 ``python benchmarks/occlusion.py`` takes four minutes on one core and writes ``benchmarks/occlusion.md``. It needs the
-prepared set (`dvc repro prepare@synth-test`, or ``--data``), and of the sweep the runs without and with most masks
-(`dvc repro sweep@0.0 sweep@0.5`, or ``--compare A B``; ``--compare`` alone leaves them out). All see the same people
-behind the same objects. ``--figures FOLDER`` keeps the pictures. Times are processor time of one thread.
+prepared set (`dvc repro prepare@synth-test`, or ``--data``), and of the masking study a run without masks and the one
+with 30 % (preset `study-masking`; `dvc repro study@masking-unmasked-1 study@masking-both-30-1`, or ``--compare A B``;
+``--compare`` alone leaves them out). All see the same people behind the same objects. ``--figures FOLDER`` keeps the
+pictures. Times are processor time of one thread.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from metro.data.shards import ShardDataset
 from metro.evaluation.occlusion import MASKED, choose_people, measure_occlusion, summarise, write_occlusion
 from metro.evaluation.protocols import protocol_of
 from metro.export.load import open_bundle
+
+STUDY = "models/studies/masking"
 
 
 def measured(names: Sequence[str], data: Path, config: OcclusionConfig, figures: Path | None) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def main() -> None:
     parser.add_argument("--model", default="open")
     parser.add_argument("--people", type=int, default=100)
     parser.add_argument("--patch-people", type=int, default=24)
-    parser.add_argument("--compare", nargs="*", default=["models/sweep/0.0/best", "models/sweep/0.5/best"])
+    parser.add_argument("--compare", nargs="*", default=[f"{STUDY}/unmasked-1", f"{STUDY}/both-30-1"])
     parser.add_argument("--figures", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     arguments = parser.parse_args()
