@@ -18,13 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
+
+from metro.evaluation import pairs
 
 WHOLE_MM = torch.arange(200, dtype=torch.float64) / 1000
 """Thresholds of the 3DPW challenge's curve: 0 to 199 mm."""
-_SLAB = 16_384
-"""Points that a processor takes at once: what is computed of them stays in its cache."""
 
 
 class Similarity(NamedTuple):
@@ -56,25 +55,28 @@ def procrustes(
     -----
     A source without extent gets scale 0: every point lands on the target's centroid, as in the published scorers.
     """
-    source, target = source.double(), target.double()
-    if weights is None:
-        centre_s, centre_t = source.mean(1), target.mean(1)  # (B, 3)
-        s, t = source - centre_s[:, None], target - centre_t[:, None]
-        weighted = s / source.shape[1]
-    else:
-        w = weights.double()
-        w = (w / w.sum(1, keepdim=True).clamp_min(1e-300))[..., None]  # (B, N, 1)
-        centre_s, centre_t = (w * source).sum(1), (w * target).sum(1)
-        s, t = source - centre_s[:, None], target - centre_t[:, None]
-        weighted = w * s
-    u, d, vh = torch.linalg.svd(t.transpose(1, 2) @ weighted)  # covariance target × source
+    centre_s, centre_t, covariance, variance = _moments(source, target, weights)
+    u, d, vh = torch.linalg.svd(covariance)
     sign = torch.ones_like(d)
     if not reflection:
         sign[:, 2] = torch.linalg.det(u) * torch.linalg.det(vh)
     rotation = (u * sign[:, None]) @ vh
-    variance = (weighted * s).sum((1, 2))
     scale = torch.where(variance > 1e-20, (d * sign).sum(1) / variance.clamp_min(1e-20), 0.0)
     return Similarity(scale, rotation, centre_t - scale[:, None] * (rotation @ centre_s[..., None])[..., 0])
+
+
+def _moments(source: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weighted means (B, 3) of both, mean (B, 3, 3) of target × source and (B,) of |source|², both centred."""
+    if _on_processor(source):
+        arrays = None if weights is None else _array(weights)
+        found = pairs.moments(_array(source), _array(target), arrays)
+        return tuple(map(torch.from_numpy, found))  # type: ignore[return-value]
+    source, target = source.double(), target.double()
+    w = torch.ones_like(source[..., 0]) if weights is None else weights.double()
+    w = (w / w.sum(1, keepdim=True).clamp_min(1e-300))[..., None]  # (B, N, 1)
+    centre_s, centre_t = (w * source).sum(1), (w * target).sum(1)
+    s, t = source - centre_s[:, None], target - centre_t[:, None]
+    return centre_s, centre_t, t.mT @ (w * s), (w * s * s).sum((1, 2))
 
 
 def joint_errors(pred: Tensor, target: Tensor, *, root: Sequence[int] | None = None) -> Tensor:
@@ -88,11 +90,11 @@ def joint_errors(pred: Tensor, target: Tensor, *, root: Sequence[int] | None = N
 
 def aligned_errors(pred: Tensor, target: Tensor, *, reflection: bool = False, weights: Tensor | None = None) -> Tensor:
     """Distance per point (B, N) after the best similarity alignment of `pred` to `target`."""
-    errors = []
-    for rows in _slabs(pred):
-        p, t, w = pred[rows].double(), target[rows].double(), None if weights is None else weights[rows]
-        errors.append((procrustes(p, t, reflection=reflection, weights=w).apply(p) - t).norm(dim=-1))
-    return torch.cat(errors)
+    found = procrustes(pred, target, reflection=reflection, weights=weights)
+    if not _on_processor(pred):
+        return (found.apply(pred) - target.double()).norm(dim=-1)
+    turn = (found.scale[:, None, None] * found.rotation).numpy()
+    return torch.from_numpy(pairs.distances(_array(pred), _array(target), turn, found.translation.numpy()))
 
 
 def mpjpe(pred: Tensor, target: Tensor, *, root: Sequence[int] | None = None, weights: Tensor | None = None) -> Tensor:
@@ -117,21 +119,24 @@ def pa_mpjpe(pred: Tensor, target: Tensor, *, reflection: bool = False, weights:
 
 def mpve(pred: Tensor, target: Tensor, *, pred_root: Tensor | None = None, target_root: Tensor | None = None) -> Tensor:
     """Mean per-vertex error (B,) in metres of meshes (B, V, 3), each minus its own root (B, 3) where given."""
-    errors = []
-    for rows in _slabs(pred):
-        difference = pred[rows].double() - target[rows].double()
-        for root, sign in ((pred_root, -1), (target_root, 1)):
-            if root is not None:
-                difference += sign * root[rows].double()[:, None]
-        errors.append(difference.norm(dim=-1).mean(1))
-    return torch.cat(errors)
+    shift = torch.zeros(len(pred), 3, dtype=torch.float64, device=pred.device)
+    for root, sign in ((pred_root, -1), (target_root, 1)):
+        if root is not None:
+            shift += sign * root.double()
+    if not _on_processor(pred):
+        return (pred.double() + shift[:, None] - target.double()).norm(dim=-1).mean(1)
+    return torch.from_numpy(pairs.mean_distances(_array(pred), _array(target), shift.numpy()))
 
 
-def _slabs(points_BN3: Tensor) -> list[slice]:
-    """Samples to take at once."""
-    count, points = points_BN3.shape[:2]
-    step = max(1, _SLAB // points) if points_BN3.device.type == "cpu" else max(1, count)
-    return [slice(first, first + step) for first in range(0, max(1, count), step)]
+def _on_processor(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """What `metro.evaluation.pairs` takes: float32 or float64, in order."""
+    wide = tensor.detach() if tensor.dtype in (torch.float32, torch.float64) else tensor.detach().double()
+    array: np.ndarray = wide.cpu().contiguous().numpy()
+    return array
 
 
 def weighted_mean(errors: Tensor, weights: Tensor | None) -> Tensor:
@@ -179,11 +184,9 @@ def f_score(pred: Tensor, target: Tensor, threshold: float | Sequence[float]) ->
     """
     limits_K = np.atleast_1d(threshold)
     scores_BK = np.zeros((len(pred), len(limits_K)))
-    for row, (p, t) in enumerate(zip(pred.double().cpu().numpy(), target.double().cpu().numpy(), strict=True)):
-        # Farther than any threshold is as good as infinitely far: the trees need not look there.
-        reach = limits_K.max()
-        near_t = cKDTree(p).query(t, distance_upper_bound=reach)[0][:, None] < limits_K
-        near_p = cKDTree(t).query(p, distance_upper_bound=reach)[0][:, None] < limits_K
+    for row, (p, t) in enumerate(zip(_array(pred.double()), _array(target.double()), strict=True)):
+        near_t = pairs.nearest(t, p, limits_K.max())[:, None] < limits_K
+        near_p = pairs.nearest(p, t, limits_K.max())[:, None] < limits_K
         precision, recall = near_p.mean(0), near_t.mean(0)
         scores_BK[row] = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
     score = torch.from_numpy(scores_BK).to(pred.device)

@@ -136,14 +136,32 @@ def test_f_score_against_double_loop() -> None:
             assert m.f_score(pred, target, (0.005, 0.015))[b, k].item() == pytest.approx(expected)
 
 
-def test_f_score_extremes_and_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f_score_extremes() -> None:
     points = cloud(13, 20, 5)
     assert m.f_score(points, points, 0.005).tolist() == [1.0] * 5
     assert m.f_score(points + 100, points, 0.005).tolist() == [0.0] * 5
-    whole = [score(points, 1.1 * points + 0.3) for score in (m.pa_mpjpe, m.mpve)]
-    monkeypatch.setattr(m, "_SLAB", 1)
-    for score, found in zip((m.pa_mpjpe, m.mpve), whole, strict=True):
-        torch.testing.assert_close(score(points, 1.1 * points + 0.3), found, rtol=1e-12, atol=0)
+
+
+def test_processors_and_gpus_score_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels on the one, tensor operations on the other, which run here too."""
+    pred, target = cloud(13, 20, 5), 1.1 * cloud(19, 20, 5) + 0.3
+    weights = (cloud(20, 20, 5)[..., 0] > 0).double()
+    weights[1] = 0.0
+    root = cloud(21, 1, 5)[:, 0]
+
+    def scores() -> list[torch.Tensor]:
+        return [
+            m.pa_mpjpe(pred, target),
+            m.aligned_errors(pred.float(), target, weights=weights),
+            m.procrustes(pred, target, weights=weights).translation,
+            m.mpve(pred, target),
+            m.mpve(pred, target.float(), pred_root=root, target_root=2 * root),
+        ]
+
+    kernels = scores()
+    monkeypatch.setattr(m, "_on_processor", lambda tensor: False)
+    for found, expected in zip(kernels, scores(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
 
 
 def test_freihand_scores_against_the_scorers_steps() -> None:
