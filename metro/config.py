@@ -176,6 +176,23 @@ class BlockConfig(Section):
         return self
 
 
+BACKBONE_WEIGHTS = ("none", "imagenet", "packaged", "shipped")
+"""What `model.backbone_weights` may be instead of a path."""
+
+
+class NeckConfig(Section):
+    """A small network between a frozen backbone and the queries (not in METRO)."""
+
+    squeeze: Width = 48
+    """Channels of a cell that depend on that cell alone."""
+    width: Width = 768
+    """Width of the two hidden layers that see all cells."""
+    out: Width = 32
+    """Channels of a cell that come from all cells."""
+    dropout: float = Field(0.15, ge=0, lt=1)
+    """Dropout of the feature map and of the hidden layers."""
+
+
 OFFICIAL_BODY_BLOCKS = (
     BlockConfig(width=1024, out=512),
     BlockConfig(width=256, out=128),
@@ -202,6 +219,9 @@ class ModelConfig(Section):
     cells: int | None = Field(None, ge=1, le=256)
     """Cells a side that the feature map is averaged to, which divide those that the backbone gives; none: all of them
     (official)."""
+    neck: NeckConfig | None = None
+    """A small network that makes fewer channels of the feature map's, seeing all of it, for backbones that stay frozen;
+    none: none (official)."""
     positions: Literal["template", "learned"] = "template"
     """What tells the queries apart: their places in the template and learned numbers (official), or those alone."""
     queries: Literal["both", "vertices"] = "both"

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from metro import files
-from metro.config import Params, load_params
+from metro.config import BACKBONE_WEIGHTS, Params, load_params
 from metro.errors import MetroError
 from metro.processes import end_with_parent, follow_leader
 from pipeline.environment import environment
@@ -158,10 +158,7 @@ def _check_files(params: Params) -> None:
         "body": ("body.path", params.body.path),
         "sampling": ("sampling.legacy", params.sampling.legacy),
         "prior": ("fit.prior", params.fit.prior),
-        "backbone": (
-            "model.backbone_weights",
-            None if weights in ("none", "imagenet", "packaged", "shipped") else Path(weights),
-        ),
+        "backbone": ("model.backbone_weights", None if weights in BACKBONE_WEIGHTS else Path(weights)),
         "init": ("train.init", None if init in ("none", "open") else Path(init)),
     }
     if params.sampling.checkpoint not in (None, Path("open")):

@@ -145,6 +145,7 @@ def _presets() -> Iterator[Finding]:
 
 def _missing(params: Params) -> Iterator[str]:
     """What the parameters name and this machine lacks."""
+    from metro.config import BACKBONE_WEIGHTS
     from metro.model.packaged import landmark_weights, packaged_weights
     from metro.sources import adapter
     from metro.sources.source import check
@@ -176,7 +177,7 @@ def _missing(params: Params) -> Iterator[str]:
             (packaged_weights if weights == "packaged" else landmark_weights)(params.model.backbone)
         except MetroError as err:
             yield str(err)
-    elif weights not in ("none", "imagenet") and not Path(weights).is_file():
+    elif weights not in BACKBONE_WEIGHTS and not Path(weights).is_file():
         yield f"backbone weights ({weights})"
     if params.train.init not in ("none", "open") and not Path(params.train.init).exists():
         yield f"start weights ({params.train.init})"

@@ -1,4 +1,4 @@
-"""Patches of a mesh that overlap: what `rigid` upsampling moves as pieces (`metro.model.rigid`).
+"""Patches of a mesh that overlap: what `rigid` upsampling moves as pieces (`metro.model.upsampling`).
 
 Legend: V vertex of the fine mesh, P patch, one around each vertex that the coarse mesh keeps of it.
 """

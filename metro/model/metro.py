@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from metro.body.arrays import BodyData
 from metro.body.figure import FIGURES
 from metro.body.joints import JOINT_SETS
-from metro.config import BlockConfig, ModelConfig
+from metro.config import BlockConfig, ModelConfig, NeckConfig
 from metro.errors import MetroError
-from metro.mesh.sampling import Level, compose_indices
+from metro.mesh.sampling import Level, compose_indices, compose_up
 from metro.model.backbones import build_backbone
 from metro.model.masking import MASK_VALUE
 from metro.model.template import template_mesh, template_tokens
@@ -127,6 +127,32 @@ class EncoderBlock(nn.Module):
         return self.head(x_BTD) + skipped_BTO, tuple(attention)
 
 
+class Neck(nn.Module):
+    """A feature map with fewer channels: some of each cell alone, some that a perceptron makes from all cells.
+
+    Queries are linear in the feature map, in the width of the first block; what a frozen backbone knows of a pose is
+    not linear in its map. A backbone that learns has no need of it.
+    """
+
+    def __init__(self, channels: int, cells: int, config: NeckConfig) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, config.squeeze)
+        self.dropout = nn.Dropout(config.dropout)
+        width_in = channels + cells * config.squeeze
+        self.layers = nn.ModuleList(nn.Linear(n, config.width) for n in (width_in, config.width))
+        self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in self.layers)
+        self.out = nn.Linear(config.width, cells * config.out)
+
+    def forward(self, features_BPC: Tensor) -> Tensor:
+        """(B, P, squeeze + out)."""
+        features_BPC = self.dropout(features_BPC)
+        alone_BPC = self.squeeze(features_BPC)
+        x_BD = torch.cat([features_BPC.mean(1), alone_BPC.flatten(1)], 1)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x_BD = self.dropout(norm(F.gelu(layer(x_BD))))
+        return torch.cat([alone_BPC, self.out(x_BD).unflatten(1, (features_BPC.shape[1], -1))], 2)
+
+
 class Camera(nn.Module):
     """Weak-perspective camera, an affine function of the token positions."""
 
@@ -210,6 +236,8 @@ class Metro(nn.Module):
             )
         self.pool = nn.AvgPool2d((height // side, width // side)) if side else None
         height, width = (side, side) if side else (height, width)
+        self.neck = Neck(channels, height * width, config.neck) if config.neck else None
+        channels = config.neck.squeeze + config.neck.out if config.neck else channels
         self.mix = nn.Linear(height * width, tokens) if config.token_source == "grid" else None
         widths_in = [3 + channels, *(block.out for block in config.blocks[:-1])]
         blocks = [EncoderBlock(n, tokens, block, config) for n, block in zip(widths_in, config.blocks, strict=True)]
@@ -223,12 +251,13 @@ class Metro(nn.Module):
         else:
             upsampling = LearnedUpsampling if config.upsampling == "learned" else FixedUpsampling
             self.upsampling = nn.ModuleList(upsampling(level.up) for level in reversed(levels))
-        by_coarse = regressor
-        for level in levels if regressor is not None else ():
-            by_coarse = by_coarse @ level.up
-        # Joints are linear in an interpolated mesh's coarse one, so training can stop there.
-        self.register_buffer("regressor_JV", _dense(None if config.upsampling == "fixed" else regressor), False)
-        self.register_buffer("coarse_JV", _dense(None if config.upsampling == "learned" else by_coarse), False)
+        by_full = by_coarse = None
+        if regressor is not None:
+            by_full = None if config.upsampling == "fixed" else regressor
+            # Joints are linear in an interpolated mesh's coarse one, so training can stop there.
+            by_coarse = None if config.upsampling == "learned" else regressor @ compose_up(levels)[-1]
+        self.register_buffer("regressor_JV", _dense(by_full), False)
+        self.register_buffer("coarse_JV", _dense(by_coarse), False)
         self._init_weights(levels)
 
     def forward(
@@ -257,6 +286,8 @@ class Metro(nn.Module):
         if self.pool is not None:
             map_BChw = self.pool(map_BChw)
         features_BPC = map_BChw.flatten(2).mT
+        if self.neck is not None:
+            features_BPC = self.neck(features_BPC)
         if self.mix is None:
             features_BPC = features_BPC.mean(1, keepdim=True)
         first, *rest = self.blocks
@@ -359,5 +390,6 @@ def build_model(config: ModelConfig, body: BodyData, levels: Sequence[Level]) ->
     """
     figure = FIGURES[config.joint_set]
     regressor = body.regressor(figure.regressor)[figure.token_rows]
-    mesh = (template_mesh(config, body)[0].numpy(), body.faces)
-    return Metro(config, template_tokens(config, body, levels), levels, regressor, mesh)
+    mesh = template_mesh(config, body)
+    tokens_T3 = template_tokens(config, mesh, levels)
+    return Metro(config, tokens_T3, levels, regressor, (mesh[0].numpy(), body.faces))

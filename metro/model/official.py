@@ -219,9 +219,11 @@ def to_official(model: Metro) -> dict[str, Tensor]:
     Raises
     ------
     MetroError
-        The network has no official form (another backbone, fixed upsampling, no joint queries).
+        The network has no official form (another backbone, a neck, fixed upsampling, no joint queries).
     """
     config = model.config
+    if config.neck:
+        raise MetroError("official layout: model.neck has no official form")
     if config.queries != "both" or config.cells or config.positions != "template":
         raise MetroError(
             f"official layout: model.queries is {config.queries}, model.cells {config.cells or 'none'} and "

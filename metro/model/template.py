@@ -20,12 +20,12 @@ TEMPLATE_TURN = 3.1416  # official literal, not pi: y up (body model) to y down 
 LOWERED_ARMS = {"left_shoulder": -1.1, "right_shoulder": 1.1}  # radians about the body's z, of the `relaxed` template
 
 
-def template_tokens(config: ModelConfig, body: BodyData, levels: Sequence[Level]) -> Tensor:
-    """Query positions (T, 3): joints, then coarse vertices of the template pose, metres, root at the origin.
+def template_tokens(config: ModelConfig, mesh: tuple[Tensor, Tensor], levels: Sequence[Level]) -> Tensor:
+    """Query positions (T, 3): joints, then coarse vertices of a `template_mesh`, metres, root at the origin.
 
     Queries with `positions: learned` are all at the origin; `queries: vertices` leaves the joints out.
     """
-    vertices_V3, joints_K3 = template_mesh(config, body)
+    vertices_V3, joints_K3 = mesh
     tokens_T3 = vertices_V3[torch.from_numpy(compose_indices(levels)[-1]).long()]
     if config.queries == "both":
         tokens_T3 = torch.cat([joints_K3[FIGURES[config.joint_set].token_rows], tokens_T3])

@@ -36,7 +36,7 @@ class FixedUpsampling(nn.Module):
         counts = np.diff(up.indptr)
         slot = np.arange(up.nnz) - np.repeat(up.indptr[:-1], counts)
         row = np.repeat(np.arange(up.shape[0]), counts)
-        index_KV = np.zeros((counts.max(initial=1), up.shape[0]), dtype=np.int64)
+        index_KV = np.zeros((counts.max(initial=1), up.shape[0]), dtype=np.int32)
         weight_KV = np.zeros(index_KV.shape, dtype=np.float32)
         index_KV[slot, row], weight_KV[slot, row] = up.indices, up.data
         self.register_buffer("index_KV", torch.from_numpy(index_KV), persistent=False)
@@ -65,6 +65,7 @@ class RigidUpsampling(nn.Module):
 
     template_V3: Tensor
     rest_P3: Tensor
+    mean_P3: Tensor
     members_PP: Tensor
 
     def __init__(self, template_V3: np.ndarray, faces_F3: np.ndarray, kept: Sequence[np.ndarray]) -> None:
@@ -72,15 +73,17 @@ class RigidUpsampling(nn.Module):
         *self.between, middle_P = kept
         members_PP, blend = make_patches(template_V3, faces_F3, middle_P)
         self.blend = FixedUpsampling(blend)
-        known = {"template_V3": template_V3, "rest_P3": template_V3[middle_P], "members_PP": members_PP}
+        rest_P3 = template_V3[middle_P]
+        known = {"template_V3": template_V3, "rest_P3": rest_P3, "mean_P3": members_PP @ rest_P3}
+        known["members_PP"] = members_PP
         for name, array in known.items():
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array, np.float32)), persistent=False)
 
     def forward(self, coarse_BP3: Tensor) -> list[Tensor]:
         """The finer meshes (B, V, 3) of coarse ones, coarse to full."""
-        rest_P3, members_PP = self.rest_P3, self.members_PP
+        rest_P3, mean_P3, members_PP = self.rest_P3, self.mean_P3, self.members_PP
         product_BP9 = (coarse_BP3[..., None] * rest_P3[:, None]).flatten(2)
-        mean_BP3, mean_P3 = members_PP @ coarse_BP3, members_PP @ rest_P3
+        mean_BP3 = members_PP @ coarse_BP3
         crossed_BP33 = (members_PP @ product_BP9).unflatten(2, (3, 3)) - mean_BP3[..., None] * mean_P3[:, None]
         turn_BP33 = nearest_rotation(crossed_BP33)
         shift_BP3 = mean_BP3 - (turn_BP33 @ mean_P3[..., None]).squeeze(-1)

@@ -13,12 +13,12 @@ import torch
 from metro import presets
 from metro.body.joints import JOINT_SETS
 from metro.body.load import load_body
-from metro.config import BlockConfig, ModelConfig, load_params
+from metro.config import BlockConfig, ModelConfig, NeckConfig, load_params
 from metro.errors import MetroError
 from metro.mesh.sampling import Level, build_sampling
-from metro.model.metro import EncoderBlock, Metro, build_model
+from metro.model.metro import EncoderBlock, Metro, Neck, build_model
 from metro.model.official import to_official
-from metro.model.template import template_tokens
+from metro.model.template import template_mesh, template_tokens
 from tests.model import published_network
 
 TOKENS = 24  # 14 joints and 10 coarse vertices
@@ -252,7 +252,8 @@ def test_template_of_a_body_stands_upside_down_in_camera_axes() -> None:
     body = load_body("open")
     levels = build_sampling(body.v_template, body.faces)
     config = build_model_config()
-    tokens = template_tokens(config, body, levels)
+    mesh = template_mesh(config, body)
+    tokens = template_tokens(config, mesh, levels)
     assert tokens.shape == (445, 3)
     joints = dict(zip(JOINT_SETS["J14"], tokens[:14], strict=True))
     assert ((joints["R_Hip"] + joints["L_Hip"]) / 2).norm() < 0.05  # the pelvis is the origin
@@ -266,21 +267,22 @@ def test_template_of_a_body_stands_upside_down_in_camera_axes() -> None:
     offset = upright - torch.from_numpy(body.v_template[kept])
     assert (offset - offset[0]).abs().max() < 1e-5  # a rotation by 3.1416 about x and a shift, nothing else
 
-    relaxed = template_tokens(config.model_copy(update={"template": "relaxed"}), body, levels)
+    relaxed_config = config.model_copy(update={"template": "relaxed"})
+    relaxed = template_tokens(relaxed_config, template_mesh(relaxed_config, body), levels)
     wrist = relaxed[JOINT_SETS["J14"].index("L_Wrist")]
     assert wrist[1] > joints["L_Wrist"][1] + 0.3
     assert wrist[0] < joints["L_Wrist"][0] - 0.1
 
-    learned = template_tokens(config.model_copy(update={"positions": "learned"}), body, levels)
+    learned = template_tokens(config.model_copy(update={"positions": "learned"}), mesh, levels)
     assert torch.equal(learned, torch.zeros(445, 3))
-    assert torch.equal(template_tokens(config.model_copy(update={"queries": "vertices"}), body, levels), tokens[14:])
+    assert torch.equal(template_tokens(config.model_copy(update={"queries": "vertices"}), mesh, levels), tokens[14:])
 
 
 def test_template_of_a_hand_is_its_mean_pose() -> None:
     hand = load_body("open_hand")
     levels = build_sampling(hand.v_template, hand.faces, (195,))
     config = build_model_config(joint_set="HAND21")
-    tokens = template_tokens(config, hand, levels)
+    tokens = template_tokens(config, template_mesh(config, hand), levels)
     assert tokens.shape == (216, 3)
     assert tokens[0].abs().max() < 1e-6  # the wrist is the origin
     flat = torch.from_numpy(hand.v_template[levels[0].indices])
@@ -314,6 +316,32 @@ def test_averaged_cells_are_those_of_a_backbone_with_as_many(make, images) -> No
         torch.testing.assert_close(coarse.eval()(images).joints, plain.eval()(images).joints)
     with pytest.raises(MetroError, match=r"model\.cells: .* do not make 7 a side"):
         make(cells=7)
+
+
+def test_a_neck_tells_each_cell_of_all_cells_and_of_itself() -> None:
+    torch.manual_seed(0)
+    neck = Neck(channels=6, cells=4, config=NeckConfig(squeeze=3, width=16, out=2)).eval()
+    features = torch.randn(1, 4, 6)
+    changed = features.clone()
+    changed[:, 2] += 1.0
+    with torch.no_grad():
+        differs = neck(features) != neck(changed)
+    assert differs.shape == (1, 4, 5)
+    own, every = differs[0].split([3, 2], 1)
+    assert own.all(1).tolist() == [False, False, True, False]
+    assert own.any(1).tolist() == [False, False, True, False]
+    assert every.all()
+
+
+def test_a_neck_is_a_part_of_the_network(make, images) -> None:
+    model = make(neck=NeckConfig(squeeze=3, width=16, out=2))
+    assert model.blocks[0].embed.in_features == 3 + 5
+    with torch.no_grad():
+        before = model(images).joints
+        model.neck.layers[1].bias += torch.linspace(-1, 1, 16)  # an equal shift of all would end in the norm
+        assert (model(images).joints - before).abs().amax((1, 2)).min() > 0
+    with pytest.raises(MetroError, match=r"model\.neck has no official form"):
+        to_official(model)
 
 
 @pytest.mark.parametrize(("preset", "channels"), [("study-reduction", 1440), ("study-reduction-paper", 2048)])
