@@ -26,7 +26,7 @@ from metro.fitting.dataset import fit_dataset
 from metro.mesh.sampling import Level
 from metro.presets import resolve
 from metro.sources.prepare import prepare
-from metro.training.checkpoint import load_checkpoint, open_checkpoint
+from metro.training.checkpoint import load_checkpoint
 from metro.training.engine import train
 from metro.training.restore import restore
 
@@ -107,7 +107,7 @@ def trained(
         "cpu_processes": 1,
         "validation": None,
     }
-    weights = open_checkpoint() / "model.safetensors"
+    weights = load_checkpoint("open").folder / "model.safetensors"
     params = base.model_copy(
         update={
             "model": base.model.model_copy(update={"backbone_weights": str(weights)}),

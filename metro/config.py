@@ -48,7 +48,8 @@ class SamplingConfig(Section):
     legacy: Path | None = None
     """A published `mesh_downsampling.npz` to take the levels from instead of building them."""
     checkpoint: Path | None = None
-    """A checkpoint to take the levels from, as a run that starts from its weights must; `open`: the one that ships."""
+    """A checkpoint to take the levels from, as a run that starts from its weights must; `open`, `open-hand`: those that
+    ship."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -400,7 +401,7 @@ class TrainConfig(Section):
     shuffle_window: int = Field(64, ge=1, le=65536)
     """Blocks whose records are mixed; one in so many pairs of a batch are neighbours on disk."""
     init: str = "none"
-    """Start weights: `none`, `open` (the shipped checkpoint) or a path (ours, or official .bin)."""
+    """Start weights: `none`, `open` or `open-hand` (the shipped checkpoints) or a path (ours, or official .bin)."""
     freeze: tuple[str, ...] = ()
     """Modules that stay as they start, by their names in a checkpoint (`backbone`, `backbone.layer1`, `blocks.0`): no
     gradient, evaluation mode, no state of the optimizer."""

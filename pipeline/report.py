@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from metro.config import Params
 from metro.files import sha256_of
+from metro.shipped import SHIPPED
 from pipeline import stage, tracking
 from pipeline.network import load_network
 from pipeline.paths import (
@@ -125,15 +126,17 @@ def card(checkpoint: Checkpoint, trained_on: Sequence[Mapping[str, Any]], body: 
     }
     rendered = all(manifest["source"] == "synthetic" for manifest in manifests.values())
     widths = " → ".join(str(block.width) for block in model.blocks)
+    parts = f"encoder {widths} wide" + (f", neck {model.neck.width} wide" if model.neck else "")
     frozen = f"; frozen: {', '.join(train.freeze)}" if train.freeze else ""
     start = {
         "none": f"new weights, the backbone's: {model.backbone_weights}",
-        "open": "the checkpoint that ships, metro/assets/open with its own card",
+        **{name: f"checkpoint {name}, which ships with a card of its own" for name in SHIPPED},
     }
     begun = model.backbone_weights if train.init == "none" else train.init
-    terms = {"none": "no weights", "open": "Apache-2.0", "shipped": "Apache-2.0, metro/assets/blazepose/NOTICE"}
+    terms = {"none": "no weights", "shipped": "Apache-2.0, metro/assets/blazepose/NOTICE"}
+    terms |= dict.fromkeys(SHIPPED, "Apache-2.0")
     return {
-        "network": f"METRO on {model.backbone}, {model.image_size} px, {model.joint_set} joints, encoder {widths} wide",
+        "network": f"METRO on {model.backbone}, {model.image_size} px, {model.joint_set} joints, {parts}",
         "body": f"{body['kind']}, {body['gender']}, {body['vertices']} vertices, sha256 {body['digest'][:12]}",
         "weights": f"step {checkpoint.step} of {train.steps}" + (", exponential average" if train.ema else ""),
         "on the validation set": ", ".join(

@@ -30,6 +30,7 @@ from metro import files
 from metro.config import BACKBONE_WEIGHTS, Params, load_params
 from metro.errors import MetroError
 from metro.processes import end_with_parent, follow_leader
+from metro.shipped import SHIPPED
 from pipeline.environment import environment
 from pipeline.paths import METRICS, WORK
 
@@ -159,9 +160,9 @@ def _check_files(params: Params) -> None:
         "sampling": ("sampling.legacy", params.sampling.legacy),
         "prior": ("fit.prior", params.fit.prior),
         "backbone": ("model.backbone_weights", None if weights in BACKBONE_WEIGHTS else Path(weights)),
-        "init": ("train.init", None if init in ("none", "open") else Path(init)),
+        "init": ("train.init", None if init in ("none", *SHIPPED) else Path(init)),
     }
-    if params.sampling.checkpoint not in (None, Path("open")):
+    if params.sampling.checkpoint not in (None, *map(Path, SHIPPED)):
         named["sampling"] = "sampling.checkpoint", params.sampling.checkpoint
     for key, (name, path) in named.items():
         if path is not None and getattr(params.files, key) != path:

@@ -41,7 +41,7 @@ def attention(
     data
         An image file, or a dataset folder written by a prepare stage.
     model
-        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     out
         Folder for the results.
     joint

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metro.environment import PORTS, port, port_number, store, tracked
 from metro.errors import MetroError
 from metro.files import read_json, readable, sha256_of
+from metro.shipped import SHIPPED, shipped_checkpoint
 from metro.version import __version__
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def _missing(params: Params) -> Iterator[str]:
             yield str(err)
     elif weights not in BACKBONE_WEIGHTS and not Path(weights).is_file():
         yield f"backbone weights ({weights})"
-    if params.train.init not in ("none", "open") and not Path(params.train.init).exists():
+    if params.train.init not in ("none", *SHIPPED) and not Path(params.train.init).exists():
         yield f"start weights ({params.train.init})"
 
 
@@ -203,13 +204,18 @@ def _services() -> Iterator[Finding]:
 
 
 def _shipped() -> Iterator[Finding]:
-    """Whether the checkpoint of this package is whole; its network is not built, which takes seconds."""
-    folder = Path(str(resources.files("metro") / "assets" / "open"))
-    with readable(folder / "checkpoint.json", _RESTORE):
-        made = read_json(folder / "checkpoint.json", _RESTORE, keys=("sha256",))["sha256"].items()
-    damaged = [name for name, digest in made if _sha256(folder / name) != digest]
-    text = f"{folder}: {', '.join(damaged)} missing or changed; {_RESTORE}" if damaged else "every file as it was made"
-    yield Finding("open checkpoint", BAD if damaged else OK, text)
+    """Whether the checkpoints of this package are whole; their networks are not built, which takes seconds."""
+    for shipped in SHIPPED:
+        folder = shipped_checkpoint(shipped)
+        assert folder is not None
+        with readable(folder / "checkpoint.json", _RESTORE):
+            made = read_json(folder / "checkpoint.json", _RESTORE, keys=("sha256",))["sha256"].items()
+        damaged = [name for name, digest in made if _sha256(folder / name) != digest]
+        if damaged:
+            text = f"{folder}: {', '.join(damaged)} missing or changed; {_RESTORE}"
+            yield Finding(f"{shipped} checkpoint", BAD, text)
+        else:
+            yield Finding(f"{shipped} checkpoint", OK, "every file as it was made")
 
 
 def _sha256(path: Path) -> str | None:

@@ -37,7 +37,7 @@ def evaluate(
     data
         Dataset folder written by a prepare stage.
     model
-        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     protocol
         Definition of the numbers, see `metro protocols`; `photos` has a command of its own, `metro evaluate-photos`.
     out
@@ -140,7 +140,7 @@ def evaluate_photos(
     labels
         JSON file with boxes and 2D joints, as COCO's person_keypoints_val2017.json.
     model
-        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     images
         Folder of the photographs; none: that of their labels.
     out

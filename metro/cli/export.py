@@ -40,7 +40,7 @@ class PeopleOptions:
     """Who finds people in images without boxes: `blazepose`, which ships; `torchvision`, a Keypoint R-CNN whose weights
     are downloaded once; `none` takes the largest square in the middle of the image instead."""
     hands: bool = False
-    """Find hands, left and right ones. Hand models ask for that by themselves; others are refused."""
+    """Find hands, left and right ones. Hand models ask for that by themselves; body models are refused."""
     max_people: Annotated[int | None, Parameter(validator=Between(1, 65536))] = None
     """Of the people that are found in an image keep so many, the surest."""
     min_score: Share | None = None
@@ -93,7 +93,7 @@ def predict(
     images: list[Path],
     /,
     *,
-    model: Word = "open",
+    model: Word | None = None,
     out: ToFolder = Path("predictions"),
     people: PeopleOptions = PeopleOptions(),
     pictures: PictureOptions = PictureOptions(),
@@ -114,7 +114,8 @@ def predict(
     images
         Image files, videos, or folders of images.
     model
-        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI; none: `open`,
+        and `open-hand` with --hands or --left-hand.
     out
         Folder for the results.
     focal
@@ -127,6 +128,7 @@ def predict(
     from metro.export.predictor import check_focal
 
     check_focal(focal)
+    model = model or ("open-hand" if people.hands or people.left_hand else "open")
     named = [path for path in images if path.suffix.lower() in VIDEOS or (clips.sequence and path.is_dir())]
     if not named:
         refuse(asdict(clips), "is for clips: videos, or folders with --sequence")
@@ -151,7 +153,7 @@ def export(
     Parameters
     ----------
     model
-        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     out
         Folder of the bundle.
     onnx

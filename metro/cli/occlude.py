@@ -36,7 +36,7 @@ def occlusion(
     Parameters
     ----------
     model
-        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     other
         A second network, told apart from the first by its differences.
     data

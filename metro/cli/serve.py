@@ -32,7 +32,7 @@ def serve(
     Parameters
     ----------
     model
-        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     host
         Address to listen at; 0.0.0.0 lets other machines call, without any password.
     port
@@ -77,7 +77,7 @@ def demo(*, model: Word = "open", port: Port = 8000, browser: bool = True, devic
     Parameters
     ----------
     model
-        Checkpoint or bundle folder, `open` for the one that ships, or an MLflow models:/ URI.
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     port
         Port to listen at.
     browser

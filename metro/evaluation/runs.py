@@ -30,6 +30,7 @@ from metro.export.bundle import Bundle
 from metro.export.folder import META
 from metro.export.load import body_config, body_of, open_bundle
 from metro.files import read_json
+from metro.shipped import SHIPPED
 from metro.training.checkpoint import META as CHECKPOINT_META
 
 PROJECT = "metro.runs"
@@ -110,7 +111,7 @@ def find_run(word: str, folder: Path) -> Run:
     MetroError
         It stands for nothing that can be compared.
     """
-    if word == "open" or re.match(r"\w{2,}:/", word):
+    if word in SHIPPED or re.match(r"\w{2,}:/", word):
         return Run(word, word)
     path = Path(word)
     if path.is_dir():

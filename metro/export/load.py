@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from metro.export.folder import META, ONNX, read_folder
 from metro.export.networks import Network, OnnxNetwork, TorchNetwork
 from metro.export.predictor import Predictor, knows_hands
 from metro.files import nearest
+from metro.shipped import SHIPPED, shipped_bundle
 from metro.words import Tta
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 RESOLVERS = "metro.resolvers"
 """Entry-point group of functions ``resolve(address: str) -> Path``, named by the scheme of the addresses they take."""
-OPEN = Path(str(resources.files("metro") / "assets" / "open_bundle"))
-"""The shipped checkpoint as a bundle with its ONNX file and without weights."""
 PASSES = 2
 """How often a body is looked at: the first mesh tells where the whole of it is, and boxes seldom do."""
 
@@ -44,7 +43,7 @@ def open_network(source: Path | str, device: torch.device | str | None = None) -
         As `open_bundle`, or the device cannot be used.
     """
     place = _place(source)
-    folder = OPEN if place == "open" else Path(place)
+    folder = shipped_bundle(place) or Path(place)
     if device is None and (folder / META).is_file() and (found := read_folder(folder)).holds(ONNX):
         return OnnxNetwork(found)
     return TorchNetwork(open_bundle(place), device)
@@ -91,7 +90,7 @@ def open_predictor(model: str, device: str | None, hands: bool, left_hand: bool)
 
 
 def open_bundle(source: Path | str) -> Bundle:
-    """Bundle of a bundle folder, a checkpoint folder, `open` (the checkpoint that ships), or a ``SCHEME:/…`` address.
+    """Bundle of a bundle or checkpoint folder, of one that ships (`metro.shipped`), or of a ``SCHEME:/…`` address.
 
     Raises
     ------
@@ -103,14 +102,16 @@ def open_bundle(source: Path | str) -> Bundle:
 
     place = _place(source)
     folder = Path(place)
-    if place == "open":
+    if place in SHIPPED:
         return from_checkpoint(place)
     if (folder / META).is_file():
         return load_bundle(folder)
     if (folder / CHECKPOINT_META).is_file():
         return from_checkpoint(folder)
     if not folder.exists():
-        raise MetroError(f"{folder}: no such folder; give a checkpoint or bundle folder, `open`, or a models:/ URI")
+        raise MetroError(
+            f"{folder}: no such folder; give a checkpoint or bundle folder, {' or '.join(SHIPPED)}, or a models:/ URI"
+        )
     raise MetroError(f"{folder}: neither a bundle ({META}) nor a checkpoint ({CHECKPOINT_META})")
 
 
@@ -143,10 +144,11 @@ def body_of(meta: Mapping[str, Any], path: Path | None = None) -> BodyData:
 
 
 def _place(source: Path | str) -> Path | str:
-    """Where a network is: `open` or a folder. For an address, the folder it leads to or the first network within."""
+    """Where a network is: the name of one that ships, or a folder. For an address, the folder it leads to or the first
+    network within."""
     address = re.match(r"(\w{2,}):/", str(source))
     if not address:
-        return "open" if str(source) == "open" else Path(source)
+        return str(source) if str(source) in SHIPPED else Path(source)
     from metro.training.checkpoint import META as CHECKPOINT_META
 
     resolvers = metadata.entry_points(group=RESOLVERS, name=address[1])

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from metro.errors import MetroError
 from metro.files import atomic_folder, read_json, sha256_of
 from metro.mesh.sampling import Level, difference, load_sampling, save_sampling
 from metro.model.tensors import load_saved, load_tensors
+from metro.shipped import shipped_checkpoint
 from metro.version import __version__
 
 FORMAT = 2
@@ -165,14 +165,14 @@ def copy_weights(source: Path | str, target: Path, dtype: torch.dtype | None = N
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Open a checkpoint folder. `open` names the one that ships with the project.
+    """Open a checkpoint folder. `open` and `open-hand` name those that ship with the project.
 
     Raises
     ------
     MetroError
         No such folder, not a checkpoint, or one of another format.
     """
-    folder = open_checkpoint() if str(path) == "open" else Path(path)
+    folder = shipped_checkpoint(path) or Path(path)
     remedy = "give a checkpoint folder that training wrote, or `open`; older ones lack the mesh levels: train again"
     meta = read_json(folder / META, remedy, version=("format", FORMAT), shape=_Meta)
     try:
@@ -189,11 +189,6 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         body_digest=meta["body"],
         sha256=meta["sha256"],
     )
-
-
-def open_checkpoint() -> Path:
-    """Folder of the open checkpoint that ships with the project."""
-    return Path(str(resources.files("metro") / "assets" / "open"))
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:

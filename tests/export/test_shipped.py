@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from metro.config import load_params
 from metro.presets import resolve
+from metro.shipped import SHIPPED
 from metro.sources.prepare import prepare
-from metro.training.checkpoint import CARD, open_checkpoint
+from metro.training.checkpoint import CARD, load_checkpoint
 from tests.processors import PROCESSORS, run_on
 
-PEOPLE = 100
-"""The first of the validation set, which is what the card speaks of."""
+
+class Claim(NamedTuple):
+    """Which people the model card speaks of: the first ones of a set."""
+
+    preset: str
+    dataset: str
+    people: int
+    scores: dict[str, str]
+    """What the card calls them."""
+
+
+CLAIMS = {
+    "open": Claim("open-people", "synth-val", 100, {"mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE", "mpve": "MPVE"}),
+    "open-hand": Claim("open-hand", "hand-test", 50, {"joints_aligned": "PA-MPJPE", "vertices_aligned": "PA-MPVE"}),
+}
 
 JUDGE = """
 import json, sys
@@ -33,10 +47,11 @@ from metro.export.predictor import Predictor
 from metro.mesh.sampling import compose_indices
 
 torch.set_num_threads(1)
-shards, out = sys.argv[1:]
-bundle = open_bundle("open")
-dataset, body, levels = ShardDataset(shards), load_body("open"), bundle.levels
-scores = measure(bundle.model, dataset, BodyModel(body), validation_protocol("J14")).values
+name, kind, shards, out = sys.argv[1:]
+bundle = open_bundle(name)
+dataset, body, levels = ShardDataset(shards), load_body(kind), bundle.levels
+protocol = validation_protocol(bundle.model.config.joint_set)
+scores = measure(bundle.model, dataset, BodyModel(body), protocol).values
 pictures = [dataset.image(i) for i in range(40)]
 vertices = np.stack([p.vertices for p in Predictor(TorchNetwork(bundle, "cpu"))(pictures)])
 coarse, (first, second) = vertices[:, compose_indices(levels)[-1]], levels[-1].edges.T
@@ -45,51 +60,54 @@ def lengths(mesh):
     return np.linalg.norm(mesh[..., first, :] - mesh[..., second, :], axis=-1)
 stretch = lengths(coarse) / lengths(rest)
 np.save(out, vertices)
-found = {name: 1000 * float(np.nanmean(scores[name])) for name in ("mpjpe", "pa_mpjpe", "mpve")}
+found = {name: 1000 * float(np.nanmean(of_people)) for name, of_people in scores.items()}
 print(json.dumps(found | {"edges": [float(q) for q in np.quantile(stretch, (0.05, 0.5, 0.95))]}))
 """
 
 
-@pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first people of the validation set of the preset that made the checkpoint."""
-    params = load_params(resolve("open-people"))
-    folder, held_out = tmp_path_factory.mktemp("validation"), params.datasets["synth-val"]
-    some = held_out.model_copy(update={"options": held_out.options.model_copy(update={"count": PEOPLE})})
-    manifest = prepare("synth-val", some, params.body, folder, workers=1, progress=False)
-    assert manifest["count"] == PEOPLE
-    return folder
+@pytest.fixture(scope="module", params=SHIPPED)
+def shipped(request: pytest.FixtureRequest) -> str:
+    """Name of a network that ships."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="module")
-def found(people: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict, np.ndarray]]:
-    """What the shipped checkpoint gives on each kind of processor: its scores and some people's vertices."""
-    folder, results = tmp_path_factory.mktemp("vertices"), {}
+def found(shipped: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict, np.ndarray]]:
+    """What the network gives on each kind of processor: its scores and some people's vertices."""
+    claim, folder, results = CLAIMS[shipped], tmp_path_factory.mktemp(shipped), {}
+    params = load_params(resolve(claim.preset))
+    held_out = params.datasets[claim.dataset]
+    some = held_out.model_copy(update={"options": held_out.options.model_copy(update={"count": claim.people})})
+    manifest = prepare(claim.dataset, some, params.body, folder / "set", workers=1, progress=False)
+    assert manifest["count"] == claim.people
     for processor in PROCESSORS:
-        scores = json.loads(run_on(processor, JUDGE, str(people), str(folder / f"{processor}.npy")).splitlines()[-1])
+        words = (shipped, params.body.kind, str(folder / "set"), str(folder / f"{processor}.npy"))
+        scores = json.loads(run_on(processor, JUDGE, *words).splitlines()[-1])
         results[processor] = scores, np.load(folder / f"{processor}.npy")
     return results
 
 
-def claimed(pattern: str) -> list[float]:
+def claimed(shipped: str, pattern: str) -> list[float]:
     """Numbers of the model card in the place that a pattern describes, `#` standing for one."""
-    text = (open_checkpoint() / CARD).read_text()
+    text = (load_checkpoint(shipped).folder / CARD).read_text()
     match = re.search(re.escape(pattern).replace(r"\#", r"([\d.]+)"), text)
     assert match, f"the model card does not say {pattern!r}"
     return [float(number) for number in match.groups()]
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
-def test_errors_are_those_of_the_model_card(found, processor):
+def test_errors_are_those_of_the_model_card(shipped, found, processor):
     scores, _ = found[processor]
-    claims = claimed("MPJPE # mm, PA-MPJPE # mm, MPVE # mm")
-    assert [scores["mpjpe"], scores["pa_mpjpe"], scores["mpve"]] == pytest.approx(claims, rel=0.02)
+    names = CLAIMS[shipped].scores
+    claims = claimed(shipped, ", ".join(f"{called} # mm" for called in names.values()))
+    assert [scores[name] for name in names] == pytest.approx(claims, rel=0.02)
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
-def test_meshes_are_as_smooth_as_the_model_card_says(found, processor):
+def test_meshes_are_as_smooth_as_the_model_card_says(shipped, found, processor):
     scores, _ = found[processor]
-    assert scores["edges"] == pytest.approx(claimed("# (5 %), # (median) and # (95 %)"), rel=0.02)
+    assert scores["edges"] == pytest.approx(claimed(shipped, "# (5 %), # (median) and # (95 %)"), rel=0.02)
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
