@@ -60,7 +60,7 @@ def test_a_damaged_checkpoint_is_told(
     monkeypatch.chdir(ROOT)
     assert told("open checkpoint", capsys).startswith("ok ")
     copy = shutil.copytree(ROOT / "metro" / "assets", tmp_path / "assets") / "open"
-    monkeypatch.setattr("metro.cli.doctor.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr("metro.shipped._ASSETS", tmp_path / "assets")
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
