@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-SHIPPED = ("open",)
+SHIPPED = ("open", "open-hand")
 """A body and a hand."""
 _ASSETS = Path(str(resources.files("metro") / "assets"))
 
