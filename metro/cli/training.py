@@ -14,7 +14,7 @@ def info(path: Path, /) -> dict[str, Any]:
     Parameters
     ----------
     path
-        Checkpoint folder, `open` for the shipped one, or an official METRO state dict (.bin).
+        Checkpoint folder, `open` or `open-hand` for those that ship, or an official METRO state dict (.bin).
     """
     from metro.model.official import describe
     from metro.model.tensors import load_tensors
