@@ -53,8 +53,9 @@ def of(*tools: str) -> list[str]:
 def sandbox(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the README's examples are about."""
     folder = tmp_path_factory.mktemp("readme")
-    person = load_file(Path(__file__).parent / "model" / "blazepose.safetensors")["pose_full.picture"]
-    cv2.imwrite(str(folder / "photo.jpg"), cv2.imdecode(person, cv2.IMREAD_COLOR))
+    pictures = load_file(Path(__file__).parent / "model" / "blazepose.safetensors")
+    for name, file in {"pose_full.picture": "photo.jpg", "hand_full.picture": "hand.jpg"}.items():
+        cv2.imwrite(str(folder / file), cv2.imdecode(pictures[name], cv2.IMREAD_COLOR))
     (folder / "data/sets/mine").mkdir(parents=True)
     (folder / "data/sets/mine/shards").symlink_to(made)
     write("coco", folder / "data/raw/coco")
