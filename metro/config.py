@@ -872,6 +872,8 @@ def _explain(error: Any, given: Any) -> str:
         section = _section_at(error["loc"][:-1], given)
         known = set(section.model_fields) if section else set()
         return f"unknown key {where!r}; {nearest(str(error['loc'][-1]), sorted(known))}"
+    if error["type"] == "model_type" and (section := _section_at(error["loc"], given)):
+        return f"{where}: takes values by name, {', '.join(section.model_fields)} (got {_shown(error['input'])})"
     if error["type"] == "literal_error":
         words = re.findall("'(.*?)'", error["ctx"]["expected"])
         return f"{where}: no {_shown(error['input'])}; {nearest(_shown(error['input']).strip(chr(39)), words, SETS)}"
@@ -894,6 +896,8 @@ def _section_at(loc: tuple[Any, ...], given: Any) -> type[Section] | None:
             kind = OPTIONS[given.get("source", "synthetic")]
         elif isinstance(kind, type) and issubclass(kind, Section):
             kind = kind.model_fields[key].annotation if key in kind.model_fields else None
+            if type(None) in get_args(kind):  # a section that may be left out
+                kind = get_args(kind)[0]
         elif get_origin(kind) is dict:
             kind = get_args(kind)[1]
         elif get_origin(kind) is tuple:

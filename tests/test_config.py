@@ -28,6 +28,8 @@ NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
         ({"trian": {}}, "'trian'; did you mean 'train'"),
         ({"train": {"stpes": 3}}, "'train.stpes'; did you mean 'steps'"),
         ({"model": {"blocks": [{"width": 8, "out": 3, "layer": 1}]}}, "did you mean 'layers'"),
+        ({"model": {"neck": {"witdh": 8}}}, "unknown key 'model.neck.witdh'; did you mean 'width'"),
+        ({"model": {"neck": 8}}, "model.neck: takes values by name, squeeze, width, out, dropout (got 8)"),
         ({"datasets": {"a": {"suorce": "coco"}}}, "'datasets.a.suorce'; did you mean 'source'"),
         ({"train": {"steps": 0}}, "train.steps"),
         ({"train": {"optimizer": "sgd"}}, "train.optimizer: no 'sgd'; known: adam, adamw"),
