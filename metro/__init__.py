@@ -29,8 +29,8 @@ def load(
     Parameters
     ----------
     source
-        A checkpoint folder, a bundle folder (`metro export`), `open` for the checkpoint that ships, or an address that
-        an installed package resolves: the pipeline does so for MLflow's ``models:/NAME/VERSION`` and ``runs:/…``.
+        A checkpoint folder, a bundle folder (`metro export`), `open` or `open-hand` for those that ship, or an address
+        that an installed package resolves: the pipeline does so for MLflow's ``models:/NAME/VERSION`` and ``runs:/…``.
     device
         Where PyTorch runs, e.g. ``cuda`` or ``cpu``. None: a bundle with an ONNX file (`open` is one) runs in ONNX
         Runtime on the CPU, which starts in a fraction of the time, other networks in PyTorch, on a GPU if there is one.
