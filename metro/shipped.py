@@ -10,11 +10,15 @@ SHIPPED = ("open", "open-hand")
 _ASSETS = Path(str(resources.files("metro") / "assets"))
 
 
-def shipped_checkpoint(name: Path | str) -> Path | None:
-    """Folder of the checkpoint; None where the name is another one."""
-    return _ASSETS / str(name).replace("-", "_") if str(name) in SHIPPED else None
+def checkpoint_folder(name: Path | str) -> Path:
+    """The checkpoint that ships under this name; any other name is a path, and stays one."""
+    return _ASSETS / _file_name(name) if str(name) in SHIPPED else Path(name)
 
 
-def shipped_bundle(name: Path | str) -> Path | None:
-    """Folder of the same network as a bundle with its ONNX file and without weights; None as above."""
-    return _ASSETS / f"{str(name).replace('-', '_')}_bundle" if str(name) in SHIPPED else None
+def bundle_folder(name: Path | str) -> Path:
+    """The same network as a bundle with its ONNX file and without weights; other names as above."""
+    return _ASSETS / f"{_file_name(name)}_bundle" if str(name) in SHIPPED else Path(name)
+
+
+def _file_name(name: Path | str) -> str:
+    return str(name).replace("-", "_")

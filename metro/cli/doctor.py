@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from metro.environment import PORTS, port, port_number, store, tracked
 from metro.errors import MetroError
 from metro.files import read_json, readable, sha256_of
-from metro.shipped import SHIPPED, shipped_checkpoint
+from metro.shipped import SHIPPED, checkpoint_folder
 from metro.version import __version__
 
 if TYPE_CHECKING:
@@ -206,8 +206,7 @@ def _services() -> Iterator[Finding]:
 def _shipped() -> Iterator[Finding]:
     """Whether the checkpoints of this package are whole; their networks are not built, which takes seconds."""
     for shipped in SHIPPED:
-        folder = shipped_checkpoint(shipped)
-        assert folder is not None
+        folder = checkpoint_folder(shipped)
         with readable(folder / "checkpoint.json", _RESTORE):
             made = read_json(folder / "checkpoint.json", _RESTORE, keys=("sha256",))["sha256"].items()
         damaged = [name for name, digest in made if _sha256(folder / name) != digest]

@@ -13,7 +13,7 @@ from metro.export.folder import META, ONNX, read_folder
 from metro.export.networks import Network, OnnxNetwork, TorchNetwork
 from metro.export.predictor import Predictor, knows_hands
 from metro.files import nearest
-from metro.shipped import SHIPPED, shipped_bundle
+from metro.shipped import SHIPPED, bundle_folder
 from metro.words import Tta
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def open_network(source: Path | str, device: torch.device | str | None = None) -
         As `open_bundle`, or the device cannot be used.
     """
     place = _place(source)
-    folder = shipped_bundle(place) or Path(place)
+    folder = bundle_folder(place)
     if device is None and (folder / META).is_file() and (found := read_folder(folder)).holds(ONNX):
         return OnnxNetwork(found)
     return TorchNetwork(open_bundle(place), device)

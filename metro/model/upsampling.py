@@ -75,8 +75,7 @@ class RigidUpsampling(nn.Module):
         self.blend = FixedUpsampling(blend)
         rest_P3 = template_V3[middle_P]
         known = {"template_V3": template_V3, "rest_P3": rest_P3, "mean_P3": members_PP @ rest_P3}
-        known["members_PP"] = members_PP
-        for name, array in known.items():
+        for name, array in {**known, "members_PP": members_PP}.items():
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array, np.float32)), persistent=False)
 
     def forward(self, coarse_BP3: Tensor) -> list[Tensor]:

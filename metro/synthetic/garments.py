@@ -116,7 +116,8 @@ def skirt(skin: Skin, marks: Marks, look: Look, betas: Array, bones: NDArray, sh
     trunk = rest[np.abs(rest[:, 0]) < 0.33]
     spans = []
     for y in levels:
-        near = trunk[np.abs(trunk[:, 1] - y) < 0.03]
+        gap = np.abs(trunk[:, 1] - y)
+        near = trunk[gap < max(0.03, np.nextafter(gap.min(), 1))]  # calves are sparse: at least the nearest
         spans.append([np.abs(near[:, 0]).max(), near[:, 2].min(), near[:, 2].max()])
     half, back, front = np.array(spans).T
     t = np.linspace(0, 1, rings)

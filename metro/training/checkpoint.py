@@ -26,7 +26,7 @@ from metro.errors import MetroError
 from metro.files import atomic_folder, read_json, sha256_of
 from metro.mesh.sampling import Level, difference, load_sampling, save_sampling
 from metro.model.tensors import load_saved, load_tensors
-from metro.shipped import shipped_checkpoint
+from metro.shipped import SHIPPED, checkpoint_folder
 from metro.version import __version__
 
 FORMAT = 2
@@ -172,8 +172,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     MetroError
         No such folder, not a checkpoint, or one of another format.
     """
-    folder = shipped_checkpoint(path) or Path(path)
-    remedy = "give a checkpoint folder that training wrote, or `open`; older ones lack the mesh levels: train again"
+    folder, names = checkpoint_folder(path), " or ".join(f"`{name}`" for name in SHIPPED)
+    remedy = f"give a checkpoint folder that training wrote, {names}; older ones lack the mesh levels: train again"
     meta = read_json(folder / META, remedy, version=("format", FORMAT), shape=_Meta)
     try:
         given = {name: section for name, section in meta["params"].items() if name not in RETIRED}

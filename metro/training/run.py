@@ -10,12 +10,14 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from metro.config import Params
 from metro.errors import MetroError
@@ -116,12 +118,18 @@ class Run:
             return
         # torch's AveragedModel would copy its step counter to the device: a wait for the device in every step.
         decay = min(self.params.train.ema, (1 + step) / (10 + step))
-        average = self.average.state_dict()
-        for name, value in self.metro.state_dict().items():
-            if self.frozen.holds(name):
-                continue
-            mean = average[name]
-            mean.lerp_(value, 1 - decay) if value.is_floating_point() else mean.copy_(value)
+        weights, counters = self._averaged
+        get_ema_multi_avg_fn(decay)(*zip(*weights, strict=True), 0)  # one call for all of them
+        for mean, value in counters:
+            mean.copy_(value)
+
+    @cached_property
+    def _averaged(self) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+        """Averaged tensors and the network's own: weights and real buffers, then counters. Both networks keep theirs
+        from the first step on."""
+        averages, own = cast("Metro", self.average).state_dict(), self.metro.state_dict()
+        pairs = [(averages[name], value) for name, value in own.items() if not self.frozen.holds(name)]
+        return [p for p in pairs if p[1].is_floating_point()], [p for p in pairs if not p[1].is_floating_point()]
 
     def refuse_nonfinite(self, done: int) -> None:
         """Stop a run whose loss or gradient norm was not finite since the last log record, before its weights are kept.
@@ -216,7 +224,7 @@ class Run:
 
 
 def load_start_weights(metro: Metro, init: str, body_digest: str, levels: Sequence[Level]) -> None:
-    """Start `metro` from `init`: `none`, `open` (the shipped checkpoint), a checkpoint folder or an official file.
+    """Start `metro` from `init`: `none`, a shipped checkpoint by its name, a checkpoint folder or an official file.
 
     Raises
     ------

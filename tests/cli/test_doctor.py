@@ -37,16 +37,14 @@ def test_a_package_that_cannot_be_imported_hides_nothing_before_it() -> None:
     assert "to mend, see above" in done.stderr
 
 
-def test_it_answers_within_a_second_and_imports_nothing_heavy() -> None:
+def test_it_imports_nothing_heavy() -> None:
     heavy = ("torch", "numba", "scipy", "mlflow", "dvc", "prefect")
     code = (
-        "import sys, time; from metro.cli.app import main; main(['doctor']);"
-        f"print([m for m in {heavy} if m in sys.modules], time.process_time())"
+        "import sys; from metro.cli.app import main; main(['doctor']);"
+        f"print([m for m in {heavy} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    loaded, seconds = done.stdout.splitlines()[-1].rsplit(" ", 1)
-    assert loaded == "[]"
-    assert float(seconds) < 1.5  # of processor time; 0.7 on an idle machine
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def told(topic: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -15,7 +15,7 @@ import metro
 from metro.config import ModelConfig
 from metro.export.folder import ONNX, read_folder
 from metro.export.networks import OnnxNetwork, TorchNetwork
-from metro.shipped import SHIPPED, shipped_bundle
+from metro.shipped import SHIPPED, bundle_folder
 from metro.training.checkpoint import load_checkpoint
 from metro.viz.overlay import save_image
 
@@ -65,7 +65,7 @@ def test_finding_people_does_not_either(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_onnx_file_is_the_shipped_checkpoint(name: str, picture: Path) -> None:
     """Else: `metro export --model NAME --out metro/assets/NAME_bundle --no-weights --no-torch-export`."""
-    folder = shipped_bundle(name)
+    folder = bundle_folder(name)
     assert read_folder(folder).meta["origin"]["sha256"] == load_checkpoint(name).sha256
     by_onnx, by_torch = metro.load(name), metro.load(name, "cpu")
     by_onnx.passes = by_torch.passes = 1  # a second one sees pixels that may be rounded otherwise

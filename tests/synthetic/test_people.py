@@ -51,6 +51,15 @@ def clear():
     return shots, [annotate(studio, shot, 9, index) for index, shot in enumerate(shots)]
 
 
+def test_a_skirt_may_end_where_calves_have_no_vertex():
+    """Of 60,000 people this one, tall and in a long skirt, is such a one."""
+    config = settings(seed=22, count=50000, heading_uniform=1.0, uniform_pose=0.1, pastimes=0.3, occlusion=0.35)
+    (shot,) = photograph_people(config, BODY, [20017])
+    record = annotate(open_studio(BODY, "train"), shot, 22, 20017)
+    record.check()
+    assert record.has_mesh
+
+
 def test_records_are_valid_and_complete(records):
     assert len(records) == COUNT
     assert len({record.name for record in records}) == COUNT
