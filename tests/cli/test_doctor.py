@@ -40,8 +40,7 @@ def test_a_package_that_cannot_be_imported_hides_nothing_before_it() -> None:
 def test_it_imports_nothing_heavy() -> None:
     heavy = ("torch", "numba", "scipy", "mlflow", "dvc", "prefect")
     code = (
-        "import sys; from metro.cli.app import main; main(['doctor']);"
-        f"print([m for m in {heavy} if m in sys.modules])"
+        f"import sys; from metro.cli.app import main; main(['doctor']);print([m for m in {heavy} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
