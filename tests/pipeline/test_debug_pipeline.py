@@ -73,38 +73,59 @@ def edit(folder: Path, old: str, new: str) -> None:
     (folder / "params.yaml").write_text(text.replace(old, new))
 
 
-def test_a_killed_training_goes_on_in_its_own_run(project: Path) -> None:
-    repro(project, "catalogue", "sampling")
-    edit(project, "  steps: 6 ", "  steps: 400 ")
-    command = [sys.executable, "-m", "dvc", "repro", "-s", "train"]
-    running = subprocess.Popen(command, cwd=project, env=environment(), start_new_session=True)
-    work = project / ".metro" / "work"
+def plan(folder: Path) -> None:
+    command = [sys.executable, "-m", "metro.cli.app", "study", "plan"]
+    subprocess.run(command, cwd=folder, env=environment(), check=True)
+
+
+def kill_midway(folder: Path, stage: str) -> str:
+    """Start a stage that trains, kill all of it once it has written a checkpoint; the id of its tracked run."""
+    command = [sys.executable, "-m", "dvc", "repro", "-s", stage]
+    running = subprocess.Popen(command, cwd=folder, env=environment(), start_new_session=True)
+    work = folder / ".metro" / "work"
     deadline = time.monotonic() + 900
-    while not list(work.glob("train-*/step-*/checkpoint.json")) and time.monotonic() < deadline:
+    while not list(work.glob(f"{stage}-*/step-*/checkpoint.json")) and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    (told,) = work.glob("train-*/run.json")
-    run_id = json.loads(told.read_text())["run_id"]
-    assert "train" not in links(project)
+    (told,) = work.glob(f"{stage}-*/run.json")
+    run_id: str = json.loads(told.read_text())["run_id"]
+    assert stage not in links(folder)
+    return run_id
+
+
+def test_a_killed_training_goes_on_in_its_own_run(project: Path) -> None:
+    repro(project, "catalogue", "sampling")
+    edit(project, "  steps: 6 ", "  steps: 400 ")
+    run_id = kill_midway(project, "train")
     assert not (project / "models/train/best").exists()
     assert repro(project, "-s", "train") == ["train"]
     assert links(project)["train"].endswith(f"/runs/{run_id}")
     steps = [record["step"] for record in json.loads((project / "models/train/curves.json").read_text())]
     assert steps == sorted(set(steps))
     assert steps[-1] == 400
-    assert not list(work.glob("train-*"))
+    assert not list((project / ".metro" / "work").glob("train-*"))
+
+
+def test_a_killed_run_of_a_study_goes_on_in_its_own_run_to_the_same_numbers(project: Path) -> None:
+    stage, numbers = "study@masking-both-30-2", project / "reports/metrics/studies/masking/both-30-2.json"
+    edit(project, "train.steps: 2", "train.steps: 200")
+    plan(project)
+    repro(project, "catalogue")
+    run_id = kill_midway(project, stage)
+    assert repro(project, "-s", stage) == [stage]
+    assert links(project)[stage].endswith(f"/runs/{run_id}")
+    continued = numbers.read_text()
+    assert repro(project, "-s", "--force", "--no-run-cache", stage) == [stage]  # from its beginning
+    assert numbers.read_text() == continued
+    edit(project, "train.steps: 200", "train.steps: 2")
+    plan(project)
 
 
 def test_everything_is_made_once(project: Path) -> None:
     assert "report" in repro(project)
     assert (project / "reports/report/index.html").stat().st_size > 100_000
     assert repro(project) == []
-
-
-def plan(folder: Path) -> None:
-    command = [sys.executable, "-m", "metro.cli.app", "study", "plan"]
-    subprocess.run(command, cwd=folder, env=environment(), check=True)
 
 
 def test_another_variant_or_seed_runs_nothing_else_again_and_a_dropped_one_leaves_the_report(project: Path) -> None:
