@@ -25,7 +25,7 @@ from machine import machine
 import metro
 from metro.config import BodyConfig, CropConfig, DatasetConfig
 from metro.options import SyntheticOptions
-from metro.shipped import shipped_bundle
+from metro.shipped import bundle_folder
 from metro.synthetic.scene import photograph_people
 from metro.viz.overlay import save_image
 
@@ -124,7 +124,7 @@ def main() -> None:
             "`metro predict` of an exported bundle": (command, [*words, "--model", str(exported)]),
             '`metro.load("open")(picture)`': (LOAD.format(device=None), ["open", str(picture)]),
             "`metro predict --device cpu` (PyTorch)": (command, [*words, "--device", "cpu"]),
-            "a script of ten lines and the ONNX file": (SCRIPT, [f"{shipped_bundle('open')}/model.onnx", str(picture)]),
+            "a script of ten lines and the ONNX file": (SCRIPT, [f"{bundle_folder('open')}/model.onnx", str(picture)]),
         }
         environment = os.environ | {"NUMBA_CACHE_DIR": str(folder / "numba")}
         first = cold(command, words, environment)  # as after an installation, with nothing compiled yet
