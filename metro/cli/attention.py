@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from metro.cli.options import Between, Model, Place, ToFolder, Word, refuse
+from metro.cli.options import Between, Place, ToFolder, Word, refuse
 from metro.errors import MetroError
 
 _SAMPLES, _EXAMPLES = 64, 4
@@ -17,7 +17,7 @@ def attention(
     data: Path,
     /,
     *,
-    model: Model = "open",
+    model: Word = "open",
     out: ToFolder = Path("attention"),
     joint: Word | None = None,
     block: Annotated[int | None, Parameter(validator=Between(1, 100))] = None,
@@ -40,6 +40,8 @@ def attention(
     ----------
     data
         An image file, or a dataset folder written by a prepare stage.
+    model
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     out
         Folder for the results.
     joint

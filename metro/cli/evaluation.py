@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from metro.cli.options import Batch, Between, Model, Place, ToFile, ToFolder, Word
+from metro.cli.options import Batch, Between, Place, ToFile, ToFolder, Word
 from metro.errors import MetroError
 from metro.words import ProtocolName, Tta
 
@@ -17,7 +17,7 @@ def evaluate(
     data: Path,
     /,
     *,
-    model: Model = "open",
+    model: Word = "open",
     protocol: Literal[ProtocolName, "photos"] = "open",
     out: ToFolder = Path("evaluation"),
     tta: Tta = "none",
@@ -36,6 +36,8 @@ def evaluate(
     ----------
     data
         Dataset folder written by a prepare stage.
+    model
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     protocol
         Definition of the numbers, see `metro protocols`; `photos` has a command of its own, `metro evaluate-photos`.
     out
@@ -118,7 +120,7 @@ def evaluate_photos(
     labels: Path,
     /,
     *,
-    model: Model = "open",
+    model: Word = "open",
     images: Place | None = None,
     out: ToFolder = Path("evaluation"),
     detector: Word | None = None,
@@ -137,6 +139,8 @@ def evaluate_photos(
     ----------
     labels
         JSON file with boxes and 2D joints, as COCO's person_keypoints_val2017.json.
+    model
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     images
         Folder of the photographs; none: that of their labels.
     out

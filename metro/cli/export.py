@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from metro.cli.options import Batch, Between, Model, Place, Share, ToFolder, Word, refuse
+from metro.cli.options import Batch, Between, Place, Share, ToFolder, Word, refuse
 from metro.errors import MetroError
 from metro.words import Tta
 
@@ -142,7 +142,7 @@ def predict(
 
 def export(
     *,
-    model: Model = "open",
+    model: Word = "open",
     out: ToFolder = Path("bundle"),
     onnx: bool = True,
     torch_export: bool = True,
@@ -152,6 +152,8 @@ def export(
 
     Parameters
     ----------
+    model
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     out
         Folder of the bundle.
     onnx

@@ -85,13 +85,6 @@ OutFolder = Annotated[Path, Parameter(validator=Writable(folder=True))]
 # Of options; what stands alone must not begin with a hyphen, or a mistyped option would be taken for it.
 Word = Annotated[str, _HYPHEN]
 Place = Annotated[Path, _HYPHEN]
-Model = Annotated[
-    str,
-    _HYPHEN,
-    Parameter(
-        help="Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI."
-    ),
-]
 ToFile = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=(Single(), Writable(folder=False)))]
 ToFolder = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=(Single(), Writable(folder=True)))]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from metro.cli.options import Batch, Between, Model, Word
+from metro.cli.options import Batch, Between, Word
 
 Port = Annotated[int, Parameter(allow_leading_hyphen=True, validator=Between(1, 65535))]
 Count = Annotated[int, Parameter(validator=Between(1, 65536))]
@@ -14,7 +14,7 @@ Count = Annotated[int, Parameter(validator=Between(1, 65536))]
 
 def serve(
     *,
-    model: Model = "open",
+    model: Word = "open",
     host: Word = "127.0.0.1",
     port: Port = 8000,
     megabytes: Count = 32,
@@ -31,6 +31,8 @@ def serve(
 
     Parameters
     ----------
+    model
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     host
         Address to listen at; 0.0.0.0 lets other machines call, without any password.
     port
@@ -67,13 +69,15 @@ def serve(
     run(predictor, listen(host, port), limits)
 
 
-def demo(*, model: Model = "open", port: Port = 8000, browser: bool = True, device: Word | None = None) -> None:
+def demo(*, model: Word = "open", port: Port = 8000, browser: bool = True, device: Word | None = None) -> None:
     """Open a page in the browser: drop a photo, see the overlay, turn the meshes, download them.
 
     It is the page of `metro serve`, on this machine alone, until Ctrl-C.
 
     Parameters
     ----------
+    model
+        Checkpoint or bundle folder, `open` or `open-hand` for those that ship, or an MLflow models:/ URI.
     port
         Port to listen at.
     browser
