@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux is asked")
 
-CHILD = "import time; from metro.processes import {way}; {way}({arguments}); print('ready', flush=True); time.sleep(60)"
+CHILD = "import time; from metro.processes import {way}; {way}({arguments}); print('ready', flush=True); time.sleep(99)"
 PARENT = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
@@ -22,7 +22,7 @@ child.wait()
 """
 
 
-def lives(pid: int, patience: float = 10) -> bool:
+def lives(pid: int, patience: float = 60) -> bool:
     """Whether a process is still there after a while; what nobody has reaped yet is not."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
@@ -48,7 +48,7 @@ def test_a_child_ends_with_its_killed_parent(arguments: str) -> None:
 
 def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
     code = CHILD.format(way="end_with_parent", arguments=f"parent={os.getpid() + 1}")
-    done = subprocess.run([sys.executable, "-c", code], timeout=20, stdout=subprocess.PIPE, check=False)
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, stdout=subprocess.PIPE, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"")
 
 

@@ -89,13 +89,11 @@ def test_every_public_function_of_a_command_module_is_a_command() -> None:
 def test_help_imports_nothing_heavy(words: str) -> None:
     heavy = ("torch", "numpy", "pydantic", "yaml", "matplotlib", "cv2", "numba", "mlflow", "dvc", "prefect")
     code = (
-        f"import sys, time; from metro.cli.app import main; main({[*words.split(), '--help']});"
-        f"print([m for m in {heavy} if m in sys.modules], time.process_time())"
+        f"import sys; from metro.cli.app import main; main({[*words.split(), '--help']});"
+        f"print([m for m in {heavy} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded, seconds = done.stdout.splitlines()[-1].rsplit(" ", 1)
-    assert loaded == "[]"
-    assert float(seconds) < 0.5
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -26,7 +25,7 @@ def work(job):
     if job == "die":
         os.kill(os.getpid(), 9)
     os.write(1, b"begun\\n")
-    time.sleep(60)
+    time.sleep(600)
 
 if __name__ == "__main__":
     map_shards(work, sys.argv[1:], workers=2)
@@ -73,8 +72,6 @@ def test_workers_end_in_the_middle_of_their_work(tmp_path: Path, way: signal.Sig
     workers = psutil.Process(process.pid).children()
     for one in [process, *workers] if way == signal.SIGINT else [process]:  # as a terminal does
         one.send_signal(way)
-    began = time.monotonic()
-    errors = process.communicate(timeout=20)[1]
-    assert time.monotonic() - began < 15
+    errors = process.communicate(timeout=60)[1]
     assert errors.count("Traceback") == (way == signal.SIGINT)
-    assert psutil.wait_procs(workers, timeout=5)[1] == []
+    assert psutil.wait_procs(workers, timeout=60)[1] == []

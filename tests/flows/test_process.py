@@ -47,7 +47,7 @@ def test_killing_a_group_ends_grandchildren_and_lets_nothing_start() -> None:
     group = Group()
     thread, children, ended = start_family(group)
     group.kill()
-    thread.join(15)
+    thread.join(60)
     assert ended[0].status < 0
     assert not any(lives(pid) for pid in children)
     assert group.run(["true"], say=print).status < 0
@@ -55,7 +55,7 @@ def test_killing_a_group_ends_grandchildren_and_lets_nothing_start() -> None:
 
 def test_a_time_limit_ends_the_family_and_says_so() -> None:
     thread, children, ended = start_family(Group(), timeout=1)
-    thread.join(15)
+    thread.join(60)
     assert "time limit" in ended[0].tail[-1]
     assert not any(lives(pid) for pid in children)
 
@@ -71,7 +71,7 @@ def test_sigterm_to_the_parent_ends_the_family() -> None:
     assert parent.stdout is not None
     children = [int(parent.stdout.readline()) for _ in range(2)]
     os.kill(parent.pid, signal.SIGTERM)
-    assert parent.wait(15) == -signal.SIGTERM
+    assert parent.wait(60) == -signal.SIGTERM
     assert not any(lives(pid) for pid in children)
 
 

@@ -62,4 +62,4 @@ def test_nothing_outlives_it(way: signal.Signals, tmp_path: Path) -> None:
         family = psutil.Process(server.pid).children(recursive=True)
         assert len(family) >= 4  # Prefect's server and worker, MLflow and its worker
         server.send_signal(way)
-    assert psutil.wait_procs(family, timeout=20)[1] == []
+    assert psutil.wait_procs(family, timeout=60)[1] == []

@@ -81,7 +81,7 @@ def test_files_that_hold_more_than_tensors(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_a_function_with_a_name_of_thousands_of_letters_is_refused_at_once(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "w.bin"
     torch.save({}, path, _use_new_zipfile_serialization=zipped)
