@@ -121,25 +121,26 @@ def errors(people: Sequence[Placed], joints: np.ndarray) -> list[float]:
     ]
 
 
-def of_clips() -> Predictor:
-    """The shipped network, which looks once at people of clips (`metro.video.predict`)."""
-    predictor = metro.load("open", detector="none")
+def of_clips(tta: str = "none") -> Predictor:
+    """The shipped network, which looks once at people of clips (`metro.video.predict`), in these views."""
+    predictor = metro.load("open", detector="none", tta=tta)
     predictor.passes = 1
     return predictor
 
 
 def smoothing(images: list[np.ndarray], joints: np.ndarray, boxes: np.ndarray) -> list[str]:
     """Rows of the table of errors."""
-    predictor = of_clips()
     shake = np.random.default_rng(0).normal(0, JITTER, boxes.shape) * boxes[:, 2:].max(1, keepdims=True)
     lines = []
     for name, given in (("exact boxes", boxes), (f"boxes with a jitter of {JITTER:.0%}", boxes + shake)):
-        results = predictor(images, [[box] for box in given])
-        raw = [placed(r, 0, np.array([*box, np.nan, 0]), False) for r, box in zip(results, given, strict=True)]
-        smoother = Smoother(FPS, 25)
-        smooth = [smoother(frame, [person])[0] for frame, person in enumerate(raw)]
-        for what, people in (("as predicted", raw), ("`--smooth`", smooth)):
-            lines.append(f"| {name}, {what} | " + " | ".join(f"{x:.1f}" for x in errors(people, joints)) + " |")
+        for tta, views in (("none", ""), ("flip", "`--tta flip`"), ("few", "`--tta few`")):
+            results = of_clips(tta)(images, [[box] for box in given])
+            raw = [placed(r, 0, np.array([*box, np.nan, 0]), False) for r, box in zip(results, given, strict=True)]
+            smoother = Smoother(FPS, 25)
+            smooth = [smoother(frame, [person])[0] for frame, person in enumerate(raw)]
+            for filtered, people in (("", raw), ("`--smooth`", smooth)):
+                told = " ".join(word for word in (views, filtered) if word) or "as predicted"
+                lines.append(f"| {name}, {told} | " + " | ".join(f"{x:.1f}" for x in errors(people, joints)) + " |")
     return lines
 
 

@@ -74,8 +74,9 @@ class RigidUpsampling(nn.Module):
         members_PP, blend = make_patches(template_V3, faces_F3, middle_P)
         self.blend = FixedUpsampling(blend)
         rest_P3 = template_V3[middle_P]
-        known = {"template_V3": template_V3, "rest_P3": rest_P3, "mean_P3": members_PP @ rest_P3}
-        for name, array in {**known, "members_PP": members_PP}.items():
+        mean_P3 = members_PP @ rest_P3
+        held = {"template_V3": template_V3, "rest_P3": rest_P3, "mean_P3": mean_P3, "members_PP": members_PP}
+        for name, array in held.items():
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array, np.float32)), persistent=False)
 
     def forward(self, coarse_BP3: Tensor) -> list[Tensor]:

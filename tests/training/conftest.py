@@ -29,7 +29,7 @@ def small_params(**train) -> Params:
     block = {"layers": 1, "heads": 2, "ffn": 32}
     model = ModelConfig(
         image_size=32,
-        backbone="resnet18",
+        backbone="timm/test_resnet",  # small weights: checkpoints are written and read often
         blocks=(BlockConfig(width=16, out=8, **block), BlockConfig(width=8, out=3, **block)),
         upsampling="fixed",
         init="template",

@@ -41,10 +41,12 @@ def validate(model) -> dict[str, float]:
 
 
 def test_it_learns(setting: Setting, tmp_path: Path):
+    """Four people by heart, each step sees all of them."""
     still = {"flip": 0.0, "rotation_off": 1.0, "scale_sd": 0.0, "colour": 0.0}
-    params = small_params(steps=80, lr=3e-3, ema=None, save_every=80, mask={"joints": 0, "vertices": 0}, augment=still)
-    history = losses(train(params, setting.datasets, setting.body, setting.levels, tmp_path))
-    assert sum(history[-10:]) < 0.7 * sum(history[:10])
+    params = small_params(steps=60, lr=3e-3, ema=None, save_every=60, mask={"joints": 0, "vertices": 0}, augment=still)
+    people = setting.datasets[0].first(4)
+    history = losses(train(params, [people], setting.body, setting.levels, tmp_path))
+    assert sum(history[-10:]) < 0.6 * sum(history[:10])
 
 
 @pytest.mark.parametrize("frozen", [{}, {"freeze": ["backbone", "blocks.0"], "views": 2}], ids=["all", "head"])
@@ -242,7 +244,7 @@ def test_two_processes_train_as_one(setting: Setting, tmp_path: Path, launcher: 
     setting = setting._replace(datasets=[ShardDataset([tmp_path / "people.h5"])])
     own = {"cpu_processes": 2, "freeze": ["backbone"], "views": 1} if launcher == "fabric" else {}
     params = small_params(steps=4, ema=None, seed=2, **own)
-    model = params.model.model_copy(update={"backbone": "timm/convnext_atto", "dropout": 0.0, "attention_dropout": 0.0})
+    model = params.model.model_copy(update={"backbone": "timm/test_convnext", "dropout": 0.0, "attention_dropout": 0.0})
     params = params.model_copy(update={"model": model})  # no batch norm: its statistics are each process's own
     (tmp_path / "run.py").write_text(RUN)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if launcher == "torchrun" else []
@@ -304,7 +306,7 @@ def test_of_two_processes_one_says_why_they_ended(setting: Setting, tmp_path: Pa
     (tmp_path / "run.py").write_text(ENDING.format(run=RUN.replace("\n", "\n    ")))
     command = [sys.executable, str(tmp_path / "run.py"), *run_arguments(setting, params, tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TROUBLE": trouble}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert re.fullmatch(f"{said}\\n", done.stderr)
     assert done.returncode == 2
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]

@@ -41,7 +41,7 @@ def metro(setting: Setting) -> Metro:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "PART_BYTES", 5000)  # two records
+    monkeypatch.setattr(features, "PART_BYTES", 900)  # two records
 
 
 def make(setting: Setting, metro: Metro, root: Path, **settings: Any) -> FeatureCache:
@@ -59,9 +59,9 @@ def test_views_need_a_frozen_backbone():
 
 
 def test_features_are_not_kept_of_weights_that_learn(setting: Setting, tmp_path: Path):
-    params = small_params(views=2, freeze=["backbone.layer4"])
+    params = small_params(views=2, freeze=["backbone.net.layer4"])
     with pytest.raises(
-        MetroError, match=r"train.views: backbone.conv1.weight learns, and features .* add `backbone` to"
+        MetroError, match=r"train.views: backbone.net.conv1.0.weight learns, and features .* add `backbone` to"
     ):
         train(params, setting.datasets, setting.body, setting.levels, tmp_path)
 
@@ -169,7 +169,7 @@ def test_the_number_of_processes_changes_no_byte(
 KILLED = """
 import os, signal
 import metro.training.features as features
-features.PART_BYTES, own = 5000, features.atomic_file
+features.PART_BYTES, own = 900, features.atomic_file
 
 def deadly(path):
     if path.name == "part-00002.bin":
@@ -233,8 +233,8 @@ def test_too_little_room_is_told_before_anything_is_computed(
     setting: Setting, metro: Metro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 20_000, 20_000))
-    with pytest.raises(MetroError, match=r"features of 20 views need 20.6 kB, but 20.0 kB are free; make room, lower"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 3_000, 3_000))
+    with pytest.raises(MetroError, match=r"features of 20 views need 3.9 kB, but 3.0 kB are free; make room, lower"):
         make(setting, metro, tmp_path)
     assert not list(tmp_path.rglob("*.bin"))
 

@@ -29,19 +29,19 @@ def test_a_frozen_backbone_has_no_graph_and_keeps_its_statistics(setting: Settin
 
 def test_the_last_blocks_of_a_backbone_may_be_trained(setting: Setting):
     metro = build_model(setting.params.model, setting.body, setting.levels)
-    Frozen(metro, ["backbone.conv1", "backbone.bn1", "backbone.layer1", "backbone.layer2"]).train(metro)
+    Frozen(metro, ["backbone.net.conv1", "backbone.net.bn1", "backbone.net.layer1", "backbone.net.layer2"]).train(metro)
     metro(torch.randn(2, 3, 32, 32)).joints.sum().backward()
-    moved = {name.split(".")[1] for name, p in metro.backbone.named_parameters("backbone") if p.grad is not None}
+    moved = {name.split(".")[2] for name, p in metro.backbone.named_parameters("backbone") if p.grad is not None}
     assert moved == {"layer3", "layer4"}
     counted = {name for name, value in metro.backbone.state_dict().items() if "tracked" in name and value > 0}
-    assert {name.partition(".")[0] for name in counted} == {"layer3", "layer4"}
+    assert {name.split(".")[1] for name in counted} == {"layer3", "layer4"}
 
 
 def test_names_of_nothing_are_refused(setting: Setting):
     metro = build_model(setting.params.model, setting.body, setting.levels)
     for name, message in {
         "bakbone": "no module with weights is called 'bakbone'; did you mean 'backbone'",
-        "backbone.layer5.0": "'backbone.layer5.0'; did you mean 'backbone.layer",
+        "backbone.net.layer5.0": "'backbone.net.layer5.0'; did you mean 'backbone.net.layer",
         "backbone.relu": "'backbone.relu'; did you mean",
         "blocks.0.position_TD": "'blocks.0.position_TD'; did you mean 'blocks.0",
         "": "called ''; known: backbone, mix, blocks",
