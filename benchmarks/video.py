@@ -131,10 +131,11 @@ def of_clips(tta: str = "none") -> Predictor:
 def smoothing(images: list[np.ndarray], joints: np.ndarray, boxes: np.ndarray) -> list[str]:
     """Rows of the table of errors."""
     shake = np.random.default_rng(0).normal(0, JITTER, boxes.shape) * boxes[:, 2:].max(1, keepdims=True)
+    predictors = {"": of_clips(), "`--tta flip`": of_clips("flip"), "`--tta few`": of_clips("few")}
     lines = []
     for name, given in (("exact boxes", boxes), (f"boxes with a jitter of {JITTER:.0%}", boxes + shake)):
-        for tta, views in (("none", ""), ("flip", "`--tta flip`"), ("few", "`--tta few`")):
-            results = of_clips(tta)(images, [[box] for box in given])
+        for views, predictor in predictors.items():
+            results = predictor(images, [[box] for box in given])
             raw = [placed(r, 0, np.array([*box, np.nan, 0]), False) for r, box in zip(results, given, strict=True)]
             smoother = Smoother(FPS, 25)
             smooth = [smoother(frame, [person])[0] for frame, person in enumerate(raw)]
