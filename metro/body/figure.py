@@ -38,6 +38,10 @@ class Figure:
     """Kind of body that the paper uses."""
     preset: str
     """Preset with the recipe of the official checkpoints."""
+    stands: tuple[tuple[str, ...], tuple[str, ...]]
+    """Predicted joints whose means are below and above one another when it stands upright in a picture."""
+    leans_deg: float
+    """Who leans more in a picture is turned upright before the network looks."""
     upright: bool
     """Whether it turns about the vertical axis alone, so that it has a heading."""
     may_flip: bool
@@ -103,6 +107,8 @@ BODY = Figure(
     free="open",
     licensed="smpl",
     preset="paper-body",
+    stands=(("R_Hip", "L_Hip"), ("R_Shoulder", "L_Shoulder")),
+    leans_deg=40.0,
     upright=True,
     may_flip=True,
     joints_from_mesh=False,
@@ -119,6 +125,8 @@ HAND = Figure(
     free="open_hand",
     licensed="mano",
     preset="paper-hand",
+    stands=(("Wrist",), ("Middle1",)),
+    leans_deg=10.0,
     upright=False,
     may_flip=False,
     joints_from_mesh=True,

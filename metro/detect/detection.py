@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from metro.body.joints import JOINT_SETS
+
 POSE_LANDMARKS = (
     *("Nose", "L_Eye_Inner", "L_Eye", "L_Eye_Outer", "R_Eye_Inner", "R_Eye", "R_Eye_Outer", "L_Ear", "R_Ear"),
     *("L_Mouth", "R_Mouth", "L_Shoulder", "R_Shoulder", "L_Elbow", "R_Elbow", "L_Wrist", "R_Wrist"),
@@ -29,6 +31,12 @@ class Detection:
     """(33, 3) of a person, (21, 3) of a hand: x, y in pixels, and how likely it can be seen; None: not known."""
     left: bool = False
     """Whether it is a left hand."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the landmarks are called."""
+        known = self.landmarks is not None and len(self.landmarks) == len(POSE_LANDMARKS)
+        return POSE_LANDMARKS if known else tuple(JOINT_SETS["HAND21"])
 
 
 SAME = 0.3

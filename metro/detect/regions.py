@@ -36,9 +36,9 @@ class Region:
 
 
 def upright(base: np.ndarray, top: np.ndarray) -> float:
-    """Turn in degrees that puts `top` (2,) straight above `base` (2,), pixels."""
+    """Turn in degrees that puts `top` (2,) straight above `base` (2,), pixels; 0 if they are one point."""
     right, down = top - base
-    return math.degrees(math.atan2(right, -down))
+    return math.degrees(math.atan2(right, 0.0 - down))
 
 
 def look(image: np.ndarray, region: Region, size: int) -> np.ndarray:

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metro.body.figure import FIGURES
-from metro.data.crop import apply, cut, invert
+from metro.data.crop import apply, crop_affine, cut, invert, warp
 from metro.detect import Detection, Detector
+from metro.detect.regions import upright
 from metro.errors import MetroError, naming
 from metro.export.folder import CONTEXT
 from metro.export.gltf import glb
@@ -117,6 +118,8 @@ class Prediction:
     """Who found the box, if nobody gave it."""
     landmarks: np.ndarray | None = None
     """(33 or 21, 3) of a detector that knows them, see `metro.detect.Detection`."""
+    turn: float = 0.0
+    """Degrees anticlockwise by which the crop was turned for the network. All the rest is as if it had not been."""
 
     @property
     def joints_2d(self) -> np.ndarray:
@@ -208,7 +211,7 @@ class Prediction:
             "joints": _rounded(self.joints, 5),
             "joints_2d": _rounded(self.joints_2d, 2),
             "camera": _rounded(self.camera, 6),
-            "crop": {"size": self.crop_size, "affine": _rounded(self.affine, 6)},
+            "crop": {"size": self.crop_size, "affine": _rounded(self.affine, 6), "turned_deg": round(self.turn, 1)},
             "perspective": {
                 "focal": round(focal or self.focal, 3),
                 "translation": _rounded(self.translation(focal), 5),
@@ -305,7 +308,8 @@ class Predictor:
         the middle of the image is taken.
     passes
         How often the network looks at each person: from the second time on at the box around the mesh that it gave,
-        which reaches out of the image where the person does.
+        which reaches out of the image where the person does. Who does not stand upright in the image, by the
+        detector's landmarks or that mesh, is turned for a look (`Figure.leans_deg`), and the result is turned back.
     views
         Test-time augmentation: what is seen in the last pass, and merged; None: the crop alone.
     """
@@ -363,8 +367,14 @@ class Predictor:
             some = people[start : start + step]
             for _ in range(1, self.passes):
                 found = self._forward(some, None)
-                some = [self._again(crop, person) for crop, person in zip(some, found, strict=True)]
-            results += self._forward(some, self.views)
+                some = [self._again(crop, person, True) for crop, person in zip(some, found, strict=True)]
+            found = self._forward(some, self.views)
+            leaning = [i for i, (crop, person) in enumerate(zip(some, found, strict=True)) if self._leans(crop, person)]
+            if leaning:
+                again = [self._again(some[i], found[i], self.passes > 1) for i in leaning]
+                for i, person in zip(leaning, self._forward(again, self.views), strict=True):
+                    found[i] = person
+            results += found
         return results
 
     def check_hand(self, left_hand: bool) -> None:
@@ -402,7 +412,9 @@ class Predictor:
         mirrored: bool,
         assumed: bool = False,
         found: Detection | None = None,
+        turn: float | None = None,
     ) -> _Crop:
+        """What the network sees of a box, whose sides are upright after the turn; none: as the landmarks tell."""
         x, y, w, h = box
         height, width = photo.pixels.shape[:2]
         name = photo.source or "image"
@@ -413,9 +425,20 @@ class Predictor:
             )
         # The middle square gets no context: it is all there is.
         centre, side = np.array([x + w / 2, y + h / 2]), max(w, h) * (1 if assumed else CONTEXT)
-        with naming(name):
-            pixels, affine = cut(photo.pixels, centre, side / 200, self.network.meta["model"]["image_size"], 1.0)
-        return _Crop(pixels, affine, (x, y, w, h), score, assumed, mirrored, number, photo, found)
+        size = self.network.meta["model"]["image_size"]
+        if turn is None:
+            turn = 0.0 if found is None or found.landmarks is None else self._turn(found.landmarks, found.names, 0.0)
+        pixels, affine = _square(photo, centre, side, size, turn)
+        return _Crop(pixels, affine, (x, y, w, h), score, assumed, mirrored, turn, number, photo, found)
+
+    def _turn(self, points_K: np.ndarray, names: Sequence[str], turn: float) -> float:
+        """Degrees anticlockwise by which to turn who has these points (K, 2 or more): `turn`, unless they lean then."""
+        figure = FIGURES[self.network.meta["model"]["joint_set"]]
+        if not {name for joints in figure.stands for name in joints} <= set(names):
+            return turn
+        low, high = (np.mean([points_K[names.index(name), :2] for name in joints], 0) for joints in figure.stands)
+        lean = (upright(low, high) - turn + 180) % 360 - 180
+        return turn + lean if abs(lean) > figure.leans_deg else turn
 
     def _seen(self, crop: _Crop, views: Views | None) -> np.ndarray:
         """Pixels (K, S, S, 3) of a crop in all views, the first as it is; left hands are mirrored before anything else.
@@ -426,22 +449,35 @@ class Predictor:
         if views is None:
             return crop.pixels[None, :, ::across]
         size, photo = len(crop.pixels), crop.photo
-        wide = size + 2 * math.ceil(size * max(views.reach - 1, 0) / 2)
+        around = math.ceil(size * max(views.reach - 1, 0) / 2)
         (centre,) = apply(invert(crop.affine), np.full((1, 2), (size - 1) / 2))
-        with naming(photo.source or "image"):
-            pixels, _ = cut(photo.pixels, centre, size / crop.affine[0, 0] / 200, size, wide / size)
+        pixels, _ = _square(photo, centre, size / crop.affine[0, 0], size, crop.turn, around)
         seen_KSS3 = views.see(np.ascontiguousarray(pixels[:, ::across]), size)
         seen_KSS3[0] = crop.pixels[:, ::across]
         return seen_KSS3
 
-    def _again(self, crop: _Crop, person: Prediction) -> _Crop:
-        """What the network is to see next: the box around its own mesh; the same once more where there can be none."""
-        points = person.to_image(project(person.vertices, person.camera, person.crop_size))
-        low, high = points.min(0), points.max(0)
-        box = (*low.tolist(), *(high - low).tolist())
-        if (high - low < 1).any() or not _fits(box, person.image_size):
-            return crop
-        again = self._crop(crop.picture, crop.photo, box, crop.score, crop.mirrored, found=crop.found)
+    def _leans(self, crop: _Crop, person: Prediction) -> bool:
+        """Whether who was found does not stand upright in what the network was shown."""
+        return self._turn(person.joints_2d, person.joint_names, crop.turn) != crop.turn
+
+    def _again(self, crop: _Crop, person: Prediction, own_box: bool) -> _Crop:
+        """What the network is to see next, upright: the box around its own mesh, if there can be one, or the same."""
+        turn = self._turn(person.joints_2d, person.joint_names, crop.turn)
+        turned_22 = _turning(turn)[:2, :2]
+        points = person.to_image(project(person.vertices, person.camera, person.crop_size)) @ turned_22.T
+        low, extent = points.min(0), np.ptp(points, 0)
+        box = (*((low + extent / 2) @ turned_22 - extent / 2).tolist(), *extent.tolist())
+        own_box = own_box and bool((extent >= 1).all()) and _fits(box, person.image_size)
+        again = self._crop(
+            crop.picture,
+            crop.photo,
+            box if own_box else crop.box,
+            crop.score,
+            crop.mirrored,
+            crop.assumed and not own_box,
+            crop.found,
+            turn,
+        )
         return replace(again, box=crop.box, assumed=crop.assumed)
 
     def _forward(self, crops: list[_Crop], views: Views | None) -> list[Prediction]:
@@ -454,11 +490,13 @@ class Predictor:
         if views is not None:
             answer = (array.reshape(len(crops), len(views), *array.shape[1:]) for array in (camera, joints, vertices))
             camera, joints, vertices = views.merge(*answer)
+        # As the crop was turned and then mirrored; points are rows.
+        back_B33 = [_mirroring(crop.mirrored) @ _turning(crop.turn) for crop in crops]
         return [
             Prediction(
-                vertices=(v * ([-1, 1, 1] if crop.mirrored else 1)).astype(np.float32),
-                joints=(j * ([-1, 1, 1] if crop.mirrored else 1)).astype(np.float32),
-                camera=(k * ([1, -1, 1] if crop.mirrored else 1)).astype(np.float32),
+                vertices=(v @ back_33).astype(np.float32),
+                joints=(j @ back_33).astype(np.float32),
+                camera=np.concatenate((k[:1], k[1:] @ back_33[:2, :2])).astype(np.float32),
                 affine=crop.affine,
                 crop_size=crop.pixels.shape[0],
                 image_size=(crop.photo.pixels.shape[1], crop.photo.pixels.shape[0]),
@@ -472,8 +510,9 @@ class Predictor:
                 assumed=crop.assumed,
                 detector="" if crop.found is None or self.detector is None else self.detector.name,
                 landmarks=None if crop.found is None else crop.found.landmarks,
+                turn=crop.turn,
             )
-            for crop, v, j, k in zip(crops, vertices, joints, camera, strict=True)
+            for crop, back_33, v, j, k in zip(crops, back_B33, vertices, joints, camera, strict=True)
         ]
 
 
@@ -490,9 +529,40 @@ class _Crop:
     score: float | None
     assumed: bool
     mirrored: bool
+    turn: float
+    """Degrees by which the picture is turned anticlockwise before it is mirrored; `affine` is without it."""
     picture: int
     photo: Photo
     found: Detection | None
+
+
+def _square(
+    photo: Photo, centre: np.ndarray, side: float, size: int, turn: float, around: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (S, S, 3) of a square that is turned about its middle, with so many more pixels around its `size`, and the
+    affine (2, 3) from the picture to the square itself, unturned."""
+    whole = size + 2 * around
+    reach = abs(math.cos(math.radians(turn))) + abs(math.sin(math.radians(turn)))
+    more = math.ceil(whole * (reach - 1) / 2) if turn else 0  # that the corners need
+    with naming(photo.source or "image"):
+        pixels, affine = cut(photo.pixels, centre, side / 200, size, (whole + 2 * more) / size)
+    if turn:
+        middle = np.full((1, 2), (len(pixels) - 1) / 2)
+        turned = np.empty((whole, whole, 3), np.uint8)
+        warp(pixels, crop_affine(middle, np.array([whole]), whole, turn)[0], turned)
+        pixels = turned
+    return pixels, affine - [[0, 0, around + more]] * 2
+
+
+def _turning(degrees: float) -> np.ndarray:
+    """(3, 3) matrix that turns camera axes as a picture is turned anticlockwise."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _mirroring(mirrored: bool) -> np.ndarray:
+    """(3, 3) matrix that exchanges left and right, or nothing."""
+    return np.diag([-1.0 if mirrored else 1.0, 1.0, 1.0])
 
 
 def read_photo(picture: Picture) -> Photo:

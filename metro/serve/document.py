@@ -20,7 +20,7 @@ _PERSON = {
     "joints": [[-0.11, 0.85, 0.05]],
     "joints_2d": [[262.4, 431.7]],
     "camera": [0.84, 0.01, -0.02],
-    "crop": {"size": 112, "affine": [[0.217, 0.0, -6.9], [0.0, 0.217, 5.2]]},
+    "crop": {"size": 112, "affine": [[0.217, 0.0, -6.9], [0.0, 0.217, 5.2]], "turned_deg": 0.0},
     "perspective": {"focal": 800.0, "translation": [-0.13, 0.05, 3.4], "note": "for an assumed focal length, …"},
 }
 _REFUSALS = {
