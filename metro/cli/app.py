@@ -79,10 +79,11 @@ app.command(datasets)
 
 app.command(fitting.fit)
 
-checkpoints = App(name="checkpoint", help="Weights: describe, import from and export to the official layout, release.")
+checkpoints = App(name="checkpoint", help="Weights: describe, import, export, blend, release.")
 checkpoints.command(training.info)
 checkpoints.command(training.import_official, name="import")
 checkpoints.command(training.export_official, name="export")
+checkpoints.command(training.blend)
 checkpoints.command(training.release)
 app.command(checkpoints)
 

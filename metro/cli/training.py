@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from metro.cli.options import OutFile, OutFolder, Place, check_new
+from cyclopts import Parameter
+
+from metro.cli.options import Between, OutFile, OutFolder, Place, check_new
 
 
 def info(path: Path, /) -> dict[str, Any]:
@@ -114,6 +116,34 @@ def export_official(checkpoint: Path, out: OutFile, /, *, overwrite: bool = Fals
     with atomic_file(out) as temporary:
         torch.save(state, temporary)
     return f"{out}: {len(state)} keys"
+
+
+def blend(
+    start: Path,
+    end: Path,
+    out: OutFolder,
+    /,
+    *,
+    share: Annotated[float, Parameter(validator=Between(0, 1))] = 0.5,
+) -> str:
+    """Write a checkpoint between two, the second of which was trained from the first.
+
+    What learns on one kind of pictures forgets others. Half of the way it may know both; measure it.
+
+    Parameters
+    ----------
+    start
+        Checkpoint folder, or `open` or `open-hand`, that the training started from.
+    end
+        Checkpoint folder that it wrote.
+    out
+        Checkpoint folder to write.
+    share
+        How far from the start, from 0 to 1.
+    """
+    from metro.training.checkpoint import blend_weights
+
+    return f"{blend_weights(start, end, share, out)}: {share:g} of the way from {start} to {end}"
 
 
 def release(checkpoint: Path, out: OutFolder, /) -> str:

@@ -164,6 +164,40 @@ def copy_weights(source: Path | str, target: Path, dtype: torch.dtype | None = N
     )
 
 
+def blend_weights(start: Path | str, end: Path | str, share: float, target: Path) -> Path:
+    """Write the weights that lie by a share of the way from one checkpoint to another, which was trained from it.
+
+    Such weights may be good both at what the start knows and at what was learned since (Wortsman et al., "Robust
+    fine-tuning of zero-shot models", CVPR 2022). Counters, parameters, step and metrics are the end's.
+
+    Raises
+    ------
+    MetroError
+        They are not of one network, one body model and the same mesh levels, or as `load_checkpoint`.
+    """
+    one, other = load_checkpoint(start), load_checkpoint(end)
+    other.check_body(one.body_digest)
+    other.check_levels(one.levels)
+    before, after = one.weights(), other.weights()
+    if {name: weight.shape for name, weight in before.items()} != {
+        name: weight.shape for name, weight in after.items()
+    }:
+        raise MetroError(f"{start}, {end}: weights of two networks; one has to be trained from the other")
+    blend = {
+        name: before[name].lerp(weight, share) if weight.is_floating_point() else weight
+        for name, weight in after.items()
+    }
+    return save_checkpoint(
+        target,
+        blend,
+        params=other.params,
+        step=other.step,
+        metrics=other.metrics,
+        body_digest=other.body_digest,
+        levels=other.levels,
+    )
+
+
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Open a checkpoint folder. `open` and `open-hand` name those that ship with the project.
 

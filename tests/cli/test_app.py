@@ -26,7 +26,8 @@ COMMANDS = (
     *("export", "predict", "serve", "demo"),
     *("mesh info", "preset list", "preset show", "preset apply", "body info", "body convert", "body render"),
     *("data sources", "data doctor", "data fixture", "data stats", "data show", "data unpack", "data verify"),
-    *("study plan", "checkpoint info", "checkpoint import", "checkpoint export", "checkpoint release"),
+    *("study plan", "checkpoint info", "checkpoint import", "checkpoint export", "checkpoint blend"),
+    "checkpoint release",
 )
 
 

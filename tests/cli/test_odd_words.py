@@ -36,6 +36,7 @@ BASE = {
     "checkpoint info": ["missing"],
     "checkpoint import": ["missing.bin", "out", "body.npz"],
     "checkpoint export": ["missing", "out.bin"],
+    "checkpoint blend": ["missing", "other", "out"],
     "checkpoint release": ["missing", "out"],
     "evaluate": ["missing"],
     "evaluate-photos": ["missing"],

@@ -12,7 +12,7 @@ from metro.config import ModelConfig, Params
 from metro.errors import MetroError
 from metro.mesh.sampling import build_sampling
 from metro.training import checkpoint as module
-from metro.training.checkpoint import copy_weights, latest_checkpoint, load_checkpoint, save_checkpoint
+from metro.training.checkpoint import blend_weights, copy_weights, latest_checkpoint, load_checkpoint, save_checkpoint
 from metro.training.restore import load_weights
 from tests.full_disk import said_on_a_full_disk
 
@@ -71,6 +71,35 @@ def test_half_precision_storage_is_read_as_float32(tmp_path):
     assert weights.dtype == torch.float32
     assert torch.allclose(weights, load_checkpoint(full).weights()["weight"], atol=1e-3)
     assert (half / module.WEIGHTS).stat().st_size < (full / module.WEIGHTS).stat().st_size
+
+
+def test_a_blend_lies_between_and_is_otherwise_the_second(tmp_path):
+    one, other = write(tmp_path / "one", step=3), write(tmp_path / "other", step=5)
+    found = load_checkpoint(blend_weights(one, other, 0.25, tmp_path / "blend"))
+    before, after = load_checkpoint(one).weights(), load_checkpoint(other).weights()
+    for name, weight in found.weights().items():
+        torch.testing.assert_close(weight, 0.75 * before[name] + 0.25 * after[name])
+    assert found.step == 5
+    for share, end in ((0.0, before), (1.0, after)):
+        ends = load_checkpoint(blend_weights(one, other, share, tmp_path / "end")).weights()
+        assert all(torch.equal(weight, end[name]) for name, weight in ends.items())
+
+
+def test_only_weights_of_one_network_are_blended(tmp_path):
+    one = write(tmp_path / "one")
+    torch.manual_seed(0)
+    wider = save_checkpoint(
+        tmp_path / "wider", nn.Linear(4, 2).state_dict(), params=Params(), step=1, metrics={}, body_digest="b" * 64,
+        levels=LEVELS,
+    )  # fmt: skip
+    for other, said in (
+        (wider, "weights of two networks"),
+        (write(tmp_path / "body", body_digest="c" * 64), "trained on another body model"),
+        (write(tmp_path / "levels", levels=LEVELS[:1]), "other mesh levels"),
+    ):
+        with pytest.raises(MetroError, match=said):
+            blend_weights(one, other, 0.5, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_writing_is_byte_identical(tmp_path):
