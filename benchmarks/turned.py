@@ -110,8 +110,8 @@ def main() -> None:
         "",
         *table("open-hand", "open_hand", f"{HANDS} right hands"),
         "",
-        "As it is: what `metro predict` did before. A box says nothing of an upside-down body, and a first look takes it",
-        "for another pose; landmarks tell. Who is not found counts as wrong, which is what found hands lack.",
+        "As it is: what `metro predict` did before. A box says nothing of an upside-down body, and a first look takes",
+        "it for another pose; landmarks tell. Who is not found counts as wrong, which is what found hands lack.",
     ]
     with open(f"{__file__[:-3]}.md", "w") as file:
         file.write("\n".join(lines) + "\n")
