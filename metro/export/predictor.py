@@ -211,7 +211,7 @@ class Prediction:
             "joints": _rounded(self.joints, 5),
             "joints_2d": _rounded(self.joints_2d, 2),
             "camera": _rounded(self.camera, 6),
-            "crop": {"size": self.crop_size, "affine": _rounded(self.affine, 6), "turned_deg": round(self.turn, 1)},
+            "crop": {"size": self.crop_size, "affine": _rounded(self.affine, 6), "turned_deg": self.turn},
             "perspective": {
                 "focal": round(focal or self.focal, 3),
                 "translation": _rounded(self.translation(focal), 5),
@@ -432,13 +432,17 @@ class Predictor:
         return _Crop(pixels, affine, (x, y, w, h), score, assumed, mirrored, turn, number, photo, found)
 
     def _turn(self, points_K: np.ndarray, names: Sequence[str], turn: float) -> float:
-        """Degrees anticlockwise by which to turn who has these points (K, 2 or more): `turn`, unless they lean then."""
+        """Degrees anticlockwise by which to turn who has these points (K, 2 or more): `turn`, unless they lean then.
+
+        Whole ones, so that rounding on another processor changes no pixel.
+        """
         figure = FIGURES[self.network.meta["model"]["joint_set"]]
         if not {name for joints in figure.stands for name in joints} <= set(names):
             return turn
         low, high = (np.mean([points_K[names.index(name), :2] for name in joints], 0) for joints in figure.stands)
-        lean = (upright(low, high) - turn + 180) % 360 - 180
-        return turn + lean if abs(lean) > figure.leans_deg else turn
+        needed = upright(low, high)
+        lean = (needed - turn + 180) % 360 - 180
+        return float(round(needed)) if abs(lean) > figure.leans_deg else turn
 
     def _seen(self, crop: _Crop, views: Views | None) -> np.ndarray:
         """Pixels (K, S, S, 3) of a crop in all views, the first as it is; left hands are mirrored before anything else.
