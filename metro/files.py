@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +35,7 @@ GET_AGAIN = "get it again from where it came"
 ZIP, TAR, PICKLE, SAFETENSORS = "a zip archive", "a tar archive", "a pickle", "a safetensors file"
 _STARTS = {
     b"PK": ZIP,
-    b"\x80": PICKLE,
+    **{bytes([0x80, protocol]): PICKLE for protocol in range(2, 6)},
     b"\x1f\x8b": "a gzip archive",
     b"BZh": "a bzip2 archive",
     b"\xfd7zXZ": "an xz archive",
@@ -207,7 +208,7 @@ def what_is(path: Path) -> str | None:
         return "empty"
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer (`git lfs pull` fetches the file itself)"
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+    if re.match(rb"(\xef\xbb\xbf)?\s*<[!?a-zA-Z]", head):
         return "a web page"
     if head[257:262] == b"ustar":
         return TAR
