@@ -274,7 +274,7 @@ def test_damaged_archives_are_one_line(tmp_path: Path) -> None:
         whole[:-8] + bytes(4) + whole[-4:]: "damaged",
         whole[:40]: "damaged",
         b"PK" + bytes(100): "damaged",
-        **{bytes([first]) + noise.bytes(600): "damaged" for first in range(256)},  # nothing starts so, however it starts
+        **{bytes([first]) + noise.bytes(600): "damaged" for first in range(256)},  # in whatever way it begins
     }.items():
         (tmp_path / "Videos_S1.tgz").write_bytes(content)
         with pytest.raises(MetroError, match=rf"Videos_S1\.tgz: {said}.*; download it again"):
