@@ -58,18 +58,25 @@ def crop_affine(
     np.ndarray
         (B, 2, 3) float64.
     """
-    center_B2 = np.asarray(center_B2, np.float64)
-    angle_B = np.broadcast_to(np.deg2rad(rotation_deg_B), len(center_B2))
-    zoom_B = size / np.asarray(side_B, np.float64)
-    cos_B, sin_B = zoom_B * np.cos(angle_B), zoom_B * np.sin(angle_B)
-    affine_B23 = np.empty((len(center_B2), 2, 3))
-    affine_B23[:, 0, 0] = affine_B23[:, 1, 1] = cos_B
-    affine_B23[:, 0, 1] = sin_B
-    affine_B23[:, 1, 0] = -sin_B
-    affine_B23[:, :, 2] = (size - 1) / 2 - np.einsum("bij,bj->bi", affine_B23[:, :, :2], center_B2)
-    mirrored_B3 = -affine_B23[:, 0] + [0, 0, size - 1]
-    affine_B23[:, 0] = np.where(np.broadcast_to(flip_B, len(center_B2))[:, None], mirrored_B3, affine_B23[:, 0])
-    return affine_B23
+    zoom_B11 = size / np.asarray(side_B, np.float64)[:, None, None]
+    linear_B22 = zoom_B11 * turning(rotation_deg_B, flip_B)[..., :2, :2]
+    shift_B2 = (size - 1) / 2 - np.einsum("bij,bj->bi", linear_B22, np.asarray(center_B2, np.float64))
+    return np.concatenate((linear_B22, shift_B2[..., None]), -1)
+
+
+def turning(rotation_deg_B: np.ndarray | float, flip_B: np.ndarray | bool = False) -> np.ndarray:
+    """Matrices (B, 3, 3), or one (3, 3), by which camera axes turn and mirror as `crop_affine` does the picture.
+
+    Points being rows, multiplying by one undoes it.
+    """
+    angle_B, flip_B = np.broadcast_arrays(np.deg2rad(rotation_deg_B), flip_B)
+    turn_B33 = np.zeros((*angle_B.shape, 3, 3))
+    turn_B33[..., 0, 0] = turn_B33[..., 1, 1] = np.cos(angle_B)
+    turn_B33[..., 0, 1] = np.sin(angle_B)
+    turn_B33[..., 1, 0] = -np.sin(angle_B)
+    turn_B33[..., 2, 2] = 1
+    turn_B33[..., 0, :] *= np.where(flip_B, -1, 1)[..., None]
+    return turn_B33
 
 
 def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metro.body.figure import FIGURES
-from metro.data.crop import apply, crop_affine, cut, invert, warp
+from metro.data.crop import apply, crop_affine, cut, invert, turning, warp
 from metro.detect import Detection, Detector
 from metro.detect.regions import upright
 from metro.errors import MetroError, naming
@@ -467,7 +467,7 @@ class Predictor:
     def _again(self, crop: _Crop, person: Prediction, own_box: bool) -> _Crop:
         """What the network is to see next, upright: the box around its own mesh, if there can be one, or the same."""
         turn = self._turn(person.joints_2d, person.joint_names, crop.turn)
-        turned_22 = _turning(turn)[:2, :2]
+        turned_22 = turning(turn)[:2, :2]
         points = person.to_image(project(person.vertices, person.camera, person.crop_size)) @ turned_22.T
         low, extent = points.min(0), np.ptp(points, 0)
         box = (*((low + extent / 2) @ turned_22 - extent / 2).tolist(), *extent.tolist())
@@ -494,8 +494,7 @@ class Predictor:
         if views is not None:
             answer = (array.reshape(len(crops), len(views), *array.shape[1:]) for array in (camera, joints, vertices))
             camera, joints, vertices = views.merge(*answer)
-        # As the crop was turned and then mirrored; points are rows.
-        back_B33 = [_mirroring(crop.mirrored) @ _turning(crop.turn) for crop in crops]
+        back_B33 = [turning(crop.turn, crop.mirrored) for crop in crops]
         return [
             Prediction(
                 vertices=(v @ back_33).astype(np.float32),
@@ -556,17 +555,6 @@ def _square(
         warp(pixels, crop_affine(middle, np.array([whole]), whole, turn)[0], turned)
         pixels = turned
     return pixels, affine - [[0, 0, around + more]] * 2
-
-
-def _turning(degrees: float) -> np.ndarray:
-    """(3, 3) matrix that turns camera axes as a picture is turned anticlockwise."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
-
-
-def _mirroring(mirrored: bool) -> np.ndarray:
-    """(3, 3) matrix that exchanges left and right, or nothing."""
-    return np.diag([-1.0 if mirrored else 1.0, 1.0, 1.0])
 
 
 def read_photo(picture: Picture) -> Photo:

@@ -99,15 +99,8 @@ class Views:
 
     @property
     def _turn_K33(self) -> np.ndarray:
-        """F R of each view. Points being rows, multiplying by it undoes it."""
-        angle_K = np.deg2rad(self.rotation_K)
-        turn_K33 = np.zeros((len(self), 3, 3))
-        turn_K33[:, 0, 0] = turn_K33[:, 1, 1] = np.cos(angle_K)
-        turn_K33[:, 0, 1] = np.sin(angle_K)
-        turn_K33[:, 1, 0] = -np.sin(angle_K)
-        turn_K33[:, 2, 2] = 1
-        turn_K33[self.flip_K, 0] *= -1
-        return turn_K33
+        """F R of each view."""
+        return crop.turning(self.rotation_K, self.flip_K)
 
     def _back(self, points_BKN3: np.ndarray, order_N: np.ndarray | None) -> np.ndarray:
         """Points (B, K, N, 3) in the axes of the crop as it is, float64."""

@@ -152,16 +152,7 @@ def save_checkpoint(
 def copy_weights(source: Path | str, target: Path, dtype: torch.dtype | None = None) -> Path:
     """Copy a checkpoint without what only a resume needs; `dtype` may store floats in half the space."""
     found = load_checkpoint(source)
-    return save_checkpoint(
-        target,
-        found.weights(),
-        params=found.params,
-        step=found.step,
-        metrics=found.metrics,
-        body_digest=found.body_digest,
-        levels=found.levels,
-        dtype=dtype,
-    )
+    return _save_like(found, target, found.weights(), dtype)
 
 
 def blend_weights(start: Path | str, end: Path | str, share: float, target: Path) -> Path:
@@ -187,14 +178,22 @@ def blend_weights(start: Path | str, end: Path | str, share: float, target: Path
         name: before[name].lerp(weight, share) if weight.is_floating_point() else weight
         for name, weight in after.items()
     }
+    return _save_like(other, target, blend)
+
+
+def _save_like(
+    found: Checkpoint, target: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype | None = None
+) -> Path:
+    """Write weights with all that a checkpoint says of its own, without what only a resume needs."""
     return save_checkpoint(
         target,
-        blend,
-        params=other.params,
-        step=other.step,
-        metrics=other.metrics,
-        body_digest=other.body_digest,
-        levels=other.levels,
+        weights,
+        params=found.params,
+        step=found.step,
+        metrics=found.metrics,
+        body_digest=found.body_digest,
+        levels=found.levels,
+        dtype=dtype,
     )
 
 
