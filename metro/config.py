@@ -423,6 +423,9 @@ class TrainConfig(Section):
     """Official: Adam, no weight decay."""
     lr: float = Field(1e-4, gt=0, le=1e9)
     """Peak learning rate."""
+    backbone_lr: float = Field(1.0, gt=0, le=1e9)
+    """Learning rate of the backbone over that of the rest. A trunk that starts from good weights wants less: those of
+    `blazepose` have their norms folded in, and the small ones among them are lost to steps that suit a new head."""
     weight_decay: float = Field(0.0, ge=0, le=100)
     """Decoupled (adamw) weight decay, on matrices only."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"

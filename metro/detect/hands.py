@@ -1,7 +1,8 @@
 """Hands in a picture, by MediaPipe's networks: one finds palms, the other says how the hand is held and which it is.
 
 Palms have boxes of their own size, so that what is found in squares of several sizes is merged. The landmark network
-looks at each find twice, and finds with the same landmarks are one.
+looks at each find twice, and finds with the same landmarks are one. Both networks take bare feet and knees for hands,
+and are sure of them, so that what lies on a leg of somebody who is found in the picture does not count.
 
 Shape suffixes: D detection, K landmark.
 """
@@ -12,8 +13,9 @@ import numpy as np
 
 from metro.body.joints import JOINT_SETS
 from metro.detect.anchors import MERGED, PALM, merge
-from metro.detect.detection import Detection, box_around, distinct
+from metro.detect.detection import POSE_LANDMARKS, Detection, box_around, distinct
 from metro.detect.finder import Finder
+from metro.detect.people import SEEN, PeopleDetector
 from metro.detect.programs import Program
 from metro.detect.regions import Region, look, sees, upright
 
@@ -35,6 +37,14 @@ WRIST, MIDDLE = _JOINTS.index("Wrist"), _JOINTS.index("Middle1")
 CORE = [number for number, name in enumerate(_JOINTS) if not name.endswith(("3", "4"))]
 """Landmarks that change least when fingers bend."""
 
+HANDS, LEGS = (
+    [number for number, name in enumerate(POSE_LANDMARKS) if name.endswith(parts)]
+    for parts in (("Wrist", "Pinky", "Index", "Thumb"), ("Knee", "Ankle", "Heel", "Toe"))
+)
+"""Landmarks of a body."""
+ON_LEG, OFF_HANDS = 0.6, 1.5
+"""Finds closer to somebody's leg, and farther from everybody's hands, are no hands: in longer sides of their boxes."""
+
 
 class HandDetector:
     """Finds hands.
@@ -54,6 +64,7 @@ class HandDetector:
     def __init__(self, levels: int = 2, least: float = 0.5, most: int | None = None) -> None:
         self.finder = Finder("palm_detector", PALM, levels, FOUND, MERGED)
         self.reader = Program("hand_full")
+        self.people = PeopleDetector(levels)
         self.least, self.most = least, most
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
@@ -72,7 +83,8 @@ class HandDetector:
             if presence >= self.least and box is not None:
                 landmarks_K3 = np.concatenate((points_K2, np.ones((len(points_K2), 1))), 1)
                 hands.append(Detection(box, float(presence), landmarks_K3, left=bool(right < 0.5)))
-        return distinct(hands)[: self.most]
+        people = self.people(image) if hands else []
+        return [hand for hand in distinct(hands) if not on_leg(hand, people)][: self.most]
 
     def palms(self, image: np.ndarray) -> np.ndarray:
         """Points (D, K, 2) of palms in pixels, the surest first."""
@@ -94,6 +106,19 @@ class HandDetector:
             for region, numbers in zip(regions, numbers_DK3, strict=True)
         ]
         return np.stack(places), presence_D, right_D
+
+
+def on_leg(hand: Detection, people: list[Detection]) -> bool:
+    """Whether a find is a foot or a knee of somebody."""
+    assert hand.landmarks is not None
+    middle, side = hand.landmarks[:, :2].mean(0), max(hand.box[2:])
+    landmarks = [person.landmarks for person in people if person.landmarks is not None]
+    if not landmarks:
+        return False
+    points_PK3 = np.stack(landmarks)
+    off_PK = np.linalg.norm(points_PK3[..., :2] - middle, axis=-1) / side
+    off_legs = off_PK[:, LEGS][points_PK3[:, LEGS, 2] >= SEEN]
+    return bool(off_PK[:, HANDS].min() > OFF_HANDS and off_legs.min(initial=np.inf) < ON_LEG)
 
 
 def of_palm(points_K2: np.ndarray) -> Region:

@@ -143,7 +143,7 @@ def _train(
         rng = stream(config.seed, Purpose.DROPOUT, step, fabric.global_rank)
         torch.manual_seed(int(rng.integers(2**63)))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
+            group["lr"] = learning_rate(step, config) * group["lr_share"]
         frozen.train(network)
         loss = config.loss.after((step + 1) / config.steps)
         terms = backward(fabric, network, targets, batch, loss, config.accumulate)
@@ -203,10 +203,19 @@ def backward(
 
 
 def build_optimizer(metro: Metro, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW; weight decay spares vectors (biases, norms) and position tables."""
-    named = [(n, p) for n, p in metro.named_parameters() if p.requires_grad]
-    decayed = [p for n, p in named if p.ndim > 1 and "position" not in n]
-    spared = [p for n, p in named if p.ndim <= 1 or "position" in n]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    """Adam or AdamW; weight decay spares vectors (biases, norms) and position tables, `backbone_lr` the backbone."""
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in metro.named_parameters():
+        if parameter.requires_grad:
+            spared = parameter.ndim <= 1 or "position" in name
+            share = config.backbone_lr if name.startswith("backbone.") else 1.0
+            groups.setdefault((spared, share), []).append(parameter)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind([g for g in groups if g["params"]], lr=config.lr, fused=True)
+    return kind(
+        [
+            {"params": parameters, "weight_decay": 0.0 if spared else config.weight_decay, "lr_share": share}
+            for (spared, share), parameters in sorted(groups.items(), key=lambda one: one[0])
+        ],
+        lr=config.lr,
+        fused=True,
+    )

@@ -213,6 +213,21 @@ def test_weight_decay_spares_vectors_and_positions(setting: Setting):
     assert len(decayed["params"]) + len(spared["params"]) == len(names)
 
 
+def test_the_backbone_takes_its_own_share_of_the_rate(setting: Setting, tmp_path: Path):
+    """The first step of Adam is as large as the rate, whatever the gradient."""
+    arguments = (setting.datasets, setting.body, setting.levels)
+    start = train(small_params(steps=1, ema=None), *arguments, tmp_path / "start").checkpoint
+    once = {"steps": 1, "ema": None, "optimizer": "adam", "schedule": "constant", "lr": 1e-3, "warmup_steps": 0}
+    params = small_params(**once, backbone_lr=0.05, init=str(start.folder))
+    end = train(params, *arguments, tmp_path / "end").checkpoint.weights()
+    moved = {True: 0.0, False: 0.0}
+    for name, before in start.weights().items():
+        if "running_" not in name and before.is_floating_point():
+            part = name.startswith("backbone.")
+            moved[part] = max(moved[part], float((end[name] - before).abs().max()))
+    assert moved == {True: pytest.approx(5e-5, rel=0.02), False: pytest.approx(1e-3, rel=0.02)}
+
+
 RUN = """
 import sys
 from pathlib import Path
